@@ -1,0 +1,5 @@
+//! Slipway's bytes: keep, find, move.
+//!
+//! [`store`] is one machine's store; [`tree`] is the algebra of directories, pure.
+
+pub mod store;

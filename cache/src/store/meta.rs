@@ -1,0 +1,138 @@
+//! The small tables beside blobs, trees and records.
+
+use proto::id::{BlobId, OciDigest, RootId};
+use proto::platform::Platform;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// A small table. Keys and values are bytes; this says what they are, and so what each row keeps
+/// alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// The local image store. Key: a full reference (`docker.io/library/app:latest`), or the
+    /// image id of an image without a name. Value: [`Image`]. A root: never collected.
+    Image,
+    /// Blobs by the digest that registries know them by. Key: [`OciDigest`] bytes. Value:
+    /// [`OciBlob`]. Collected by last use.
+    OciBlob,
+    /// Layers made of diff trees. Key: [`LayerBlob::key`]. Value: [`LayerBlob`]. Collected by last
+    /// use.
+    Layer,
+    /// Diff trees that layers of registries unpacked to. Key: [`OciDigest`] bytes of the diff id
+    /// (the uncompressed layer). Value: [`RootId`] bytes. Collected by last use.
+    Unpacked,
+    /// Heads of cache mounts. Key: the mount's name. Value: [`RootId`] bytes. Collected by last
+    /// use, after everything else.
+    CacheMount,
+    /// What is known of past builds. Key: time and build id. Value: as the coordinator writes it.
+    /// Keeps nothing alive.
+    Build,
+}
+
+impl Table {
+    /// All tables.
+    pub const ALL: [Table; 6] = [
+        Table::Image,
+        Table::OciBlob,
+        Table::Layer,
+        Table::Unpacked,
+        Table::CacheMount,
+        Table::Build,
+    ];
+}
+
+/// A row: key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// A blob that has a SHA-256 name too.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct OciBlob {
+    /// Its name here.
+    pub blob: BlobId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The repository that it was pulled from or pushed to last (`registry/name`), from which
+    /// registries can mount it.
+    pub repository: Option<String>,
+}
+
+/// How a layer is packed.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+)]
+pub enum Compression {
+    /// A plain tar.
+    None,
+    /// gzip at this level, 1 to 9.
+    Gzip(u8),
+    /// zstd at this level, 1 to 19.
+    Zstd(u8),
+}
+
+impl Compression {
+    /// The bytes that name it in keys.
+    pub fn bytes(self) -> [u8; 2] {
+        match self {
+            Self::None => [0, 0],
+            Self::Gzip(level) => [1, level],
+            Self::Zstd(level) => [2, level],
+        }
+    }
+}
+
+/// A layer made of a diff tree.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct LayerBlob {
+    /// SHA-256 of the uncompressed tar.
+    pub diff_id: OciDigest,
+    /// SHA-256 and place of the packed layer. None while only the diff id was needed.
+    pub packed: Option<PackedLayer>,
+}
+
+/// A packed layer in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PackedLayer {
+    /// SHA-256 of the packed bytes.
+    pub digest: OciDigest,
+    /// The packed bytes.
+    pub blob: BlobId,
+    /// How many.
+    pub size: u64,
+}
+
+impl LayerBlob {
+    /// The key of the layer that `diff` makes with this compression.
+    pub fn key(diff: &RootId, compression: Compression) -> Vec<u8> {
+        [&diff.0.as_bytes()[..], &compression.bytes()].concat()
+    }
+}
+
+/// An image of the local image store.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Image {
+    /// SHA-256 of the config: the image id.
+    pub id: OciDigest,
+    /// The platform.
+    pub platform: Platform,
+    /// The config's bytes, as a blob.
+    pub config: BlobId,
+    /// The layers, lowest first.
+    pub layers: Vec<ImageLayer>,
+    /// When it got this name: milliseconds since 1970.
+    pub tagged_ms: u64,
+    /// When it was made, by its config: milliseconds since 1970.
+    pub created_ms: u64,
+    /// Bytes of all files of all layers.
+    pub size: u64,
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ImageLayer {
+    /// SHA-256 of the uncompressed tar.
+    pub diff_id: OciDigest,
+    /// Its files as a diff tree; absent when the layer was never unpacked here.
+    pub diff: Option<RootId>,
+    /// The packed form that a registry has, when the layer came from one: media type, digest and
+    /// size. It is used again as it is.
+    pub original: Option<(String, OciDigest, u64)>,
+}

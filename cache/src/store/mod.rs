@@ -1,0 +1,229 @@
+//! One machine's store: blobs, trees, step records, and the small tables beside them.
+//!
+//! [`Store`] is the seam. [`memory`] is its readable twin: the reference of what each method
+//! promises, the oracle of the property tests, and the simulator's part.
+//!
+//! All methods block; async callers use `spawn_blocking`.
+
+pub mod memory;
+mod meta;
+
+pub use meta::{Compression, Image, ImageLayer, LayerBlob, OciBlob, PackedLayer, Row, Table};
+
+use bytes::Bytes;
+use proto::error::Class;
+use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
+use proto::record::{Alias, Record};
+use proto::tree::{AnyNode, Meta, NodeError};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why the store could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The blob is not here. Its producer can make it again.
+    #[error("Blob {0} is not in the store")]
+    NoBlob(BlobId),
+    /// The tree node is not here. Its producer can make it again.
+    #[error("Tree {0} is not in the store")]
+    NoTree(TreeId),
+    /// The bytes on disk are not what their name says; they were put aside and count as missing.
+    #[error("{what} is damaged on disk: {detail}")]
+    Corrupt {
+        /// What was read.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The bytes handed in are not what their name says.
+    #[error("The bytes given for {named} hash to {hashed}")]
+    WrongBytes {
+        /// The name they were given under.
+        named: String,
+        /// Their real name.
+        hashed: String,
+    },
+    /// A tree node was handed in before what it names, or with wrong digests or sizes of it.
+    #[error("Tree node {tree} is refused: {why}")]
+    Incomplete {
+        /// The node.
+        tree: TreeId,
+        /// What is missing or wrong.
+        why: String,
+    },
+    /// A node that cannot be read.
+    #[error("Tree node {0} is refused: {1}")]
+    Node(TreeId, NodeError),
+    /// The disk or the byte budget is full.
+    #[error("The store at {} is full: {detail}", path.display())]
+    Full {
+        /// Where the store is.
+        path: PathBuf,
+        /// What was attempted.
+        detail: String,
+    },
+    /// The operating system refused.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted: `Reading`, `Linking`.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// RocksDB refused.
+    #[error("The index at {} failed: {detail}", path.display())]
+    Index {
+        /// Where the index is.
+        path: PathBuf,
+        /// RocksDB's words.
+        detail: String,
+    },
+}
+
+impl StoreError {
+    /// Whose trouble it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NoBlob(_) | Self::NoTree(_) => Class::Unavailable,
+            Self::Corrupt { .. } => Class::Corrupt,
+            Self::WrongBytes { .. } | Self::Incomplete { .. } | Self::Node(..) => Class::Corrupt,
+            Self::Full { .. } => Class::Busy,
+            Self::Io { .. } | Self::Index { .. } => Class::Unavailable,
+        }
+    }
+}
+
+/// What a store can do.
+///
+/// **Visible and durable are two things.** What a `put` took is visible to every reader in this
+/// process when the call returns, and outlives a kill of the process. It outlives a loss of power
+/// once [`Store::barrier`] has returned. Nothing may be acknowledged to another machine, or to a
+/// person, before that.
+///
+/// **Only what is whole is visible**: a blob when its bytes were hashed, a tree node when all that
+/// it names is there ([`Store::put_nodes`]). Everything read is verified.
+pub trait Store: Send + Sync {
+    /// Which of these blobs are not here, exactly. What is here counts as used now.
+    fn missing_blobs(&self, ids: &[BlobId]) -> Result<Vec<BlobId>, StoreError>;
+
+    /// Which of these trees are not here, exactly. What is here is whole, and counts as used now.
+    fn missing_trees(&self, ids: &[TreeId]) -> Result<Vec<TreeId>, StoreError>;
+
+    /// Takes blobs of up to `limit::PACKED_BLOB_BYTES_MAX` bytes. All bytes are hashed before any
+    /// is kept.
+    fn put_blobs(&self, blobs: &[(BlobId, Bytes)]) -> Result<(), StoreError>;
+
+    /// Takes a blob of any size, piece by piece.
+    fn writer(&self) -> Result<Box<dyn BlobWriter>, StoreError>;
+
+    /// Takes a file as a blob by a hard link (a copy where that can't be), hashing it. The caller
+    /// promises that nobody writes to this inode any more, and nobody changes its metadata.
+    /// Answers the blob and its size.
+    fn adopt(&self, file: &Path) -> Result<(BlobId, u64), StoreError>;
+
+    /// How large the blob is.
+    fn blob_size(&self, id: &BlobId) -> Result<u64, StoreError>;
+
+    /// A blob's bytes, verified. Only for blobs that fit in memory: nodes, configs, packed files.
+    fn read(&self, id: &BlobId) -> Result<Bytes, StoreError>;
+
+    /// Many blobs' bytes, verified, in the order asked for. Only for packed blobs.
+    fn read_many(&self, ids: &[BlobId]) -> Result<Vec<Bytes>, StoreError>;
+
+    /// A blob's bytes as a stream, from `offset` on. A stream from 0 ends with an error, not with
+    /// the end of the file, when the bytes are not what their name says.
+    fn open(&self, id: &BlobId, offset: u64) -> Result<Box<dyn Read + Send>, StoreError>;
+
+    /// Makes a regular file at `dest` (which must not exist) with this content and this metadata.
+    /// The store chooses between a hard link, a reflink and a copy; it never hands out an inode
+    /// twice, so that no two files that were placed share one. Nothing may write to the file.
+    fn place(&self, id: &BlobId, meta: &Meta, dest: &Path) -> Result<(), StoreError>;
+
+    /// Takes encoded tree nodes, children before parents. A node is refused when something that it
+    /// names is not here, or is not as the node says (size of a blob; digest and sums of a
+    /// directory).
+    fn put_nodes(&self, nodes: &[Vec<u8>]) -> Result<(), StoreError>;
+
+    /// A tree node, verified.
+    fn node(&self, id: &TreeId) -> Result<Arc<AnyNode>, StoreError>;
+
+    /// A tree node's encoding, verified.
+    fn node_bytes(&self, id: &TreeId) -> Result<Bytes, StoreError>;
+
+    /// The records under these keys in that scope, or in the trusted one. A record whose trees are
+    /// not all here is not answered. What is answered counts as used now.
+    fn records(
+        &self,
+        scope: &Scope,
+        keys: &[ContentKey],
+    ) -> Result<Vec<Option<Record>>, StoreError>;
+
+    /// What these definitions led to in that scope, or in the trusted one.
+    fn aliases(&self, scope: &Scope, keys: &[DefKey]) -> Result<Vec<Option<Alias>>, StoreError>;
+
+    /// Sets a record, unless the one there has a higher version; with it, the alias.
+    fn put_record(
+        &self,
+        scope: &Scope,
+        key: &ContentKey,
+        record: &Record,
+        alias: Option<(&DefKey, &Alias)>,
+    ) -> Result<(), StoreError>;
+
+    /// A row of a table.
+    fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Sets a row of a table. Refused when what the row names is not here.
+    fn put_row(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+
+    /// Takes a row away; answers whether it was there.
+    fn delete_row(&self, table: Table, key: &[u8]) -> Result<bool, StoreError>;
+
+    /// All rows of a table whose keys begin so, in the order of their keys.
+    fn rows(&self, table: Table, prefix: &[u8]) -> Result<Vec<Row>, StoreError>;
+
+    /// Makes durable all that was put before the call.
+    fn barrier(&self) -> Result<(), StoreError>;
+
+    /// As long as the pin lives, nothing that was put, read or called present since it was taken is
+    /// collected.
+    fn pin(&self) -> Pin;
+}
+
+/// Takes one blob, piece by piece. Dropped before [`BlobWriter::finish`], it leaves nothing.
+pub trait BlobWriter: Write + Send {
+    /// Keeps the blob, if its hash is `expected` (when given). Answers its name and size.
+    fn finish(self: Box<Self>, expected: Option<BlobId>) -> Result<(BlobId, u64), StoreError>;
+}
+
+/// Keeps from collection what was used since it was taken. See [`Store::pin`].
+#[must_use = "what was used is kept only as long as the pin lives"]
+pub struct Pin {
+    _guard: Box<dyn Send + Sync>,
+}
+
+impl Pin {
+    /// A pin that is given back when `guard` is dropped.
+    pub fn new(guard: impl Send + Sync + 'static) -> Self {
+        Self { _guard: Box::new(guard) }
+    }
+}
+
+/// Reads and hashes a file.
+pub fn hash_file(file: &mut File) -> io::Result<(BlobId, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok((hasher.finalize().into(), size));
+        }
+        hasher.update(&buffer[..n]);
+        size += n as u64;
+    }
+}

@@ -1,0 +1,1 @@
+//! What an operator of Slipway touches: configuration, identity, telemetry.

@@ -1,0 +1,75 @@
+//! A bound for everything that comes from outside, in one place.
+
+/// Bytes of one file name. Linux takes 255 (`NAME_MAX`).
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of one symlink's target. Linux takes 4095 (`PATH_MAX` less its NUL).
+pub const LINK_TARGET_BYTES_MAX: usize = 4095;
+
+/// Entries of one directory. A directory of a million files is a node of about 80 MB.
+pub const DIR_ENTRIES_MAX: usize = 1_000_000;
+
+/// Bytes of one encoded directory node.
+pub const NODE_BYTES_MAX: usize = 128 << 20;
+
+/// Directories inside directories. Deeper than any path (`PATH_MAX` / 2) can name.
+pub const TREE_DEPTH_MAX: usize = 2048;
+
+/// Extended attributes of one file.
+pub const XATTRS_MAX: usize = 1024;
+
+/// Bytes of one extended attribute's value. Linux takes 64 KiB (`XATTR_SIZE_MAX`).
+pub const XATTR_BYTES_MAX: usize = 64 << 10;
+
+/// Symlinks followed for one path. Linux takes 40.
+pub const SYMLINKS_FOLLOWED_MAX: usize = 255;
+
+/// Blobs up to this size are packed together; larger ones are files of their own.
+pub const PACKED_BLOB_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of a frame's header (an rkyv message).
+pub const FRAME_HEADER_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of a frame's payload (raw blob data).
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;
+
+/// How many bytes of blobs go into one batch before it is sent.
+pub const BATCH_BYTES: usize = 4 << 20;
+
+/// How many ids one `FindMissing` may ask for.
+pub const FIND_MISSING_MAX: usize = 100_000;
+
+/// Bytes of a Dockerfile. BuildKit's own bound.
+pub const DOCKERFILE_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of one line of a Dockerfile. BuildKit's own bound (Go's `bufio.MaxScanTokenSize`).
+pub const DOCKERFILE_LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Steps of one build.
+pub const STEPS_MAX: usize = 100_000;
+
+/// Bytes of one step's log that are kept.
+pub const STEP_LOG_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of one secret. BuildKit's own bound.
+pub const SECRET_BYTES_MAX: usize = 500 << 10;
+
+/// Bytes of an image manifest, an index or an image config.
+pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
+
+/// How many bytes one layer may unpack to, for each byte that it has compressed, before it is
+/// taken for a bomb. Real layers stay below 100; a run of zeros in gzip reaches 1030.
+pub const LAYER_EXPANSION_MAX: u64 = 2000;
+
+/// Entries of one layer.
+pub const LAYER_ENTRIES_MAX: u64 = 20_000_000;
+
+/// Layers of one image.
+pub const IMAGE_LAYERS_MAX: usize = 500;
+
+/// Directories under one overlay mount. The kernel takes 500 (`OVL_MAX_STACK`); beyond this number
+/// the lowest ones are merged into one.
+pub const OVERLAY_LOWERS_MAX: usize = 120;
+
+/// How often a lost blob's step is run again before the build fails.
+pub const REWINDS_MAX: u32 = 3;

@@ -1,0 +1,1 @@
+//! Slipway's hands on one machine: root file systems, containers, images.
