@@ -23,10 +23,10 @@
 //! | cache: id, sharing, owner, mode, read-only, content | no | no | any content is legal |
 //! | tmpfs: size | yes | yes | |
 //! | secret, ssh: id, target, variable, required, mode, owner | yes | yes | values, never |
-//! | COPY: destination, owner, mode, `SOURCE_DATE_EPOCH` | yes | yes | |
+//! | COPY: destination, owner, mode | yes | yes | |
 //! | COPY: source paths, patterns, `--parents`, `--exclude`, unpacking | yes, and the input's definition | what they select, by name and content | |
 //! | COPY, WORKDIR: root | its definition | its content without times | a layer depends on names, kinds, modes and owners only |
-//! | WORKDIR: path, owner | yes | yes | |
+//! | WORKDIR: path, owner, `SOURCE_DATE_EPOCH` | yes | yes | |
 //! | name of the step, its place, labels of the build | no | no | they do not change a result |
 //! | `--no-cache` | a nonce of the build | no | the new result replaces the old one |
 
@@ -225,16 +225,13 @@ fn mount(c: &mut Canon<'_>, mount: &Mount, which: Which) {
 }
 
 fn copy_op(c: &mut Canon<'_>, copy: &CopyOp, which: Which) {
-    let CopyOp { sources, dest, chown, chmod, parents, exclude, epoch } = copy;
+    let CopyOp { sources, dest, chown, chmod, parents, exclude } = copy;
     c.text(dest);
     c.option(chown.as_deref(), |c, v| {
         c.text(v);
     });
     c.option(chmod.as_deref(), |c, v| {
         c.text(v);
-    });
-    c.option(*epoch, |c, v| {
-        c.i64(v);
     });
     if which == Which::Content {
         return;
@@ -457,7 +454,6 @@ mod tests {
             chmod: None,
             parents: false,
             exclude: Vec::new(),
-            epoch: None,
         }));
         let f = |what: &str, change: fn(&mut CopyOp), expected| {
             let change = |s: &mut Step| match &mut s.op {
@@ -469,7 +465,6 @@ mod tests {
         f("dest", |o| o.dest.push('x'), BOTH);
         f("chown", |o| o.chown = Some("1".into()), BOTH);
         f("chmod", |o| o.chmod = Some("1".into()), BOTH);
-        f("epoch", |o| o.epoch = Some(0), BOTH);
         f("parents", |o| o.parents = true, DEF);
         f("exclude", |o| o.exclude.push("x".into()), DEF);
         f("source path", |o| o.sources[0].path.push('x'), DEF);

@@ -375,8 +375,6 @@ pub struct CopyOp {
     pub parents: bool,
     /// Patterns of what is left out, relative to each source.
     pub exclude: Vec<String>,
-    /// The time of everything made, when `SOURCE_DATE_EPOCH` is given: seconds since 1970.
-    pub epoch: Option<i64>,
 }
 
 /// What a COPY or ADD takes from one input.

@@ -22,7 +22,7 @@
 //! entry  = name: len:u16 + bytes, mode:u16 (07777), uid:u32, gid:u32, seconds:i64, nanos:u32,
 //!          xattrs: count:u16, (name: len:u16 + bytes, value: len:u32 + bytes)*, node-kind:u8, ...
 //!   0 file      blob:32, size:u64, link:u64 (0: the only name)
-//!   1 directory tree:32, content:32, entries:u64, bytes:u64, links:u8, presence:u8
+//!   1 directory tree:32, content:32, entries:u64, bytes:u64, links:u8, marks:u8, presence:u8
 //!   2 symlink   target: len:u16 + bytes
 //!   3 character device, 4 block device  major:u32, minor:u32
 //!   5 fifo, 6 socket, 7 whiteout        nothing
@@ -107,6 +107,9 @@ pub struct Summary {
     pub bytes: u64,
     /// Whether any file has several names.
     pub links: bool,
+    /// Whether anything in it has a meaning in diffs only: a whiteout, an opaque or an implicit
+    /// directory. Without, a directory of a diff can be taken into a merged tree as it is.
+    pub marks: bool,
 }
 
 /// What a directory of a diff does to a directory of the same name below.
@@ -291,18 +294,23 @@ impl Dir {
 
     /// Sums up the entries.
     pub fn summary(&self) -> Summary {
-        self.entries.iter().fold(Summary::default(), |sum, entry| match &entry.node {
-            Node::File { size, link, .. } => Summary {
-                entries: sum.entries + 1,
-                bytes: sum.bytes.saturating_add(*size),
-                links: sum.links || link.is_some(),
-            },
-            Node::Dir(dir, _) => Summary {
-                entries: sum.entries.saturating_add(1 + dir.summary.entries),
-                bytes: sum.bytes.saturating_add(dir.summary.bytes),
-                links: sum.links || dir.summary.links,
-            },
-            _ => Summary { entries: sum.entries + 1, ..sum },
+        self.entries.iter().fold(Summary::default(), |mut sum, entry| {
+            sum.entries = sum.entries.saturating_add(1);
+            match &entry.node {
+                Node::File { size, link, .. } => {
+                    sum.bytes = sum.bytes.saturating_add(*size);
+                    sum.links |= link.is_some();
+                }
+                Node::Dir(dir, presence) => {
+                    sum.entries = sum.entries.saturating_add(dir.summary.entries);
+                    sum.bytes = sum.bytes.saturating_add(dir.summary.bytes);
+                    sum.links |= dir.summary.links;
+                    sum.marks |= dir.summary.marks || *presence != Presence::Merge;
+                }
+                Node::Whiteout => sum.marks = true,
+                _ => {}
+            }
+            sum
         })
     }
 
@@ -471,8 +479,8 @@ fn encode_entry(c: &mut Canon<'_>, name: &[u8], meta: &Meta, node: &Node) {
         }
         Node::Dir(dir, presence) => {
             c.tag(1).hash32(dir.tree.as_bytes()).hash32(dir.content.as_bytes());
-            c.u64(dir.summary.entries).u64(dir.summary.bytes).bool(dir.summary.links);
-            c.tag(*presence as u8);
+            c.u64(dir.summary.entries).u64(dir.summary.bytes);
+            c.bool(dir.summary.links).bool(dir.summary.marks).tag(*presence as u8);
         }
         Node::Symlink(target) => short_bytes(c.tag(2), target),
         Node::Char(major, minor) => {
@@ -603,7 +611,8 @@ fn decode_dir(r: &mut Reader<'_>) -> Result<Node, NodeError> {
     let fields = |r: &mut Reader<'_>| {
         let tree = TreeId::from_bytes(r.hash32()?);
         let content = ContentDigest::from_bytes(r.hash32()?);
-        let summary = Summary { entries: r.u64()?, bytes: r.u64()?, links: r.bool()? };
+        let summary =
+            Summary { entries: r.u64()?, bytes: r.u64()?, links: r.bool()?, marks: r.bool()? };
         Some((DirRef { tree, content, summary }, r.tag()?))
     };
     let (dir, presence) = fields(r).ok_or(NodeError::Length)?;
