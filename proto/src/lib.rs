@@ -18,4 +18,4 @@ pub mod platform;
 pub mod record;
 pub mod step;
 pub mod tree;
-// wire
+pub mod wire;

@@ -1,0 +1,109 @@
+//! A layer put upon a tree.
+
+use super::nodes::{Made, Nodes, TreeError, dir, root};
+use proto::id::RootId;
+use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root};
+
+/// The merged root that `base` becomes under the layer `diff`.
+pub fn apply(nodes: &dyn Nodes, base: &RootId, diff: &RootId) -> Result<(RootId, Made), TreeError> {
+    let (base, diff) = (root(nodes, base)?, root(nodes, diff)?);
+    let mut made = Made::default();
+    let below = (diff.presence != Presence::Opaque).then_some(base.dir);
+    let dir = apply_dir(nodes, &mut made, below, &diff.dir)?;
+    let meta = if diff.presence == Presence::Implicit { base.meta } else { diff.meta };
+    let id = made.root(&Root { meta, dir, presence: Presence::Merge });
+    Ok((id, made))
+}
+
+/// The metadata of a directory that a layer needs, but nobody described.
+pub fn implied_meta() -> Meta {
+    Meta::root_owned(0o755, Mtime::default())
+}
+
+fn apply_dir(
+    nodes: &dyn Nodes,
+    made: &mut Made,
+    base: Option<DirRef>,
+    diff: &DirRef,
+) -> Result<DirRef, TreeError> {
+    let empty = base.is_none_or(|b| b.summary.entries == 0);
+    if empty && !diff.summary.marks {
+        return Ok(*diff);
+    }
+    if let (0, Some(base)) = (diff.summary.entries, base) {
+        return Ok(base);
+    }
+    let mut entries = match base {
+        Some(base) => Dir::clone(&*dir(nodes, &base.tree)?),
+        None => Dir::default(),
+    };
+    for change in dir(nodes, &diff.tree)?.entries() {
+        let name = change.name.as_bytes();
+        match &change.node {
+            Node::Whiteout => {
+                entries.remove(name);
+            }
+            Node::Dir(upper, presence) => {
+                let lower = entries.get(name).filter(|e| e.as_dir().is_some()).cloned();
+                let below = lower.as_ref().filter(|_| *presence != Presence::Opaque);
+                let below_dir = below.and_then(Entry::as_dir).copied();
+                let merged = apply_dir(nodes, made, below_dir, upper)?;
+                let meta = match (presence, below) {
+                    (Presence::Implicit, Some(below)) => below.meta.clone(),
+                    (Presence::Implicit, None) => implied_meta(),
+                    _ => change.meta.clone(),
+                };
+                let node = Node::Dir(merged, Presence::Merge);
+                entries.insert(Entry { name: change.name.clone(), meta, node });
+            }
+            _ => entries.insert(change.clone()),
+        }
+    }
+    Ok(made.dir(entries))
+}
+
+/// The layer with its implicit directories described as `base` has them: what a directory of the
+/// layer on disk must look like, so that an overlay mount shows the right metadata.
+pub fn explicit(
+    nodes: &dyn Nodes,
+    base: &RootId,
+    diff: &RootId,
+) -> Result<(RootId, Made), TreeError> {
+    let (base, upper) = (root(nodes, base)?, root(nodes, diff)?);
+    let mut made = Made::default();
+    let dir = explicit_dir(nodes, &mut made, Some(base.dir), &upper.dir)?;
+    let meta = if upper.presence == Presence::Implicit { base.meta } else { upper.meta };
+    let presence = match upper.presence {
+        Presence::Opaque => Presence::Opaque,
+        Presence::Merge | Presence::Implicit => Presence::Merge,
+    };
+    let id = made.root(&Root { meta, dir, presence });
+    Ok((id, made))
+}
+
+fn explicit_dir(
+    nodes: &dyn Nodes,
+    made: &mut Made,
+    base: Option<DirRef>,
+    diff: &DirRef,
+) -> Result<DirRef, TreeError> {
+    if !diff.summary.marks {
+        return Ok(*diff);
+    }
+    let below = base.map(|b| dir(nodes, &b.tree)).transpose()?;
+    let mut entries = Dir::clone(&*dir(nodes, &diff.tree)?).into_entries();
+    for entry in &mut entries {
+        let Node::Dir(upper, presence) = entry.node else { continue };
+        let lower = below.as_ref().and_then(|b| b.get(entry.name.as_bytes()));
+        let lower = lower.filter(|l| presence != Presence::Opaque && l.as_dir().is_some());
+        let lower_dir = lower.and_then(Entry::as_dir).copied();
+        let dir = explicit_dir(nodes, made, lower_dir, &upper)?;
+        if presence == Presence::Implicit {
+            entry.meta = lower.map_or_else(implied_meta, |l| l.meta.clone());
+        }
+        let presence =
+            if presence == Presence::Opaque { Presence::Opaque } else { Presence::Merge };
+        entry.node = Node::Dir(dir, presence);
+    }
+    Ok(made.dir(Dir::new(entries)))
+}

@@ -1,0 +1,315 @@
+//! A merged tree that is being changed: loads what it must, and says at the end what the new tree
+//! is and what the change was.
+
+use super::nodes::{Made, Nodes, TreeError, Work, root};
+use proto::id::RootId;
+use proto::limit;
+use proto::path::{FileName, clamp};
+use proto::tree::{Dir, DirRef, Entry, Meta, Node, Presence, Root};
+use std::collections::BTreeMap;
+
+/// What came out of a step: the tree after it, and its layer.
+#[derive(Debug)]
+pub struct Change {
+    /// The merged root after the step.
+    pub root: RootId,
+    /// The layer.
+    pub diff: RootId,
+    /// All nodes that are new, children first.
+    pub made: Made,
+}
+
+/// A merged tree that is being changed.
+pub struct Editor<'n> {
+    pub(super) work: Work<'n>,
+    root: EditDir,
+    root_meta: Meta,
+}
+
+/// A directory whose entries are loaded.
+pub(super) struct EditDir {
+    pub meta: Meta,
+    /// The directory as it was; `None` when it is new.
+    base: Option<DirRef>,
+    slots: BTreeMap<FileName, Slot>,
+    pub touched: bool,
+}
+
+enum Slot {
+    /// As it was.
+    Kept(Entry),
+    /// New, or in place of another.
+    Put(Entry),
+    /// A directory that was opened.
+    Open(Box<EditDir>),
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A directory.
+    Dir,
+    /// Anything else.
+    Other(Entry),
+}
+
+fn show(parts: &[FileName]) -> String {
+    parts.iter().map(|p| format!("/{p}")).collect::<String>()
+}
+
+impl EditDir {
+    /// Puts an entry, in place of what has its name.
+    pub fn put(&mut self, entry: Entry) {
+        self.slots.insert(entry.name.clone(), Slot::Put(entry));
+    }
+
+    /// Makes a new directory, in place of what has its name.
+    pub fn put_dir(&mut self, name: FileName, meta: Meta) {
+        self.slots.insert(name, Slot::Open(Box::new(EditDir::new(meta))));
+    }
+
+    fn open(work: &Work<'_>, meta: Meta, base: DirRef) -> Result<Self, TreeError> {
+        let entries = work.dir(&base.tree)?;
+        let slot = |e: &Entry| (e.name.clone(), Slot::Kept(e.clone()));
+        let slots = entries.entries().iter().map(slot).collect();
+        Ok(Self { meta, base: Some(base), slots, touched: false })
+    }
+
+    pub fn new(meta: Meta) -> Self {
+        Self { meta, base: None, slots: BTreeMap::new(), touched: true }
+    }
+
+    /// The sub-directory of that name, opened; `None` when the name stands for anything else.
+    pub fn child(
+        &mut self,
+        work: &Work<'_>,
+        name: &[u8],
+    ) -> Result<Option<&mut EditDir>, TreeError> {
+        let Some(slot) = self.slots.get_mut(name) else { return Ok(None) };
+        if let Slot::Kept(entry) | Slot::Put(entry) = slot {
+            let Node::Dir(dir, _) = entry.node else { return Ok(None) };
+            let kept = matches!(slot, Slot::Kept(_));
+            let (Slot::Kept(entry) | Slot::Put(entry)) = slot else { return Ok(None) };
+            let mut opened = EditDir::open(work, entry.meta.clone(), dir)?;
+            if !kept {
+                opened.base = None;
+                opened.touched = true;
+                opened.slots.values_mut().for_each(|s| {
+                    if let Slot::Kept(entry) = s {
+                        *s = Slot::Put(entry.clone());
+                    }
+                });
+            }
+            *slot = Slot::Open(Box::new(opened));
+        }
+        match slot {
+            Slot::Open(dir) => Ok(Some(dir)),
+            Slot::Kept(_) | Slot::Put(_) => Ok(None),
+        }
+    }
+
+    /// What the name stands for.
+    pub fn get(&self, name: &[u8]) -> Found {
+        match self.slots.get(name) {
+            None => Found::Nothing,
+            Some(Slot::Open(_)) => Found::Dir,
+            Some(Slot::Kept(e) | Slot::Put(e)) if e.as_dir().is_some() => Found::Dir,
+            Some(Slot::Kept(e) | Slot::Put(e)) => Found::Other(e.clone()),
+        }
+    }
+
+    /// Names the directory in the merged tree, and in the layer when it was touched.
+    fn seal(&self, made: &mut Made) -> (DirRef, Option<DirRef>) {
+        let (mut merged, mut diff) = (Vec::new(), Vec::new());
+        for (name, slot) in &self.slots {
+            match slot {
+                Slot::Kept(entry) => merged.push(entry.clone()),
+                Slot::Put(entry) => {
+                    merged.push(entry.clone());
+                    diff.push(entry.clone());
+                }
+                Slot::Open(dir) => {
+                    let (whole, change) = dir.seal(made);
+                    let meta = dir.meta.clone();
+                    let entry = |dir| Entry {
+                        name: name.clone(),
+                        meta: meta.clone(),
+                        node: Node::Dir(dir, Presence::Merge),
+                    };
+                    merged.push(entry(whole));
+                    diff.extend(change.map(entry));
+                }
+            }
+        }
+        if let (false, true, Some(base)) = (self.touched, diff.is_empty(), self.base) {
+            return (base, None);
+        }
+        let whole = made.dir(Dir::new(merged));
+        let change = (self.touched || !diff.is_empty()).then(|| made.dir(Dir::new(diff)));
+        (whole, change)
+    }
+}
+
+impl<'n> Editor<'n> {
+    /// Opens a merged tree.
+    pub fn open(nodes: &'n dyn Nodes, id: &RootId) -> Result<Self, TreeError> {
+        let Root { meta, dir, .. } = root(nodes, id)?;
+        let work = Work::new(nodes);
+        let root = EditDir::open(&work, meta.clone(), dir)?;
+        Ok(Self { work, root, root_meta: meta })
+    }
+
+    fn dir(&mut self, path: &[FileName]) -> Result<Option<&mut EditDir>, TreeError> {
+        let mut at = &mut self.root;
+        for name in path {
+            match at.child(&self.work, name.as_bytes())? {
+                Some(next) => at = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// What the path stands for, without following symlinks.
+    pub fn look(&mut self, path: &[FileName]) -> Result<Found, TreeError> {
+        let Some((name, parents)) = path.split_last() else { return Ok(Found::Dir) };
+        Ok(self.dir(parents)?.map_or(Found::Nothing, |dir| dir.get(name.as_bytes())))
+    }
+
+    /// The path with all symlinks followed inside the root, the last one too, as
+    /// `continuity/fs.RootPath` does: what is not there stays as it is written.
+    pub fn resolve(&mut self, path: &[u8]) -> Result<Vec<FileName>, TreeError> {
+        let whole = || String::from_utf8_lossy(path).into_owned();
+        resolve(path, |at, name| {
+            let mut full = at.to_vec();
+            full.push(name.clone());
+            Ok(match self.look(&full)? {
+                Found::Other(Entry { node: Node::Symlink(target), .. }) => Some(target),
+                _ => None,
+            })
+        })
+        .map_err(|e| match e {
+            TreeError::SymlinkLoop(_) => TreeError::SymlinkLoop(whole()),
+            e => e,
+        })
+    }
+
+    /// Makes the directory and all above it that are not there, with `meta`.
+    pub fn mkdir_all(&mut self, path: &[FileName], meta: &Meta) -> Result<(), TreeError> {
+        if path.len() > limit::TREE_DEPTH_MAX {
+            return Err(TreeError::BadPath(show(path), "it is too deep".to_owned()));
+        }
+        let Self { work, root: at, .. } = self;
+        let mut at = at;
+        for (depth, name) in path.iter().enumerate() {
+            match at.get(name.as_bytes()) {
+                Found::Dir => {}
+                Found::Other(_) => return Err(TreeError::NotADirectory(show(&path[..=depth]))),
+                Found::Nothing => {
+                    at.put_dir(name.clone(), meta.clone());
+                }
+            }
+            let next = at.child(work, name.as_bytes())?;
+            at = next.ok_or_else(|| TreeError::NotADirectory(show(&path[..=depth])))?;
+        }
+        Ok(())
+    }
+
+    /// Puts an entry into a directory that is there, in place of what has its name.
+    pub fn put(&mut self, parent: &[FileName], entry: Entry) -> Result<(), TreeError> {
+        let dir = self.dir(parent)?.ok_or_else(|| TreeError::NotADirectory(show(parent)))?;
+        dir.put(entry);
+        Ok(())
+    }
+
+    /// The metadata of a directory that is there, to change; the directory counts as changed.
+    pub fn meta_mut(&mut self, path: &[FileName]) -> Result<&mut Meta, TreeError> {
+        let dir = self.dir(path)?.ok_or_else(|| TreeError::NotADirectory(show(path)))?;
+        dir.touched = true;
+        Ok(&mut dir.meta)
+    }
+
+    /// The entry's bytes that a path leads to, for small files.
+    pub fn read(&mut self, path: &[u8]) -> Result<Option<bytes::Bytes>, TreeError> {
+        let at = self.resolve(path)?;
+        match self.look(&at)? {
+            Found::Other(Entry { node: Node::File { blob, .. }, .. }) => {
+                Ok(Some(self.work.nodes.blob(&blob)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The directory at a path that is there, and what it needs to be changed.
+    pub(super) fn open_dir(
+        &mut self,
+        path: &[FileName],
+    ) -> Result<(&mut EditDir, &mut Work<'n>), TreeError> {
+        let Self { work, root, .. } = self;
+        let mut at = root;
+        for name in path {
+            let next = at.child(work, name.as_bytes())?;
+            at = next.ok_or_else(|| TreeError::NotADirectory(show(path)))?;
+        }
+        Ok((at, work))
+    }
+
+    /// Names the result.
+    pub fn finish(self) -> Change {
+        let Self { work: Work { mut made, .. }, root, root_meta } = self;
+        let (dir, change) = root.seal(&mut made);
+        let whole = Root { meta: root.meta.clone(), dir, presence: Presence::Merge };
+        let change = change.unwrap_or_else(|| made.dir(Dir::default()));
+        // A layer that changes nothing of `/` itself can be put upon any other root as well.
+        let presence =
+            if root.meta == root_meta { Presence::Implicit } else { Presence::Merge };
+        let diff = Root { meta: root.meta, dir: change, presence };
+        Change { root: made.root(&whole), diff: made.root(&diff), made }
+    }
+}
+
+/// Follows symlinks inside a root. `link` answers the target when the name in that directory is a
+/// symlink.
+pub(super) fn resolve(
+    path: &[u8],
+    mut link: impl FnMut(&[FileName], &FileName) -> Result<Option<Vec<u8>>, TreeError>,
+) -> Result<Vec<FileName>, TreeError> {
+    let shown = || String::from_utf8_lossy(path).into_owned();
+    let mut todo: Vec<Vec<u8>> = path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect();
+    let mut at: Vec<FileName> = Vec::new();
+    let mut followed = 0;
+    while let Some(part) = todo.pop() {
+        match part.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                at.pop();
+                continue;
+            }
+            _ => {}
+        }
+        let name =
+            FileName::new(&part).map_err(|e| TreeError::BadPath(shown(), e.to_string()))?;
+        let Some(target) = link(&at, &name)? else {
+            at.push(name);
+            continue;
+        };
+        followed += 1;
+        if followed > limit::SYMLINKS_FOLLOWED_MAX {
+            return Err(TreeError::SymlinkLoop(shown()));
+        }
+        if target.starts_with(b"/") {
+            at.clear();
+        }
+        todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+    }
+    Ok(at)
+}
+
+/// The components of a clean path, as names.
+pub(super) fn names(path: &[u8]) -> Result<Vec<FileName>, TreeError> {
+    let bad =
+        |e: proto::path::NameError| TreeError::BadPath(String::from_utf8_lossy(path).into_owned(), e.to_string());
+    clamp(path).into_iter().map(|p| FileName::new(p).map_err(bad)).collect()
+}

@@ -1,0 +1,328 @@
+//! COPY, ADD and WORKDIR: files of one tree put into another.
+//!
+//! The rules are those of BuildKit (`solver/llbsolver/file` and `fsutil/copy`):
+//!
+//! * A directory gives its content, not itself. A file goes into the destination when that is a
+//!   directory or is written with a slash at the end, else it becomes the destination.
+//! * Missing directories on the way are made 0755 (with an octal `--chmod`, in that mode) and owned
+//!   as `--chown` says. The destination directory keeps its owner and mode; directories below it
+//!   get those of the source.
+//! * Symlinks of the destination's path are followed inside the root, the last one too.
+//! * A file does not replace a directory, nor a directory a file. An unpacked archive replaces
+//!   anything.
+
+use super::edit::{Change, EditDir, Editor, Found};
+use super::mode::ModeChange;
+use super::nodes::{Nodes, TreeError, Work, root};
+use super::owner::{self, Owner};
+use super::select::{Item, Picked, Selection};
+use proto::id::RootId;
+use proto::path::FileName;
+use proto::tree::{Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Xattrs};
+use std::collections::BTreeMap;
+
+/// Where to and how.
+#[derive(Debug, Clone)]
+pub struct CopyRules<'a> {
+    /// The destination: absolute; with a slash at the end when it must be a directory.
+    pub dest: &'a [u8],
+    /// `user[:group]` for all that is copied.
+    pub chown: Option<&'a str>,
+    /// The mode of all that is copied.
+    pub chmod: Option<&'a str>,
+    /// The time of directories that are made on the way.
+    pub now: Mtime,
+}
+
+/// The tree that `base` becomes when the selections are copied into it, one after the other.
+pub fn copy(
+    nodes: &dyn Nodes,
+    base: &RootId,
+    selections: Vec<Selection>,
+    rules: &CopyRules<'_>,
+) -> Result<Change, TreeError> {
+    let mut editor = Editor::open(nodes, base)?;
+    let owner = rules.chown.map(|text| owner::lookup(&mut editor, text)).transpose()?;
+    let mode = rules.chmod.map(ModeChange::parse).transpose()?;
+    let rewrite = Rewrite { owner, mode };
+    let mut index = 0u64;
+    for Selection { items, made } in selections {
+        editor.work.made.absorb(made);
+        for item in items {
+            let salt = [&index.to_le_bytes()[..], rules.dest].concat();
+            place(&mut editor, &item, rules, &rewrite, &salt)?;
+            index += 1;
+        }
+    }
+    Ok(editor.finish())
+}
+
+/// The tree that `base` becomes when a directory is made in it, unless it is there.
+pub fn mkdir(
+    nodes: &dyn Nodes,
+    base: &RootId,
+    path: &[u8],
+    owner: &str,
+    now: Mtime,
+) -> Result<Change, TreeError> {
+    let mut editor = Editor::open(nodes, base)?;
+    let mut meta = Meta::root_owned(0o755, now);
+    if !owner.is_empty() {
+        let Owner { uid, gid } = owner::lookup(&mut editor, owner)?;
+        (meta.uid, meta.gid) = (uid, gid);
+    }
+    let at = editor.resolve(path)?;
+    editor.mkdir_all(&at, &meta)?;
+    Ok(editor.finish())
+}
+
+/// What `--chown` and `--chmod` do to each file.
+struct Rewrite {
+    owner: Option<Owner>,
+    mode: Option<ModeChange>,
+}
+
+impl Rewrite {
+    fn meta(&self, meta: &Meta, node: &Node) -> Meta {
+        let mut meta = meta.clone();
+        if let Some(Owner { uid, gid }) = self.owner {
+            (meta.uid, meta.gid) = (uid, gid);
+        }
+        if let (Some(change), false) = (&self.mode, matches!(node, Node::Symlink(_))) {
+            meta.mode = change.apply(meta.mode, matches!(node, Node::Dir(..)));
+        }
+        meta
+    }
+
+    /// The metadata of directories that are made on the way.
+    fn parents(&self, now: Mtime) -> Meta {
+        let mode = self.mode.as_ref().map_or(0o755, ModeChange::of_parents);
+        let Owner { uid, gid } = self.owner.unwrap_or(Owner { uid: 0, gid: 0 });
+        Meta { mode, uid, gid, mtime: now, xattrs: Xattrs::default() }
+    }
+
+    fn is_none(&self) -> bool {
+        self.owner.is_none() && self.mode.is_none()
+    }
+}
+
+fn place(
+    editor: &mut Editor<'_>,
+    item: &Item,
+    rules: &CopyRules<'_>,
+    rewrite: &Rewrite,
+    salt: &[u8],
+) -> Result<(), TreeError> {
+    let parents = rewrite.parents(rules.now);
+    if let Some(archive) = item.archive {
+        let at = editor.resolve(rules.dest)?;
+        editor.mkdir_all(&at, &Meta { mode: 0o755, ..parents })?;
+        let tree = root(editor.work.nodes, &archive)?;
+        // Modes come from the archive: `--chmod` is for files that are copied.
+        let rewrite = Rewrite { owner: rewrite.owner, mode: None };
+        let links = Links::of(&editor.work, &tree.dir, salt)?;
+        let (dir, work) = editor.open_dir(&at)?;
+        return Merge { rewrite: &rewrite, links: &links, replace: true }
+            .dir(work, dir, &tree.dir, &mut at.clone());
+    }
+    let ensured = match rules.dest.iter().rposition(|b| *b == b'/') {
+        Some(slash) if !matches!(&rules.dest[slash + 1..], b"" | b".") => &rules.dest[..=slash],
+        _ => rules.dest,
+    };
+    let at = editor.resolve(ensured)?;
+    editor.mkdir_all(&at, &parents)?;
+    let mut target = editor.resolve(rules.dest)?;
+    match &item.picked {
+        Picked::Leaf(meta, node) => {
+            if let (Found::Dir, Some(name)) = (editor.look(&target)?, &item.name) {
+                target.push(name.clone());
+            }
+            place_leaf(editor, &target, rewrite.meta(meta, node), node, &parents)
+        }
+        Picked::Dir(meta, source) => {
+            match editor.look(&target)? {
+                Found::Dir => {}
+                Found::Nothing => editor.mkdir_all(&target, &parents)?,
+                Found::Other(_) => return Err(TreeError::DirectoryOverFile(show(&target))),
+            }
+            let links = Links::of(&editor.work, source, salt)?;
+            editor.meta_mut(&target)?.mtime = meta.mtime;
+            let (dir, work) = editor.open_dir(&target)?;
+            Merge { rewrite, links: &links, replace: false }.dir(work, dir, source, &mut target)
+        }
+    }
+}
+
+fn place_leaf(
+    editor: &mut Editor<'_>,
+    target: &[FileName],
+    meta: Meta,
+    node: &Node,
+    parents: &Meta,
+) -> Result<(), TreeError> {
+    let Some((name, above)) = target.split_last() else {
+        return Err(TreeError::FileOverDirectory("/".to_owned()));
+    };
+    editor.mkdir_all(above, parents)?;
+    if let Found::Dir = editor.look(target)? {
+        return Err(TreeError::FileOverDirectory(show(target)));
+    }
+    let node = Links::default().renamed(node);
+    editor.put(above, Entry { name: name.clone(), meta, node })
+}
+
+fn show(path: &[FileName]) -> String {
+    path.iter().map(|p| format!("/{p}")).collect::<String>()
+}
+
+/// The hard links of what is copied: groups are named anew, so that two copies of one tree are not
+/// links of each other, and a name that is left alone is no link any more.
+#[derive(Default)]
+struct Links {
+    groups: BTreeMap<LinkId, LinkId>,
+}
+
+impl Links {
+    fn of(work: &Work<'_>, source: &DirRef, salt: &[u8]) -> Result<Self, TreeError> {
+        let mut counts = BTreeMap::new();
+        count_links(work, source, &mut counts)?;
+        let new = |id: LinkId| LinkId::of(&[salt, &id.get().to_le_bytes()]);
+        let several = counts.into_iter().filter(|(_, n)| *n > 1).map(|(id, _)| (id, new(id)));
+        Ok(Self { groups: several.collect() })
+    }
+
+    fn renamed(&self, node: &Node) -> Node {
+        match node {
+            Node::File { blob, size, link } => {
+                let link = link.and_then(|id| self.groups.get(&id).copied());
+                Node::File { blob: *blob, size: *size, link }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
+fn count_links(
+    work: &Work<'_>,
+    source: &DirRef,
+    counts: &mut BTreeMap<LinkId, u32>,
+) -> Result<(), TreeError> {
+    if !source.summary.links {
+        return Ok(());
+    }
+    for entry in work.dir(&source.tree)?.entries() {
+        match &entry.node {
+            Node::File { link: Some(id), .. } => *counts.entry(*id).or_default() += 1,
+            Node::Dir(dir, _) => count_links(work, dir, counts)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How one directory is merged into another.
+struct Merge<'a> {
+    rewrite: &'a Rewrite,
+    links: &'a Links,
+    /// Whether a file may take a directory's place and the other way round.
+    replace: bool,
+}
+
+impl Merge<'_> {
+    fn dir(
+        &self,
+        work: &mut Work<'_>,
+        into: &mut EditDir,
+        source: &DirRef,
+        path: &mut Vec<FileName>,
+    ) -> Result<(), TreeError> {
+        let source = work.dir(&source.tree)?;
+        for entry in source.entries() {
+            path.push(entry.name.clone());
+            self.entry(work, into, entry, path)?;
+            path.pop();
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &self,
+        work: &mut Work<'_>,
+        into: &mut EditDir,
+        entry: &Entry,
+        path: &mut Vec<FileName>,
+    ) -> Result<(), TreeError> {
+        let name = entry.name.as_bytes();
+        let found = into.get(name);
+        let Node::Dir(source, presence) = &entry.node else {
+            if matches!(found, Found::Dir) && !self.replace {
+                return Err(TreeError::FileOverDirectory(show(path)));
+            }
+            into.put(self.leaf(entry));
+            return Ok(());
+        };
+        match found {
+            Found::Other(_) if !self.replace => {
+                return Err(TreeError::DirectoryOverFile(show(path)));
+            }
+            Found::Nothing | Found::Other(_) => {
+                let meta = match presence {
+                    Presence::Implicit if self.replace => {
+                        self.rewrite.meta(&super::apply::implied_meta(), &entry.node)
+                    }
+                    _ => self.rewrite.meta(&entry.meta, &entry.node),
+                };
+                if !source.summary.marks {
+                    let dir = self.whole(work, source)?;
+                    let node = Node::Dir(dir, Presence::Merge);
+                    into.put(Entry { name: entry.name.clone(), meta, node });
+                    return Ok(());
+                }
+                into.put_dir(entry.name.clone(), meta);
+            }
+            Found::Dir => {
+                let Some(dir) = into.child(work, name)? else { return Ok(()) };
+                match presence {
+                    // Only on the way to something: the mode is taken, as BuildKit does.
+                    Presence::Implicit if !self.replace => {
+                        dir.touched |= dir.meta.mode != entry.meta.mode;
+                        dir.meta.mode = entry.meta.mode;
+                    }
+                    Presence::Implicit => {}
+                    _ => {
+                        dir.meta = self.rewrite.meta(&entry.meta, &entry.node);
+                        dir.touched = true;
+                    }
+                }
+            }
+        }
+        match into.child(work, name)? {
+            Some(dir) => self.dir(work, dir, source, path),
+            None => Ok(()),
+        }
+    }
+
+    fn leaf(&self, entry: &Entry) -> Entry {
+        Entry {
+            name: entry.name.clone(),
+            meta: self.rewrite.meta(&entry.meta, &entry.node),
+            node: self.links.renamed(&entry.node),
+        }
+    }
+
+    /// A directory for a place where nothing is: taken as it is where nothing in it changes.
+    fn whole(&self, work: &mut Work<'_>, source: &DirRef) -> Result<DirRef, TreeError> {
+        if self.rewrite.is_none() && !source.summary.links {
+            return Ok(*source);
+        }
+        let mut entries = Vec::new();
+        for entry in work.dir(&source.tree)?.entries() {
+            let mut new = self.leaf(entry);
+            if let Node::Dir(dir, presence) = entry.node {
+                new.node = Node::Dir(self.whole(work, &dir)?, presence);
+            }
+            entries.push(new);
+        }
+        Ok(work.made.dir(Dir::new(entries)))
+    }
+}

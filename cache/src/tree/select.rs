@@ -1,0 +1,340 @@
+//! What a COPY, an ADD or a bind mount takes from a tree.
+
+use super::edit::resolve;
+use super::glob;
+use super::nodes::{DirNode, Made, Nodes, TreeError, Work, dir, root};
+use super::pattern::{Matcher, State};
+use proto::canon;
+use proto::id::{ContentDigest, RootId};
+use proto::path::FileName;
+use proto::step::{CopySource, Unpack};
+use proto::tree::{
+    Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root, content_digest,
+};
+
+/// What was selected, in order, and the nodes that had to be made for it.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// The files and directories.
+    pub items: Vec<Item>,
+    /// Nodes of directories of which only a part was selected.
+    pub made: Made,
+}
+
+/// One selected file or directory.
+#[derive(Debug)]
+pub struct Item {
+    /// The name that it gets inside a directory: the last part of the path that led to it. None
+    /// for the root.
+    pub name: Option<FileName>,
+    /// What it is.
+    pub picked: Picked,
+    /// What it unpacks to, when it is an archive that is to be unpacked.
+    pub archive: Option<RootId>,
+}
+
+/// A selected thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Picked {
+    /// A directory.
+    Dir(Meta, DirRef),
+    /// Anything else.
+    Leaf(Meta, Node),
+}
+
+impl Picked {
+    fn digest(&self) -> ContentDigest {
+        match self {
+            Self::Dir(meta, dir) => content_digest(meta, &Node::Dir(*dir, Presence::Merge)),
+            Self::Leaf(meta, node) => content_digest(meta, node),
+        }
+    }
+}
+
+impl Selection {
+    /// What stands for the selection in keys: names, owners, modes and bytes, but no times.
+    pub fn digest(&self) -> ContentDigest {
+        ContentDigest::from_bytes(canon::hash("slipway 2026-11 selection", |c| {
+            c.list(self.items.iter(), |c, item| {
+                c.option(item.name.as_ref(), |c, name| {
+                    c.bytes(name.as_bytes());
+                });
+                c.bool(item.archive.is_some()).hash32(item.picked.digest().as_bytes());
+            });
+        }))
+    }
+}
+
+/// A tree that is only read.
+struct View<'n> {
+    nodes: &'n dyn Nodes,
+    root: Root,
+}
+
+impl View<'_> {
+    fn look(&self, path: &[FileName]) -> Result<Option<Picked>, TreeError> {
+        let mut at = Picked::Dir(self.root.meta.clone(), self.root.dir);
+        for name in path {
+            let Picked::Dir(_, here) = at else { return Ok(None) };
+            let here = dir(self.nodes, &here.tree)?;
+            let Some(entry) = here.get(name.as_bytes()) else { return Ok(None) };
+            at = match entry.node {
+                Node::Dir(dir, _) => Picked::Dir(entry.meta.clone(), dir),
+                ref node => Picked::Leaf(entry.meta.clone(), node.clone()),
+            };
+        }
+        Ok(Some(at))
+    }
+
+    /// Follows all symlinks inside the root, the last one too.
+    fn follow(&self, path: &[u8]) -> Result<Vec<FileName>, TreeError> {
+        resolve(path, |at, name| {
+            let mut full = at.to_vec();
+            full.push(name.clone());
+            Ok(match self.look(&full)? {
+                Some(Picked::Leaf(_, Node::Symlink(target))) => Some(target),
+                _ => None,
+            })
+        })
+    }
+
+    /// What the path leads to, and its last name.
+    fn pick(&self, path: &[u8]) -> Result<(Option<FileName>, Picked), TreeError> {
+        let not_found = || TreeError::NotFound(String::from_utf8_lossy(path).into_owned());
+        let at = self.follow(path)?;
+        let picked = self.look(&at)?.ok_or_else(not_found)?;
+        let name = proto::path::clamp(path).last().and_then(|n| FileName::new(n).ok());
+        Ok((name, picked))
+    }
+
+    /// The paths that a pattern stands for, in the order of a walk. A path without wildcards
+    /// stands for itself, whether it is there or not.
+    fn expand(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
+        let parts = proto::path::clamp(path);
+        let Some(first) = parts.iter().position(|p| glob::has_wildcards(p)) else {
+            return Ok(vec![join(&parts)]);
+        };
+        let base = self.follow(&join(&parts[..first]))?;
+        let shown = || String::from_utf8_lossy(&join(&parts[..first])).into_owned();
+        let prefix: Vec<&[u8]> = base.iter().map(FileName::as_bytes).collect();
+        let mut found = Vec::new();
+        match self.look(&base)? {
+            Some(Picked::Dir(_, start)) => {
+                let start = dir(self.nodes, &start.tree)?;
+                self.walk(&start, &parts[first..], &mut prefix.iter().map(|p| p.to_vec()).collect(), &mut found)?;
+                Ok(found)
+            }
+            Some(Picked::Leaf(..)) => Ok(found),
+            None => Err(TreeError::NotFound(shown())),
+        }
+    }
+
+    fn walk(
+        &self,
+        here: &DirNode,
+        patterns: &[&[u8]],
+        path: &mut Vec<Vec<u8>>,
+        found: &mut Vec<Vec<u8>>,
+    ) -> Result<(), TreeError> {
+        let Some((pattern, deeper)) = patterns.split_first() else { return Ok(()) };
+        for entry in here.entries() {
+            // A pattern that is no pattern matches nothing.
+            if !glob::matches(pattern, entry.name.as_bytes()).unwrap_or(false) {
+                continue;
+            }
+            path.push(entry.name.as_bytes().to_vec());
+            match entry.as_dir() {
+                _ if deeper.is_empty() => {
+                    found.push(join(&path.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+                }
+                Some(sub) => self.walk(&dir(self.nodes, &sub.tree)?, deeper, path, found)?,
+                None => {}
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+}
+
+fn join(parts: &[&[u8]]) -> Vec<u8> {
+    let mut path = Vec::new();
+    for part in parts {
+        path.push(b'/');
+        path.extend_from_slice(part);
+    }
+    if path.is_empty() { b"/".to_vec() } else { path }
+}
+
+/// What a source of COPY or ADD stands for in a tree. Empty when a pattern matches nothing.
+pub fn select(
+    nodes: &dyn Nodes,
+    source: &RootId,
+    what: &CopySource,
+    parents: bool,
+    exclude: &[String],
+) -> Result<Selection, TreeError> {
+    let view = View { nodes, root: root(nodes, source)? };
+    let mut filter = Filter { include: None, exclude: matcher(exclude)? };
+    let mut path = what.path.as_bytes().to_vec();
+    if parents {
+        let (pivot, pattern) = split_pivot(&path);
+        let pattern = join(&proto::path::clamp(pattern));
+        if !glob::has_wildcards(pivot) && !glob::has_wildcards(&pattern) {
+            view.pick(&[pivot, &pattern].concat())?;
+        }
+        filter.include = matcher(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
+        path = pivot.to_vec();
+    }
+    let paths = if what.pattern { view.expand(&path)? } else { vec![path] };
+    let mut work = Work::new(nodes);
+    let mut items = Vec::new();
+    for path in paths {
+        let (name, mut picked) = view.pick(&path)?;
+        let mut archive = None;
+        if let (Picked::Leaf(_, Node::File { blob, .. }), Unpack::IfArchive) =
+            (&picked, what.unpack)
+        {
+            archive = nodes.archive(blob)?;
+        }
+        if let (Picked::Dir(_, dir), false) = (&mut picked, filter.is_none()) {
+            *dir = filter.root(&mut work, dir)?;
+        }
+        items.push(Item { name, picked, archive });
+    }
+    Ok(Selection { items, made: work.made })
+}
+
+/// `a/./b` is split at the dot; without one all of the path is kept.
+fn split_pivot(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.windows(3).position(|w| w == b"/./") {
+        Some(at) => (&path[..at.max(1)], &path[at + 3..]),
+        None => (b"/", path),
+    }
+}
+
+/// What a bind mount shows: a root of its own with just that, and the digest that stands for it.
+pub fn bind(
+    nodes: &dyn Nodes,
+    source: &RootId,
+    path: &[u8],
+) -> Result<(Bound, ContentDigest, Made), TreeError> {
+    let view = View { nodes, root: root(nodes, source)? };
+    let (_, picked) = view.pick(path)?;
+    let digest = picked.digest();
+    let mut made = Made::default();
+    let bound = match picked {
+        Picked::Dir(meta, dir) => {
+            Bound::Dir(made.root(&Root { meta, dir, presence: Presence::Merge }))
+        }
+        Picked::Leaf(meta, node) => {
+            let name = FileName::new(b"file").expect("a plain name");
+            let dir = made.dir(Dir::new(vec![Entry { name, meta, node }]));
+            let meta = Meta::root_owned(0o755, Mtime::default());
+            Bound::File(made.root(&Root { meta, dir, presence: Presence::Merge }))
+        }
+    };
+    Ok((bound, digest, made))
+}
+
+/// A tree that holds just what a bind mount shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The root itself.
+    Dir(RootId),
+    /// The one entry of the root, named `file`.
+    File(RootId),
+}
+
+fn matcher(patterns: &[String]) -> Result<Option<Matcher>, TreeError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let bad = |e: &dyn std::fmt::Display| TreeError::BadPattern(patterns.join(" "), e.to_string());
+    Matcher::new(patterns).map(Some).map_err(|e| bad(&e))
+}
+
+/// Takes a part of a directory.
+struct Filter {
+    include: Option<Matcher>,
+    exclude: Option<Matcher>,
+}
+
+struct Above {
+    include: Option<State>,
+    exclude: Option<State>,
+}
+
+impl Filter {
+    fn is_none(&self) -> bool {
+        self.include.is_none() && self.exclude.is_none()
+    }
+
+    fn root(&self, work: &mut Work<'_>, source: &DirRef) -> Result<DirRef, TreeError> {
+        let above = Above {
+            include: self.include.as_ref().map(Matcher::root),
+            exclude: self.exclude.as_ref().map(Matcher::root),
+        };
+        let kept = self.dir(work, source, &mut Vec::new(), &above)?;
+        Ok(kept.unwrap_or_else(|| work.made.dir(Dir::default())))
+    }
+
+    /// What is kept of a directory; `None` when nothing is.
+    fn dir(
+        &self,
+        work: &mut Work<'_>,
+        source: &DirRef,
+        path: &mut Vec<u8>,
+        above: &Above,
+    ) -> Result<Option<DirRef>, TreeError> {
+        let mut kept = Vec::new();
+        for entry in work.dir(&source.tree)?.entries() {
+            let length = path.len();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(entry.name.as_bytes());
+            kept.extend(self.entry(work, entry, path, above)?);
+            path.truncate(length);
+        }
+        Ok((!kept.is_empty()).then(|| work.made.dir(Dir::new(kept))))
+    }
+
+    fn entry(
+        &self,
+        work: &mut Work<'_>,
+        entry: &Entry,
+        path: &mut Vec<u8>,
+        above: &Above,
+    ) -> Result<Option<Entry>, TreeError> {
+        let check = |matcher: &Option<Matcher>, above: &Option<State>, default| match (
+            matcher, above,
+        ) {
+            (Some(matcher), Some(above)) => {
+                let state = matcher.child(above, path);
+                (state.is_match(), Some(state))
+            }
+            _ => (default, None),
+        };
+        let (included, include) = check(&self.include, &above.include, true);
+        let (excluded, exclude) = check(&self.exclude, &above.exclude, false);
+        let keep = included && !excluded;
+        let Some(source) = entry.as_dir() else {
+            return Ok(keep.then(|| entry.clone()));
+        };
+        let exceptions = self.exclude.as_ref().is_some_and(Matcher::has_exceptions);
+        let inside = if excluded && !exceptions {
+            None
+        } else {
+            self.dir(work, source, path, &Above { include, exclude })?
+        };
+        // A directory that is only on the way to something is made when it is not there, but does
+        // not change one that is.
+        let (dir, presence) = match (inside, keep) {
+            (Some(dir), true) => (dir, Presence::Merge),
+            (Some(dir), false) => (dir, Presence::Implicit),
+            (None, true) => (work.made.dir(Dir::default()), Presence::Merge),
+            (None, false) => return Ok(None),
+        };
+        Ok(Some(Entry { node: Node::Dir(dir, presence), ..entry.clone() }))
+    }
+}

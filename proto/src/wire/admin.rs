@@ -1,0 +1,1 @@
+//! Images, the cache and past builds: what the commands around `build` ask for.

@@ -1,0 +1,67 @@
+//! Blobs and trees between a store and whoever needs them.
+//!
+//! Requests are answered in order; the next may be sent before the answer to the last has come.
+
+use crate::error::Failure;
+use crate::id::{BlobId, TreeId};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// What is asked of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Request {
+    /// Which of these are not there? Answered by [`Reply::Missing`], exactly.
+    FindMissing {
+        /// Blobs.
+        blobs: Vec<BlobId>,
+        /// Trees; one that is there is whole.
+        trees: Vec<TreeId>,
+    },
+    /// Small blobs; the payload has their bytes one after the other. [`Reply::Done`].
+    PutBlobs(Vec<(BlobId, u32)>),
+    /// A large blob; [`Data`] frames follow until all bytes are sent. [`Reply::Done`].
+    PutLarge(BlobId, u64),
+    /// Tree nodes, children first; the payload has their encodings. [`Reply::Done`].
+    PutNodes(Vec<u32>),
+    /// Makes durable all that was put before on any stream. [`Reply::Done`].
+    Barrier,
+    /// Small blobs' bytes. [`Reply::Blobs`], as often as needed.
+    GetBlobs(Vec<BlobId>),
+    /// A blob's bytes from an offset. [`Reply::Large`], then [`Data`] frames.
+    GetLarge(BlobId, u64),
+    /// Tree nodes. [`Reply::Nodes`], as often as needed.
+    GetNodes(Vec<TreeId>),
+}
+
+/// What a store answers.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Reply {
+    /// What is not there.
+    Missing {
+        /// Blobs.
+        blobs: Vec<BlobId>,
+        /// Trees.
+        trees: Vec<TreeId>,
+    },
+    /// It was done.
+    Done,
+    /// Some of the blobs asked for, in order; the payload has their bytes. More follow until all
+    /// have come.
+    Blobs(Vec<u32>),
+    /// The large blob's whole size; [`Data`] frames follow.
+    Large(u64),
+    /// Some of the nodes asked for, in order; the payload has their encodings.
+    Nodes(Vec<u32>),
+    /// It was not done, and why. For a get: after this nothing more comes for it.
+    Failed(Failure),
+}
+
+/// A piece of a large blob; the payload has the bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Data {
+    /// Bytes, and more follow.
+    More,
+    /// The last bytes.
+    Last,
+    /// The blob ends here, because it could not be read.
+    Failed(Failure),
+}
