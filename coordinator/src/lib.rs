@@ -1,1 +1,3 @@
 //! Slipway's decisions: Dockerfile, graph, placement.
+
+pub mod core;

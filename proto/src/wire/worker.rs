@@ -141,6 +141,8 @@ pub enum Outcome {
     Done(Vec<RootId>),
     /// It failed, and would fail again.
     Failed(Failure),
+    /// Something that an earlier step made is gone from the store; in words.
+    Lost(String),
     /// It was stopped, because it was not wanted any more.
     Stopped,
 }

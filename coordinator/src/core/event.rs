@@ -1,0 +1,251 @@
+//! All that the core can see, and all that it can ask for.
+
+use super::plan::Plan;
+use proto::error::Failure;
+use proto::id::{BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, Scope, WorkerId};
+use proto::platform::Platform;
+use proto::record::{Alias, Cost, Record};
+use proto::step::StepId;
+use proto::wire::worker::{Lease, Report, RunTask};
+use std::sync::Arc;
+
+/// A row of the table of work: one definition in one scope, whoever asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkId(pub u64);
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A build's graph is known.
+    Submitted {
+        /// The build.
+        build: BuildId,
+        /// What it is.
+        plan: Arc<Plan>,
+    },
+    /// Nobody waits for the build any more.
+    Ended {
+        /// The build.
+        build: BuildId,
+    },
+    /// The answer to [`Effect::FindAliases`].
+    Aliases {
+        /// The build that asked.
+        build: BuildId,
+        /// For each definition asked for, in order.
+        found: Vec<Option<AliasHit>>,
+    },
+    /// The answer to [`Effect::Evaluate`].
+    Evaluated {
+        /// The work.
+        work: WorkId,
+        /// What came out.
+        outcome: Result<Evaluated, Trouble>,
+    },
+    /// The answer to [`Effect::Root`].
+    Rooted {
+        /// The work.
+        work: WorkId,
+        /// Its merged root.
+        outcome: Result<RootId, Trouble>,
+    },
+    /// The answer to [`Effect::Record`].
+    Recorded {
+        /// The work.
+        work: WorkId,
+        /// Whether it was kept.
+        outcome: Result<(), Trouble>,
+    },
+    /// A worker says that it is there, and what it is doing.
+    Worker {
+        /// Who.
+        worker: WorkerId,
+        /// How many RUNs it can do at once.
+        slots: u32,
+        /// What it runs.
+        platforms: Vec<Platform>,
+        /// The leases that it works on.
+        running: Vec<LeaseEpoch>,
+        /// What came out of leases.
+        reports: Vec<Report>,
+    },
+    /// A worker is gone.
+    WorkerLost {
+        /// Who.
+        worker: WorkerId,
+    },
+}
+
+/// A record that was found by a definition.
+#[derive(Debug, Clone)]
+pub struct AliasHit {
+    /// What the definition led to.
+    pub alias: Alias,
+    /// The record.
+    pub record: Record,
+}
+
+/// Why work could not go on.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// It failed, and would fail again.
+    Failed(Failure),
+    /// Something that an earlier step made is gone from the store.
+    Lost(String),
+}
+
+/// What came of a look at a step whose inputs are known.
+#[derive(Debug, Clone)]
+pub enum Evaluated {
+    /// There is a record.
+    Hit {
+        /// The step's key.
+        key: ContentKey,
+        /// The record.
+        record: Record,
+    },
+    /// It was algebra, and is done.
+    Made {
+        /// The step's key; none for what has no record.
+        key: Option<ContentKey>,
+        /// The layers that it adds.
+        layers: Vec<RootId>,
+        /// The merged root.
+        root: RootId,
+    },
+    /// A worker has to do it.
+    Miss {
+        /// The step's key.
+        key: ContentKey,
+        /// The task, when it is a RUN.
+        run: Option<Box<RunTask>>,
+    },
+}
+
+/// Something that is to be done outside of the core.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Look up what these definitions led to. Answered by [`Event::Aliases`].
+    FindAliases {
+        /// The build.
+        build: BuildId,
+        /// Its scope.
+        scope: Scope,
+        /// The definitions.
+        keys: Vec<DefKey>,
+    },
+    /// Compute the step's content key, look for a record, and do it when it is algebra.
+    Evaluate {
+        /// The work.
+        work: WorkId,
+        /// Its scope.
+        scope: Scope,
+        /// Its graph.
+        plan: Arc<Plan>,
+        /// Its place in the graph.
+        step: StepId,
+        /// The states of its inputs, in order.
+        inputs: Vec<TreeState>,
+        /// Whether a record counts.
+        refresh: bool,
+    },
+    /// Put the layers upon the base. Answered by [`Event::Rooted`].
+    Root {
+        /// The work.
+        work: WorkId,
+        /// The base; none for the empty root.
+        base: Option<RootId>,
+        /// The layers, lowest first.
+        layers: Vec<RootId>,
+    },
+    /// Keep the record. Answered by [`Event::Recorded`].
+    Record {
+        /// The work.
+        work: WorkId,
+        /// Its scope.
+        scope: Scope,
+        /// Its key.
+        key: ContentKey,
+        /// What to keep.
+        record: Record,
+        /// By which definition to find it.
+        alias: Option<(DefKey, Alias)>,
+    },
+    /// Tell the worker what it should be doing: all of it.
+    Desire {
+        /// Who.
+        worker: WorkerId,
+        /// All its leases.
+        leases: Vec<Lease>,
+    },
+    /// Tell who waits for the build.
+    Notify {
+        /// The build.
+        build: BuildId,
+        /// The step.
+        step: StepId,
+        /// What happened.
+        notice: Notice,
+    },
+    /// The build's targets are there.
+    Ready {
+        /// The build.
+        build: BuildId,
+        /// For each target, in order.
+        targets: Vec<TargetState>,
+    },
+    /// The build failed.
+    Fail {
+        /// The build.
+        build: BuildId,
+        /// The step, when one failed.
+        step: Option<StepId>,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// A tree in the middle of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeState {
+    /// The merged root.
+    pub root: RootId,
+    /// Its layers, lowest first, those of the base image too.
+    pub layers: Vec<RootId>,
+    /// The records that it came from: definition and version.
+    pub sources: Vec<(DefKey, u64)>,
+}
+
+/// What a target came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetState {
+    /// For each step of the target's chain that adds a layer, lowest first: the layer and when it
+    /// was made. The base image's layers are not among them.
+    pub layers: Vec<(StepId, RootId, Millis)>,
+    /// The merged root, when the build needs it.
+    pub root: Option<RootId>,
+}
+
+/// What is worth telling about a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// It began.
+    Started {
+        /// The lease, when a worker does it.
+        lease: Option<LeaseEpoch>,
+    },
+    /// An earlier result was taken.
+    Cached {
+        /// What it had cost.
+        cost: Cost,
+    },
+    /// It is done.
+    Done {
+        /// The layers that it adds.
+        layers: Vec<RootId>,
+    },
+    /// It failed.
+    Failed(Failure),
+    /// It will run again, because a worker or its result was lost.
+    Again(String),
+}

@@ -1,0 +1,512 @@
+//! The core in a simulated world: effects are answered in any order, workers come and go, builds
+//! are cancelled, results get lost. Everything follows from the seed.
+
+use super::*;
+use proto::error::Class;
+use proto::id::{OciDigest, TreeId};
+use proto::key::{DefInput, def_key};
+use proto::platform::Platform;
+use proto::record::Cost;
+use proto::step::*;
+use proto::wire::worker::{Lease, Outcome, Report, Task};
+use std::collections::VecDeque;
+
+/// A small generator (SplitMix64), so that a seed is all that a run depends on.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+fn root_id(parts: &[&[u8]]) -> RootId {
+    RootId(TreeId::from_bytes(hash(parts)))
+}
+
+fn step(op: Op, inputs: Vec<StepId>) -> Step {
+    Step {
+        op,
+        inputs,
+        name: String::new(),
+        platform: Platform::host(),
+        at: None,
+        cache: CacheUse::Use,
+        needs: Needs::default(),
+    }
+}
+
+fn image(name: &str) -> Op {
+    let manifest = OciDigest::from_bytes(hash(&[name.as_bytes()]));
+    Op::Image(ImageOp { reference: name.to_owned(), manifest, origin: ImageOrigin::Registry })
+}
+
+fn run(text: &str) -> Op {
+    Op::Run(RunOp {
+        args: vec![text.to_owned()],
+        env: Vec::new(),
+        cwd: "/".into(),
+        user: String::new(),
+        network: NetworkMode::Default,
+        security: SecurityMode::Sandbox,
+        mounts: Vec::new(),
+        hostname: String::new(),
+        extra_hosts: Vec::new(),
+        ulimits: Vec::new(),
+        shm_bytes: 0,
+        cgroup_parent: String::new(),
+        devices: Vec::new(),
+        proxy_env: Vec::new(),
+    })
+}
+
+fn copy() -> Op {
+    let path = "/x".to_owned();
+    let source = CopySource { input: 1, path, pattern: false, unpack: Unpack::Never };
+    Op::Copy(CopyOp {
+        sources: vec![source],
+        dest: "/y".into(),
+        chown: None,
+        chmod: None,
+        parents: false,
+        exclude: Vec::new(),
+    })
+}
+
+fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<Plan> {
+    let mut keys: Vec<StepKeys> = Vec::new();
+    let mut plain: Vec<DefKey> = Vec::new();
+    for s in &steps {
+        let refresh = s.cache == CacheUse::Refresh;
+        let with = |keys: &dyn Fn(usize) -> DefKey| -> Vec<DefInput> {
+            s.inputs.iter().map(|i| DefInput::Step(keys(i.index()))).collect()
+        };
+        let work = def_key(s, &with(&|i| keys[i].work), refresh.then_some(nonce));
+        let alias = def_key(s, &with(&|i| plain[i]), None);
+        let trusted = !refresh && s.inputs.iter().all(|i| keys[i.index()].trusted);
+        let keep = !matches!(s.op, Op::Scratch | Op::Merge);
+        keys.push(StepKeys { work, alias: keep.then_some(alias), trusted });
+        plain.push(alias);
+    }
+    let target = Target {
+        platform: Platform::host(),
+        step: target,
+        config: String::new(),
+        history: Vec::new(),
+    };
+    let graph = Graph { steps, targets: vec![target] };
+    Arc::new(Plan { graph, keys, scope: Scope::trusted(), roots, priority: 0 })
+}
+
+#[derive(Debug, PartialEq)]
+enum End {
+    Ready,
+    Failed,
+}
+
+/// What stands around the core.
+struct World {
+    core: Core,
+    chance: Chance,
+    now: u64,
+    /// Answers that are on their way.
+    pending: Vec<Event>,
+    /// What each worker was last told to do.
+    desired: BTreeMap<WorkerId, Vec<Lease>>,
+    records: BTreeMap<ContentKey, Record>,
+    aliases: BTreeMap<DefKey, Alias>,
+    ended: BTreeMap<BuildId, End>,
+    /// How often each RUN was begun, by its content.
+    executions: BTreeMap<[u8; 32], u32>,
+    contents: BTreeMap<LeaseEpoch, [u8; 32]>,
+    faults: bool,
+    trace: VecDeque<String>,
+}
+
+impl World {
+    fn new(seed: u64, faults: bool) -> Self {
+        Self {
+            core: Core::new(),
+            chance: Chance(seed),
+            now: 1_000_000,
+            pending: Vec::new(),
+            desired: BTreeMap::new(),
+            records: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            executions: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            faults,
+            trace: VecDeque::new(),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.now += 1;
+        self.trace.push_back(format!("{event:?}").chars().take(300).collect());
+        if self.trace.len() > 30 {
+            self.trace.pop_front();
+        }
+        let mut out = Vec::new();
+        self.core.apply(Millis(self.now), event, &mut out);
+        let broken = self.core.broken_invariants();
+        assert!(broken.is_empty(), "{broken:#?}\nafter {:#?}", self.trace);
+        out.into_iter().for_each(|effect| self.effect(effect));
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::FindAliases { build, keys, .. } => {
+                let find = |def: &DefKey| {
+                    let alias = self.aliases.get(def)?.clone();
+                    let record = self.records.get(&alias.key)?.clone();
+                    Some(AliasHit { alias, record })
+                };
+                let found = keys.iter().map(find).collect();
+                self.pending.push(Event::Aliases { build, found });
+            }
+            Effect::Evaluate { work, plan, step, inputs, refresh, .. } => {
+                let outcome = self.evaluate(&plan, step, &inputs, refresh);
+                self.pending.push(Event::Evaluated { work, outcome });
+            }
+            Effect::Root { work, base, layers } => {
+                let mut root = base.unwrap_or_else(|| empty_root().seal().0);
+                for layer in layers {
+                    root = root_id(&[root.0.as_bytes(), layer.0.as_bytes()]);
+                }
+                self.pending.push(Event::Rooted { work, outcome: Ok(root) });
+            }
+            Effect::Record { work, key, record, alias, .. } => {
+                if self.records.get(&key).is_none_or(|old| old.version <= record.version) {
+                    self.records.insert(key, record);
+                }
+                if let Some((def, alias)) = alias {
+                    self.aliases.insert(def, alias);
+                }
+                self.pending.push(Event::Recorded { work, outcome: Ok(()) });
+            }
+            Effect::Desire { worker, leases } => self.desire(worker, leases),
+            Effect::Notify { .. } => {}
+            Effect::Ready { build, .. } => {
+                assert!(self.ended.insert(build.clone(), End::Ready).is_none(), "ended twice");
+                self.pending.push(Event::Ended { build });
+            }
+            Effect::Fail { build, .. } => {
+                assert!(self.ended.insert(build.clone(), End::Failed).is_none(), "ended twice");
+                self.pending.push(Event::Ended { build });
+            }
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        plan: &Plan,
+        id: StepId,
+        inputs: &[TreeState],
+        refresh: bool,
+    ) -> Result<Evaluated, Trouble> {
+        if self.faults && self.chance.one_in(60) && !inputs.is_empty() {
+            return Err(Trouble::Lost("A tree is gone".to_owned()));
+        }
+        let step = &plan.graph.steps[id.index()];
+        let mut parts: Vec<&[u8]> = inputs.iter().map(|i| &i.root.0.as_bytes()[..]).collect();
+        let text = format!("{:?}", step.op);
+        parts.push(text.as_bytes());
+        let key = ContentKey::from_bytes(hash(&parts));
+        if let (Some(record), false) = (self.records.get(&key), refresh) {
+            return Ok(Evaluated::Hit { key, record: record.clone() });
+        }
+        if plan.needs_worker(id) {
+            let run = step.op.is_run().then(|| {
+                let Op::Run(op) = step.op.clone() else { unreachable!("a RUN") };
+                let binds = vec![];
+                let root = inputs[0].root;
+                Box::new(proto::wire::worker::RunTask {
+                    op,
+                    layers: inputs[0].layers.clone(),
+                    root,
+                    binds,
+                    fresh_caches: refresh,
+                })
+            });
+            return Ok(Evaluated::Miss { key, run });
+        }
+        let layer = root_id(&[key.as_bytes()]);
+        let root = root_id(&[inputs[0].root.0.as_bytes(), layer.0.as_bytes()]);
+        Ok(Evaluated::Made { key: Some(key), layers: vec![layer], root })
+    }
+
+    fn desire(&mut self, worker: WorkerId, leases: Vec<Lease>) {
+        let before = self.desired.get(&worker).cloned().unwrap_or_default();
+        for lease in &leases {
+            if before.iter().any(|b| b.epoch == lease.epoch) {
+                continue;
+            }
+            let content = match &lease.task {
+                Task::Run(run) => hash(&[run.root.0.as_bytes(), run.op.args[0].as_bytes()]),
+                other => hash(&[format!("{other:?}").as_bytes()]),
+            };
+            *self.executions.entry(content).or_default() += 1;
+            self.contents.insert(lease.epoch, content);
+        }
+        self.desired.insert(worker, leases);
+    }
+
+    fn worker_state(&mut self, worker: &WorkerId, reports: Vec<Report>) {
+        let leases = self.desired.get(worker).cloned().unwrap_or_default();
+        let running = leases.iter().map(|l| l.epoch).collect();
+        self.apply(Event::Worker {
+            worker: worker.clone(),
+            slots: 2,
+            platforms: vec![Platform::host()],
+            running,
+            reports,
+        });
+    }
+
+    /// One thing happens: an answer arrives, a lease ends, or something goes wrong.
+    fn step(&mut self) -> bool {
+        let busy: Vec<(WorkerId, LeaseEpoch, Task)> = self
+            .desired
+            .iter()
+            .flat_map(|(w, ls)| ls.iter().map(move |l| (w.clone(), l.epoch, l.task.clone())))
+            .collect();
+        if self.faults && self.chance.one_in(25) && self.desired.len() > 1 {
+            let lost = self.desired.keys().nth(self.chance.below(self.desired.len()));
+            let lost = lost.expect("there are some").clone();
+            self.desired.remove(&lost);
+            self.apply(Event::WorkerLost { worker: lost.clone() });
+            // It comes back empty-handed, and a report of what it did before is fenced.
+            let stale = busy.iter().find(|(w, ..)| *w == lost).map(|(_, epoch, _)| Report {
+                epoch: *epoch,
+                outcome: Outcome::Done(vec![root_id(&[b"stale"])]),
+                cost: Cost::default(),
+            });
+            self.worker_state(&lost, stale.into_iter().collect());
+            return true;
+        }
+        let answers = self.pending.len();
+        match self.chance.below(answers + busy.len()) {
+            _ if answers + busy.len() == 0 => return false,
+            at if at < answers => {
+                let event = self.pending.swap_remove(at);
+                self.apply(event);
+            }
+            at => {
+                let (worker, epoch, task) = busy[at - answers].clone();
+                let outcome = match &task {
+                    Task::Run(run) if run.op.args[0].contains("fail") => {
+                        Outcome::Failed(Failure::new(Class::User, "exit code 1"))
+                    }
+                    _ => Outcome::Done(vec![root_id(&[&self.contents[&epoch], b"layer"])]),
+                };
+                let report = Report { epoch, outcome, cost: Cost::default() };
+                self.worker_state(&worker, vec![report]);
+            }
+        }
+        true
+    }
+
+    fn run_to_end(&mut self) {
+        let mut steps = 0;
+        while self.step() {
+            steps += 1;
+            assert!(steps < 200_000, "it goes on for ever: {:#?}", self.trace);
+        }
+    }
+}
+
+fn build_id(n: usize) -> BuildId {
+    BuildId::parse(&format!("b{n}")).expect("a build id")
+}
+
+fn worker_id(n: usize) -> WorkerId {
+    WorkerId::parse(&format!("w{n}")).expect("a worker id")
+}
+
+/// Stages of RUNs and COPYs over few texts, so that builds have much in common.
+fn random_plan(chance: &mut Chance, nonce: &str, failing: bool) -> Arc<Plan> {
+    let mut steps = vec![step(Op::Scratch, vec![]), step(image("base"), vec![])];
+    let mut ends = vec![StepId(0), StepId(1)];
+    for _ in 0..1 + chance.below(4) {
+        let mut at = ends[chance.below(ends.len())];
+        for _ in 0..chance.below(5) {
+            let (op, inputs) = match chance.below(4) {
+                0 => (copy(), vec![at, ends[chance.below(ends.len())]]),
+                1 if failing && chance.one_in(8) => (run("fail"), vec![at]),
+                n => (run(&format!("run {}", chance.below(3) + n)), vec![at]),
+            };
+            let mut new = step(op, inputs);
+            if chance.one_in(12) {
+                new.cache = CacheUse::Refresh;
+            }
+            steps.push(new);
+            at = StepId(steps.len() as u32 - 1);
+        }
+        ends.push(at);
+    }
+    let roots = chance.one_in(3);
+    plan(steps, *ends.last().expect("there are some"), roots, nonce)
+}
+
+#[test]
+fn builds_end_whatever_happens() {
+    for seed in 0..1000 {
+        let mut world = World::new(seed, true);
+        for n in 0..3 {
+            world.worker_state(&worker_id(n), Vec::new());
+            world.desired.entry(worker_id(n)).or_default();
+        }
+        let builds = 2 + world.chance.below(6);
+        for n in 0..builds {
+            let plan = random_plan(&mut world.chance, &format!("nonce {n}"), true);
+            world.apply(Event::Submitted { build: build_id(n), plan });
+            for _ in 0..world.chance.below(40) {
+                world.step();
+            }
+            if world.chance.one_in(5) && !world.ended.contains_key(&build_id(n)) {
+                world.ended.insert(build_id(n), End::Failed);
+                world.apply(Event::Ended { build: build_id(n) });
+            }
+        }
+        world.run_to_end();
+        for n in 0..builds {
+            let rows = || world.core.works.iter().map(|(id, w)| w.line(*id)).collect::<Vec<_>>();
+            let ended = world.ended.contains_key(&build_id(n));
+            assert!(ended, "seed {seed}: build {n} did not end: {:#?}", rows());
+        }
+        assert!(world.core.works.is_empty(), "seed {seed}: rows are left");
+        assert!(world.core.leases.is_empty() && world.core.held.is_empty(), "seed {seed}");
+        assert!(world.core.by_content.is_empty() && world.core.ready.is_empty(), "seed {seed}");
+    }
+}
+
+#[test]
+fn identical_work_runs_once() {
+    for seed in 0..200 {
+        let mut world = World::new(seed, false);
+        world.worker_state(&worker_id(0), Vec::new());
+        let mut chance = Chance(seed * 7 + 1);
+        for n in 0..5 {
+            // The same few plans again and again, at any time.
+            let mut plans = Chance(seed + chance.below(2) as u64);
+            let mut plan = Arc::unwrap_or_clone(random_plan(&mut plans, "n", false));
+            plan.graph.steps.iter_mut().for_each(|s| s.cache = CacheUse::Use);
+            let target = plan.graph.targets[0].step;
+            let plan = super::tests::plan(plan.graph.steps, target, plan.roots, "n");
+            world.apply(Event::Submitted { build: build_id(n), plan });
+            for _ in 0..chance.below(30) {
+                world.step();
+            }
+        }
+        world.run_to_end();
+        assert!(world.ended.values().all(|e| *e == End::Ready), "seed {seed}");
+        let twice: Vec<_> = world.executions.iter().filter(|(_, n)| **n > 1).collect();
+        assert!(twice.is_empty(), "seed {seed}: {twice:?}");
+    }
+}
+
+#[test]
+fn a_cached_build_needs_neither_base_nor_worker() {
+    let steps = || {
+        let copy_from = step(copy(), vec![StepId(1), StepId(2)]);
+        vec![
+            step(image("base"), vec![]),
+            step(run("one"), vec![StepId(0)]),
+            step(image("tool"), vec![]),
+            copy_from,
+            step(run("two"), vec![StepId(3)]),
+        ]
+    };
+    let mut world = World::new(1, false);
+    world.worker_state(&worker_id(0), Vec::new());
+    world.apply(Event::Submitted { build: build_id(0), plan: plan(steps(), StepId(4), false, "") });
+    world.run_to_end();
+    let executions = world.executions.clone();
+    assert_eq!(executions.len(), 4, "two images and two RUNs");
+    world.records.retain(|_, r| r.layers.len() == 1);
+    world.apply(Event::WorkerLost { worker: worker_id(0) });
+    world.desired.clear();
+    world.apply(Event::Submitted { build: build_id(1), plan: plan(steps(), StepId(4), false, "") });
+    world.run_to_end();
+    assert_eq!(world.ended[&build_id(1)], End::Ready);
+    assert_eq!(world.executions, executions);
+}
+
+#[test]
+fn a_definition_does_not_count_when_its_input_was_made_anew() {
+    let steps = |cache| {
+        let mut first = step(run("one"), vec![StepId(0)]);
+        first.cache = cache;
+        vec![step(image("base"), vec![]), first, step(run("two"), vec![StepId(1)])]
+    };
+    let mut world = World::new(1, false);
+    world.worker_state(&worker_id(0), Vec::new());
+    let submit = |world: &mut World, n, target, cache| {
+        let plan = plan(steps(cache), StepId(target), false, "nonce");
+        world.apply(Event::Submitted { build: build_id(n), plan });
+        world.run_to_end();
+    };
+    submit(&mut world, 0, 2, CacheUse::Use);
+    let two_before = world.records.len();
+    // Only the first RUN is made anew: what the second one was made from is not there any more.
+    submit(&mut world, 1, 1, CacheUse::Refresh);
+    let ran = world.executions.values().sum::<u32>();
+    submit(&mut world, 2, 2, CacheUse::Use);
+    assert_eq!(
+        world.records.len(),
+        two_before,
+        "the same bytes came out, so the keys are the same"
+    );
+    assert_eq!(world.executions.values().sum::<u32>(), ran, "found by content");
+    let alias = world.aliases.values().filter(|a| !a.inputs.is_empty()).count();
+    assert!(alias > 0);
+}
+
+#[test]
+fn a_late_report_changes_nothing() {
+    let steps = vec![step(image("base"), vec![])];
+    let mut world = World::new(1, false);
+    for n in 0..2 {
+        world.worker_state(&worker_id(n), Vec::new());
+    }
+    let plan = plan(steps, StepId(0), true, "");
+    world.apply(Event::Submitted { build: build_id(0), plan });
+    while world.desired.values().all(Vec::is_empty) {
+        assert!(world.step());
+    }
+    let (holder, lease) = world
+        .desired
+        .iter()
+        .find_map(|(w, l)| Some((w.clone(), l.first()?.clone())))
+        .expect("somebody has it");
+    world.desired.remove(&holder);
+    world.apply(Event::WorkerLost { worker: holder.clone() });
+    let outcome = Outcome::Done(vec![root_id(&[b"late"])]);
+    let report = Report { epoch: lease.epoch, outcome, cost: Cost::default() };
+    world.worker_state(&holder, vec![report]);
+    world.run_to_end();
+    let layers: Vec<_> = world.records.values().flat_map(|r| r.layers.clone()).collect();
+    assert!(!layers.contains(&root_id(&[b"late"])), "{layers:?}");
+    assert_eq!(world.ended[&build_id(0)], End::Ready);
+}
