@@ -112,7 +112,9 @@ fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<Plan>
         platform: Platform::host(),
         step: target,
         config: String::new(),
+        base: None,
         history: Vec::new(),
+        epoch: None,
     };
     let graph = Graph { steps, targets: vec![target] };
     Arc::new(Plan { graph, keys, scope: Scope::trusted(), roots, priority: 0 })

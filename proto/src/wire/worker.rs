@@ -6,10 +6,10 @@
 //! started, and a report is repeated until the coordinator has it.
 
 use crate::error::Failure;
-use crate::id::{BuildId, LeaseEpoch, Millis, OciDigest, RootId, WorkerId};
+use crate::id::{BuildId, LeaseEpoch, Millis, RootId, WorkerId};
 use crate::platform::Platform;
 use crate::record::Cost;
-use crate::step::{GitOp, HttpOp, ImageOp, Needs, RunOp};
+use crate::step::{GitOp, HttpOp, ImageOp, Needs, PackedRef, RunOp};
 use crate::wire::build::{Login, Stream};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -156,8 +156,8 @@ pub struct ResolvedImage {
     pub platform: Platform,
     /// Its config, as JSON.
     pub config: String,
-    /// The packed layers that its manifest names: media type, digest, size.
-    pub layers: Vec<(String, OciDigest, u64)>,
+    /// The packed layers that its manifest names, lowest first.
+    pub layers: Vec<PackedRef>,
 }
 
 /// Logins asked for, to hand to a registry client.
