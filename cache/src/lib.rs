@@ -3,3 +3,4 @@
 //! [`store`] is one machine's store; [`tree`] is the algebra of directories, pure.
 
 pub mod store;
+pub mod tree;
