@@ -3,10 +3,11 @@
 use super::{Dial, NetError, Stream};
 use bytes::Bytes;
 use proto::error::Failure;
-use proto::id::{BlobId, TreeId};
+use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
 use proto::limit;
 use proto::tree::{AnyNode, node_id};
-use proto::wire::blob::{Data, Reply, Request};
+use proto::record::{Alias, Record};
+use proto::wire::blob::{Data, PutRecord, Reply, Request};
 use proto::wire::{Binary, Service};
 use std::sync::{Arc, Mutex};
 
@@ -139,6 +140,50 @@ impl Blobs {
     /// Makes durable all that was put.
     pub async fn barrier(&self) -> Result<(), NetError> {
         self.order(&Request::Barrier, &[]).await
+    }
+
+    /// The records under these keys.
+    pub async fn records(
+        &self,
+        scope: &Scope,
+        keys: Vec<ContentKey>,
+    ) -> Result<Vec<Option<Record>>, NetError> {
+        let count = keys.len();
+        match self.ask(&Request::Records(scope.clone(), keys), &[]).await? {
+            Reply::Records(records) if records.len() == count => Ok(records),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What these definitions led to.
+    pub async fn aliases(
+        &self,
+        scope: &Scope,
+        keys: Vec<DefKey>,
+    ) -> Result<Vec<Option<Alias>>, NetError> {
+        let count = keys.len();
+        match self.ask(&Request::Aliases(scope.clone(), keys), &[]).await? {
+            Reply::Aliases(aliases) if aliases.len() == count => Ok(aliases),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Keeps a record.
+    pub async fn put_record(&self, record: PutRecord) -> Result<(), NetError> {
+        self.order(&Request::PutRecord(Box::new(record)), &[]).await
+    }
+
+    /// Keeps what is known of a build.
+    pub async fn put_build(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), NetError> {
+        self.order(&Request::PutBuild(key, value), &[]).await
+    }
+
+    /// What is known of the last builds, the newest first.
+    pub async fn builds(&self, count: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NetError> {
+        match self.ask(&Request::Builds(count), &[]).await? {
+            Reply::Builds(builds) => Ok(builds),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Small blobs' bytes, in the order asked for, verified.

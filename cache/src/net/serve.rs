@@ -1,7 +1,7 @@
 //! A store at the other end of a stream.
 
 use super::{NetError, Receiver, Sender, Stream};
-use crate::store::{BlobWriter, Store, StoreError};
+use crate::store::{BlobWriter, Store, StoreError, Table};
 use bytes::Bytes;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, TreeId};
@@ -100,6 +100,23 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
             }
         },
         Request::Barrier => done(store.barrier()),
+        Request::Records(scope, keys) => match store.records(&scope, &keys) {
+            Ok(records) => Reply::Records(records),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::Aliases(scope, keys) => match store.aliases(&scope, &keys) {
+            Ok(aliases) => Reply::Aliases(aliases),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::PutRecord(put) => {
+            let alias = put.alias.as_ref().map(|(def, alias)| (def, alias));
+            done(store.put_record(&put.scope, &put.key, &put.record, alias))
+        }
+        Request::PutBuild(key, value) => done(store.put_row(Table::Build, &key, &value)),
+        Request::Builds(count) => match store.rows(Table::Build, &[]) {
+            Ok(rows) => Reply::Builds(rows.into_iter().rev().take(count as usize).collect()),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
         Request::GetLarge(..)
         | Request::PutLarge(..)
         | Request::GetBlobs(_)

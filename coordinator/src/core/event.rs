@@ -170,6 +170,8 @@ pub enum Effect {
         record: Record,
         /// By which definition to find it.
         alias: Option<(DefKey, Alias)>,
+        /// The lease under which it was made: whose log goes with it.
+        lease: Option<LeaseEpoch>,
     },
     /// Tell the worker what it should be doing: all of it.
     Desire {

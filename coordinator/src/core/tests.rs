@@ -249,6 +249,7 @@ impl World {
                     root,
                     binds,
                     fresh_caches: refresh,
+                    resources: Default::default(),
                 })
             });
             return Ok(Evaluated::Miss { key, run });
