@@ -106,12 +106,15 @@ impl Blobs {
     }
 
     /// Puts a large blob, whose bytes `next` gives piece by piece.
-    pub async fn put_large(
+    pub async fn put_large<F>(
         &self,
         id: BlobId,
         size: u64,
-        mut next: impl AsyncFnMut() -> std::io::Result<Option<Bytes>>,
-    ) -> Result<(), NetError> {
+        mut next: impl FnMut() -> F + Send,
+    ) -> Result<(), NetError>
+    where
+        F: Future<Output = std::io::Result<Option<Bytes>>> + Send,
+    {
         let mut stream = self.stream().await?;
         stream.to.send(&Request::PutLarge(id, size)).await?;
         let mut failed = None;
@@ -236,12 +239,15 @@ impl Blobs {
     }
 
     /// A large blob's bytes, given to `take` piece by piece. The caller verifies the whole.
-    pub async fn get_large(
+    pub async fn get_large<F>(
         &self,
         id: BlobId,
         offset: u64,
-        mut take: impl AsyncFnMut(Bytes) -> std::io::Result<()>,
-    ) -> Result<u64, NetError> {
+        mut take: impl FnMut(Bytes) -> F + Send,
+    ) -> Result<u64, NetError>
+    where
+        F: Future<Output = std::io::Result<()>> + Send,
+    {
         let mut stream = self.stream().await?;
         stream.to.send(&Request::GetLarge(id, offset)).await?;
         let size = match stream.from.expect::<Reply>().await?.0 {

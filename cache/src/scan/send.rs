@@ -209,7 +209,7 @@ async fn send_large(
         source,
     })?;
     let file = Arc::new(std::sync::Mutex::new(file));
-    let next = async || {
+    let next = || {
         let file = file.clone();
         let read = move || {
             let mut piece = Vec::with_capacity(1 << 20);
@@ -217,13 +217,15 @@ async fn send_large(
             (&*file).take(1 << 20).read_to_end(&mut piece)?;
             Ok(if piece.is_empty() { None } else { Some(Bytes::from(piece)) })
         };
-        let piece: std::io::Result<Option<Bytes>> = tokio::task::spawn_blocking(read)
-            .await
-            .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-        if let Ok(Some(bytes)) = &piece {
-            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        async move {
+            let piece: std::io::Result<Option<Bytes>> = tokio::task::spawn_blocking(read)
+                .await
+                .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+            if let Ok(Some(bytes)) = &piece {
+                sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+            piece
         }
-        piece
     };
     Ok(blobs.put_large(id, size, next).await?)
 }

@@ -247,7 +247,7 @@ impl Core {
         let Some(work) = self.works.get_mut(&id) else { return };
         work.phase = Phase::Done(Made::of(record));
         work.cost = record.cost;
-        self.notify(turn, id, &Notice::Cached { cost: record.cost });
+        self.notify(turn, id, &Notice::Cached { cost: record.cost, log: record.log });
         self.wake(turn, id);
     }
 

@@ -117,7 +117,14 @@ fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<Plan>
         epoch: None,
     };
     let graph = Graph { steps, targets: vec![target] };
-    Arc::new(Plan { graph, keys, scope: Scope::trusted(), roots, priority: 0 })
+    Arc::new(Plan {
+        graph,
+        keys,
+        scope: Scope::trusted(),
+        roots,
+        priority: 0,
+        resources: Default::default(),
+    })
 }
 
 #[derive(Debug, PartialEq)]
