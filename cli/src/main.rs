@@ -1,2 +1,98 @@
 //! The `slipway` command.
-fn main() {}
+
+mod args;
+mod build;
+mod builds;
+mod clock;
+mod error;
+mod farm;
+mod images;
+mod login;
+mod progress;
+mod run;
+mod table;
+mod up;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use farm::Farm;
+use ops::config::Config;
+use proto::error::{Class, Failure};
+use proto::wire::admin::Request;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The sandbox's helper has one thread and no runtime: it is looked for before all else.
+    if let Some(code) = worker::sandbox::helper_main() {
+        return code;
+    }
+    let cli = Cli::parse();
+    ops::telemetry::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("ERROR: Starting threads failed: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(command(cli.command));
+    // Reads of standard input cannot be interrupted: nobody waits for them.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            error::show(&failure);
+            ExitCode::from(error::exit_code(&failure))
+        }
+    }
+}
+
+async fn command(command: Command) -> Result<u8, Failure> {
+    if let Command::Completion { shell } = command {
+        let mut out = std::io::stdout();
+        clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut out);
+        return Ok(0);
+    }
+    let config = Config::load().map_err(|e| Failure::new(Class::User, e.to_string()))?;
+    match command {
+        Command::Up(up) => return up::run(up, config).await,
+        Command::Down(down) => return end(&config, down.now).await,
+        Command::Build(build) => return build::run(*build, &config).await,
+        _ => {}
+    }
+    let farm = Farm::connect(&config).await?;
+    match command {
+        Command::Run(args) => return run::run(&farm, args).await,
+        Command::Cache(command) => return builds::cache(&farm, command).await,
+        Command::Images(args) => images::list(&farm, &args).await?,
+        Command::Rmi(args) => images::remove(&farm, args).await?,
+        Command::Tag(args) => images::tag(&farm, args).await?,
+        Command::Inspect(args) => images::inspect(&farm, args).await?,
+        Command::History(args) => images::history(&farm, args).await?,
+        Command::Pull(args) => images::pull(&farm, args).await?,
+        Command::Push(args) => images::push(&farm, args).await?,
+        Command::Save(args) => images::save(&farm, args).await?,
+        Command::Load(args) => images::load(&farm, args).await?,
+        Command::Builds(args) => builds::list(&farm, &args).await?,
+        Command::Logs(args) => builds::logs(&farm, &args).await?,
+        Command::Cancel(args) => builds::cancel(&farm, &args.build).await?,
+        Command::Up(_) | Command::Down(_) | Command::Build(_) | Command::Completion { .. } => {
+            unreachable!("done above")
+        }
+    }
+    Ok(0)
+}
+
+/// `slipway down`.
+async fn end(config: &Config, now: bool) -> Result<u8, Failure> {
+    let Some(farm) = Farm::running(config).await else {
+        eprintln!("No farm runs at {}.", config.home.display());
+        return Ok(0);
+    };
+    match farm.ask(&Request::Shutdown { after_builds: !now }, |_, _| {}).await {
+        // It closes the stream when it ends.
+        Err(e) if e.class != Class::Unavailable => Err(e),
+        _ => Ok(0),
+    }
+}

@@ -6,7 +6,7 @@ use super::config::{
 };
 use super::names::Counter;
 use super::stages::{Base, Stage, Stages, read_config};
-use super::{Builder, Inputs, LowerError, LowerProblem, Need, StageState, needs};
+use super::{Builder, Inputs, LowerError, LowerProblem, Need, Rows, StageState, needs};
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
 use crate::dockerfile::{Expander, Instruction, Kind, Word, history, path, value};
 use proto::limit;
@@ -190,7 +190,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             declared: Vec::new(),
             cwd,
             has_cmd: false,
-            history: Vec::new(),
+            history: Rows::default(),
         }
     }
 
@@ -212,6 +212,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         }
         let platform = if implicit { own } else { platform.clone() };
         let config = serde_json::to_string(&image).expect("a config of texts and numbers");
+        let history = history.list();
         Target { platform, step, config, base, history, epoch: self.args.epoch }
     }
 

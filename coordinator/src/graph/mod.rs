@@ -36,6 +36,7 @@ use proto::wire::build::BuildRequest;
 use proto::wire::worker::ResolvedImage;
 use stages::Stages;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What a build is made from.
 #[derive(Debug, Clone, Copy)]
@@ -259,5 +260,44 @@ struct StageState {
     cwd: String,
     /// Whether CMD stood in this stage itself: ENTRYPOINT then leaves it.
     has_cmd: bool,
-    history: Vec<HistoryRow>,
+    history: Rows,
+}
+
+/// The rows of a history. Stages that start from one stage share its rows: a chain of thousands of
+/// stages would copy millions of them otherwise.
+#[derive(Debug, Clone, Default)]
+struct Rows(Option<Arc<RowNode>>);
+
+#[derive(Debug)]
+struct RowNode {
+    row: HistoryRow,
+    before: Rows,
+}
+
+impl Rows {
+    fn push(&mut self, row: HistoryRow) {
+        let before = std::mem::take(self);
+        self.0 = Some(Arc::new(RowNode { row, before }));
+    }
+
+    fn list(&self) -> Vec<HistoryRow> {
+        let mut rows = Vec::new();
+        let mut at = self;
+        while let Some(node) = &at.0 {
+            rows.push(node.row.clone());
+            at = &node.before;
+        }
+        rows.reverse();
+        rows
+    }
+}
+
+impl Drop for Rows {
+    /// One after the other: a long list must not be dropped by recursion.
+    fn drop(&mut self) {
+        let mut next = self.0.take();
+        while let Some(mut node) = next.and_then(|node| Arc::try_unwrap(node).ok()) {
+            next = node.before.0.take();
+        }
+    }
 }

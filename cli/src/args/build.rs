@@ -1,0 +1,178 @@
+//! `slipway build`: the flags of `docker build` and `docker buildx build`.
+
+use super::size;
+use clap::Args;
+use proto::step::NetworkMode;
+use proto::wire::build::Entitlement;
+use std::path::PathBuf;
+
+/// Build an image from a Dockerfile
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway build .                                   build ./Dockerfile, print the image id
+  slipway build -t app:1 --push .                   build and push
+  slipway build -f docker/Dockerfile --target dev . another file, one of its stages
+  slipway build --build-arg GO_VERSION=1.22 .       set an ARG
+  slipway build --secret id=npm,src=$HOME/.npmrc .  for RUN --mount=type=secret,id=npm
+  slipway build -o type=oci,dest=app.tar .          an OCI archive
+  slipway build -o bin --target export .            just the files
+  slipway build - < Dockerfile                      without a context
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled.")]
+pub struct Build {
+    /// The context: a directory, or `-` for a Dockerfile or a tar archive on standard input
+    #[arg(value_name = "PATH | -")]
+    pub context: String,
+
+    /// The Dockerfile (default: PATH/Dockerfile); `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<String>,
+    /// A name for the image: name:tag
+    #[arg(short, long, value_name = "NAME")]
+    pub tag: Vec<String>,
+    /// The stage to build
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Sets an ARG: NAME=VALUE, or NAME to take it from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// A further context: NAME=DIRECTORY or NAME=docker-image://IMAGE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_context: Vec<String>,
+    /// What to make: type=image|registry|oci|docker|local|tar|cacheonly,…; DIRECTORY; `-` for a tar
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub output: Vec<String>,
+    /// Push the image to its registry
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub push: Option<bool>,
+    /// Load the image into the Docker engine that runs on this machine
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub load: Option<bool>,
+    /// A platform to build for: linux/amd64,linux/arm64
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<String>,
+    /// A secret: id=ID[,src=FILE|,env=VARIABLE]
+    #[arg(long, value_name = "SECRET")]
+    pub secret: Vec<String>,
+    /// Take no earlier results
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_cache: Option<bool>,
+    /// Take no earlier results of these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Look up images at their registries, even when the local store has them
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub pull: Option<bool>,
+    /// Print only the image id
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to show progress: auto, tty, plain, rawjson, quiet
+    #[arg(long, env = "BUILDKIT_PROGRESS", default_value = "auto", value_name = "HOW")]
+    pub progress: String,
+    /// Write the image id to a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what came out to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+
+    /// A label of the image: NAME=VALUE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// An annotation of the image's manifest: NAME=VALUE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub annotation: Vec<String>,
+    /// What RUN may do: network.host, security.insecure, device
+    #[arg(long, value_name = "WHAT", value_parser = entitlement, value_delimiter = ',')]
+    pub allow: Vec<Entitlement>,
+    /// The network of RUN: default, none, host
+    #[arg(long, value_name = "MODE", value_parser = network, default_value = "default")]
+    pub network: NetworkMode,
+    /// A line for /etc/hosts: NAME:ADDRESS
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub add_host: Vec<String>,
+    /// A limit of RUN's processes: nofile=1024:2048
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+    /// The size of /dev/shm: 64m
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub shm_size: Option<u64>,
+    /// The parent of RUN's control group
+    #[arg(long, value_name = "GROUP")]
+    pub cgroup_parent: Option<String>,
+    /// Memory that each RUN may use: 2g
+    #[arg(short, long, value_name = "BYTES", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Memory and swap that each RUN may use; -1: not limited
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// The relative weight of each RUN's processor time
+    #[arg(short = 'c', long, value_name = "WEIGHT")]
+    pub cpu_shares: Option<u64>,
+    /// The period of the processor quota, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub cpu_period: Option<u64>,
+    /// The processor quota, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Processors that RUN may use: 0-2,7
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes that RUN may use: 0,1
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+
+    /// Has no effect: the farm's own cache is always used
+    #[arg(long, value_name = "CACHE", hide_short_help = true)]
+    pub cache_from: Vec<String>,
+    /// Has no effect: the farm's own cache is always used
+    #[arg(long, value_name = "CACHE", hide_short_help = true)]
+    pub cache_to: Vec<String>,
+    /// Has no effect: no attestations are made
+    #[arg(long, num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    pub provenance: Option<Option<String>>,
+    /// Has no effect: no attestations are made
+    #[arg(long, num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    pub sbom: Option<Option<String>>,
+    #[command(flatten)]
+    pub old: Old,
+}
+
+/// Flags of the classic builder that mean nothing here, as in BuildKit.
+#[derive(Debug, Args)]
+pub struct Old {
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    compress: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    rm: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    force_rm: Option<Option<String>>,
+    #[arg(long, hide = true)]
+    isolation: Option<String>,
+    #[arg(long, hide = true)]
+    security_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    builder: Option<String>,
+}
+
+fn entitlement(text: &str) -> Result<Entitlement, String> {
+    match text {
+        "network.host" => Ok(Entitlement::NetworkHost),
+        "security.insecure" => Ok(Entitlement::SecurityInsecure),
+        "device" => Ok(Entitlement::Device(None)),
+        _ => match text.strip_prefix("device=") {
+            Some(name) => Ok(Entitlement::Device(Some(name.to_owned()))),
+            None => Err("expected network.host, security.insecure or device".to_owned()),
+        },
+    }
+}
+
+fn network(text: &str) -> Result<NetworkMode, String> {
+    match text {
+        "" | "default" => Ok(NetworkMode::Default),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        _ => Err("expected default, none or host".to_owned()),
+    }
+}

@@ -1,0 +1,158 @@
+//! The commands around images.
+
+use super::size;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Run a command in a new container
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The container sees the image's files; what it writes is thrown away when it ends.
+
+Examples:
+  slipway run --rm app
+  slipway run --rm -e DEBUG=1 app ls -l /
+  slipway run --rm -i --entrypoint sh app")]
+pub struct Run {
+    /// An image: a name, or the beginning of an id
+    pub image: String,
+    /// In place of the image's command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+    /// Take the container away when it ends (it always is)
+    #[arg(long)]
+    pub rm: bool,
+    /// Connect standard input
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Connect the terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Set a variable: NAME=VALUE, or NAME to take it from the environment
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// In place of the image's entrypoint
+    #[arg(long)]
+    pub entrypoint: Option<String>,
+    /// In place of the image's user
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// In place of the image's directory
+    #[arg(short, long)]
+    pub workdir: Option<String>,
+    /// The network: default, none, host
+    #[arg(long, default_value = "default")]
+    pub network: String,
+    /// Memory that it may use: 512m
+    #[arg(short, long, value_parser = size)]
+    pub memory: Option<u64>,
+}
+
+/// List images
+#[derive(Debug, Args)]
+pub struct Images {
+    /// Only images of this name
+    pub name: Option<String>,
+    /// Images without a name, too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print whole ids
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Print JSON, one line for each image
+    #[arg(long, value_parser = ["json", "table"], default_value = "table")]
+    pub format: String,
+}
+
+/// Remove images
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Names, or the beginnings of ids
+    #[arg(required = true)]
+    pub images: Vec<String>,
+    /// Also an id with several names
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// Give an image another name
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// An image: a name, or the beginning of an id
+    pub source: String,
+    /// The new name
+    pub target: String,
+}
+
+/// Show everything about images, as JSON
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Names, or the beginnings of ids
+    #[arg(required = true)]
+    pub images: Vec<String>,
+}
+
+/// Show how an image came about
+#[derive(Debug, Args)]
+pub struct History {
+    /// An image: a name, or the beginning of an id
+    pub image: String,
+    /// Do not cut long texts
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+/// Bring an image from its registry
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The image's name
+    pub image: String,
+    /// The platform; by default the machine's own
+    #[arg(long)]
+    pub platform: Option<String>,
+    /// Print only the image's name
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Send an image to its registry
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The image's name
+    pub image: String,
+    /// Print only the digest
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Write images to an archive
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway save -o app.tar app:latest
+  slipway save app | docker load")]
+pub struct Save {
+    /// Names, or the beginnings of ids
+    #[arg(required = true)]
+    pub images: Vec<String>,
+    /// The file; by default standard output
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// The archive's form
+    #[arg(long, value_parser = ["docker", "oci"], default_value = "docker")]
+    pub format: String,
+}
+
+/// Take images from an archive
+#[derive(Debug, Args)]
+pub struct Load {
+    /// The file; by default standard input
+    #[arg(short, long)]
+    pub input: Option<PathBuf>,
+    /// Print only errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}

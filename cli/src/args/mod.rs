@@ -1,0 +1,172 @@
+//! The command line.
+
+pub mod build;
+pub mod image;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Builds multi-stage Dockerfiles, on this machine or on a farm of them that share one cache.
+#[derive(Debug, Parser)]
+#[command(name = "slipway", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "\
+Examples:
+  slipway build -t app .                 build ./Dockerfile, keep the image as app:latest
+  slipway run --rm app                   run it
+  slipway build -o out --target bin .    leave the files of the stage `bin` in ./out
+  slipway images                         list images
+
+State is kept under $SLIPWAY_HOME (for root: /var/lib/slipway). Settings: $SLIPWAY_HOME/config.toml")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<build::Build>),
+    /// Run a command in a new container
+    Run(image::Run),
+    /// List images
+    #[command(visible_alias = "image-ls")]
+    Images(image::Images),
+    /// Remove images
+    Rmi(image::Remove),
+    /// Give an image another name
+    Tag(image::Tag),
+    /// Show everything about images, as JSON
+    Inspect(image::Inspect),
+    /// Show how an image came about
+    History(image::History),
+    /// Bring an image from its registry
+    Pull(image::Pull),
+    /// Send an image to its registry
+    Push(image::Push),
+    /// Write images to an archive
+    Save(image::Save),
+    /// Take images from an archive
+    Load(image::Load),
+    /// List builds
+    Builds(Builds),
+    /// Show what a build's steps wrote
+    Logs(Logs),
+    /// Cancel a build
+    Cancel(Cancel),
+    /// Look after the cache
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Run the farm of this machine in the foreground
+    Up(Up),
+    /// End the farm of this machine
+    Down(Down),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// A part of the sandbox: not for people
+    #[command(name = worker::sandbox::HELPER, hide = true)]
+    Helper {
+        /// Its own
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+}
+
+/// List builds
+#[derive(Debug, clap::Args)]
+pub struct Builds {
+    /// Show at most so many
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub last: u32,
+    /// Print only names
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Show what a build's steps wrote
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// The build's name, or its beginning; the last build without one
+    pub build: Option<String>,
+}
+
+/// Cancel a build
+#[derive(Debug, clap::Args)]
+pub struct Cancel {
+    /// The build's name, or its beginning
+    pub build: String,
+}
+
+/// Look after the cache
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// Show what the cache holds
+    Du,
+    /// Take away what was not used for long
+    #[command(after_help = "\
+Without a flag nothing goes but what no image and no record needs.
+
+Examples:
+  slipway cache prune --older-than 7d
+  slipway cache prune --keep 10GB
+  slipway cache prune --all --force")]
+    Prune {
+        /// Everything that no image and no running build needs
+        #[arg(short, long)]
+        all: bool,
+        /// What was not used for so long: 12h, 7d
+        #[arg(long, value_parser = time)]
+        older_than: Option<std::time::Duration>,
+        /// The least used, until no more than this is left: 10GB
+        #[arg(long, visible_alias = "max-used-space", value_parser = size)]
+        keep: Option<u64>,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Hash everything, and say what is damaged
+    Verify {
+        /// Take away what is damaged, so that it is made again
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+/// Run the farm of this machine in the foreground
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// End after so long without a build: 10m
+    #[arg(long, value_parser = time)]
+    pub idle: Option<std::time::Duration>,
+    /// RUNs at once; by default as many as there are processors
+    #[arg(long)]
+    pub slots: Option<u32>,
+    /// An OCI runtime (crun, runc, runsc) in place of the embedded one
+    #[arg(long)]
+    pub oci_runtime: Option<PathBuf>,
+    /// Started by `slipway build`, not by a person
+    #[arg(long, hide = true)]
+    pub on_demand: bool,
+}
+
+/// End the farm of this machine
+#[derive(Debug, clap::Args)]
+pub struct Down {
+    /// Do not wait for builds that are under way
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// A time such as `90s` or `15m`.
+pub fn time(text: &str) -> Result<std::time::Duration, String> {
+    ops::config::time(text).ok_or_else(|| "expected a time such as 90s, 15m or 7d".to_owned())
+}
+
+/// A size such as `512m` or `40GB`.
+pub fn size(text: &str) -> Result<u64, String> {
+    ops::config::bytes(text).ok_or_else(|| "expected a size such as 512m or 40GB".to_owned())
+}

@@ -1,0 +1,309 @@
+//! Where the files come from: the Dockerfile, the context, named contexts, secrets.
+
+use crate::args::build::Build;
+use crate::error::{io, user};
+use cache::tree::pattern::{Patterns, read_ignore_file};
+use proto::error::Failure;
+use proto::limit;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// What a build is made from, on this machine.
+pub struct Context {
+    /// The Dockerfile's text.
+    pub dockerfile: Vec<u8>,
+    /// Its name for messages.
+    pub dockerfile_name: String,
+    /// The context; none when there is only a Dockerfile.
+    pub directory: Option<PathBuf>,
+    /// What the ignore file leaves out.
+    pub ignore: Option<Arc<Patterns>>,
+    /// The lines of the ignore file.
+    pub ignore_lines: Vec<String>,
+    /// `--build-context`.
+    pub named: Vec<(String, Named)>,
+    /// `--secret`.
+    pub secrets: Vec<(String, SecretSource)>,
+    /// Holds what came on standard input, for as long as the build goes on.
+    _unpacked: Option<TempDir>,
+}
+
+/// What a named context is.
+pub enum Named {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// An image.
+    Image(String),
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file.
+    File(PathBuf),
+    /// A variable.
+    Variable(String),
+}
+
+impl SecretSource {
+    /// The secret; none when its variable is not set.
+    pub fn read(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let bytes = match self {
+            Self::Variable(name) => match std::env::var_os(name) {
+                Some(value) => std::os::unix::ffi::OsStringExt::into_vec(value),
+                None => return Ok(None),
+            },
+            Self::File(path) => {
+                let file = std::fs::File::open(path);
+                let mut file = file.map_err(|e| io("Opening the secret", path, &e))?;
+                read_bounded(&mut file, limit::SECRET_BYTES_MAX)
+                    .map_err(|e| io("Reading the secret", path, &e))?
+            }
+        };
+        Ok(Some(bytes))
+    }
+}
+
+/// Reads the files that the flags name.
+pub fn read(args: &Build) -> Result<Context, Failure> {
+    let named = args.build_context.iter().map(|c| named(c)).collect::<Result<Vec<_>, _>>()?;
+    let secrets = args.secret.iter().map(|s| secret(s)).collect::<Result<Vec<_>, _>>()?;
+    let (mut directory, mut unpacked, mut on_stdin) = (None, None, None);
+    if args.context == "-" {
+        if args.file.as_deref() == Some("-") {
+            return Err(user("Standard input cannot be both the context and the Dockerfile"));
+        }
+        match stdin()? {
+            Stdin::Dockerfile(text) => on_stdin = Some(text),
+            Stdin::Archive(dir) => {
+                directory = Some(dir.path().to_owned());
+                unpacked = Some(dir);
+            }
+        }
+    } else if is_remote(&args.context) {
+        return Err(user(format!(
+            "The context `{}` is a URL; contexts are directories, or archives on standard input",
+            args.context
+        ))
+        .hint("Clone or download it first, then build the directory."));
+    } else {
+        directory = Some(PathBuf::from(&args.context));
+    }
+    if let Some(dir) = &directory {
+        match std::fs::metadata(dir) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(user(format!("The context {} is no directory", dir.display()))),
+            Err(e) => return Err(io("Opening the context", dir, &e)),
+        }
+    }
+    let (dockerfile, name, place) = match on_stdin {
+        Some(text) => (text, "Dockerfile".to_owned(), None),
+        None => dockerfile(args.file.as_deref(), directory.as_deref(), unpacked.is_some())?,
+    };
+    let (ignore, ignore_lines) = ignore(directory.as_deref(), place.as_deref())?;
+    Ok(Context {
+        dockerfile,
+        dockerfile_name: name,
+        directory,
+        ignore,
+        ignore_lines,
+        named,
+        secrets,
+        _unpacked: unpacked,
+    })
+}
+
+fn is_remote(context: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| context.starts_with(p))
+}
+
+fn read_bounded(from: &mut dyn Read, max: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > max {
+        return Err(std::io::Error::other(format!("it is larger than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The Dockerfile's text, its name, and its path when it has one.
+fn dockerfile(
+    file: Option<&str>,
+    directory: Option<&Path>,
+    in_archive: bool,
+) -> Result<(Vec<u8>, String, Option<PathBuf>), Failure> {
+    if file == Some("-") {
+        let text = read_bounded(&mut std::io::stdin().lock(), limit::DOCKERFILE_BYTES_MAX)
+            .map_err(|e| user(format!("Reading the Dockerfile from standard input failed: {e}")))?;
+        return Ok((text, "Dockerfile".to_owned(), None));
+    }
+    let base = directory.unwrap_or(Path::new("."));
+    let path = match file {
+        // In an archive the name counts from its root.
+        Some(file) if in_archive => base.join(file),
+        Some(file) => PathBuf::from(file),
+        None => {
+            let usual = base.join("Dockerfile");
+            let small = base.join("dockerfile");
+            if !usual.exists() && small.exists() { small } else { usual }
+        }
+    };
+    let name = path.file_name().map_or("Dockerfile".into(), |n| n.to_string_lossy()).into_owned();
+    if path.is_dir() {
+        return Err(user(format!("The Dockerfile {} is a directory", path.display())));
+    }
+    let opened = std::fs::File::open(&path);
+    let mut opened = opened.map_err(|e| {
+        let failure = io("Opening the Dockerfile", &path, &e);
+        match file {
+            None => failure.hint("Name it with `-f` when it is elsewhere."),
+            Some(_) => failure,
+        }
+    })?;
+    let text = read_bounded(&mut opened, limit::DOCKERFILE_BYTES_MAX)
+        .map_err(|e| io("Reading the Dockerfile", &path, &e))?;
+    Ok((text, name, Some(path)))
+}
+
+type Ignore = (Option<Arc<Patterns>>, Vec<String>);
+
+/// The ignore file: `<Dockerfile>.dockerignore` beside the Dockerfile, else the context's own.
+fn ignore(directory: Option<&Path>, dockerfile: Option<&Path>) -> Result<Ignore, Failure> {
+    let Some(directory) = directory else { return Ok((None, Vec::new())) };
+    let own = dockerfile.map(|path| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".dockerignore");
+        path.with_file_name(name)
+    });
+    for path in own.into_iter().chain([directory.join(".dockerignore")]) {
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(io("Reading the ignore file", &path, &e)),
+        };
+        let patterns = read_ignore_file(&text)
+            .map_err(|e| user(format!("The ignore file {}: {e}", path.display())))?;
+        let lines = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
+        let patterns = (!patterns.is_empty()).then(|| Arc::new(patterns));
+        return Ok((patterns, lines));
+    }
+    Ok((None, Vec::new()))
+}
+
+/// The ignore file of a further context: only its own.
+pub fn own_ignore(directory: &Path) -> Result<Option<Arc<Patterns>>, Failure> {
+    Ok(ignore(Some(directory), None)?.0)
+}
+
+/// `name=value`.
+fn named(text: &str) -> Result<(String, Named), Failure> {
+    let Some((name, value)) = text.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty())
+    else {
+        return Err(user(format!("--build-context `{text}`: expected NAME=VALUE")));
+    };
+    let name = name.to_lowercase();
+    if let Some(image) = value.strip_prefix("docker-image://") {
+        return Ok((name, Named::Image(image.to_owned())));
+    }
+    if is_remote(value) || value.contains("://") {
+        return Err(user(format!(
+            "--build-context `{text}`: only directories and docker-image://IMAGE are supported"
+        )));
+    }
+    let path = PathBuf::from(value);
+    match std::fs::metadata(&path) {
+        Ok(meta) if meta.is_dir() => Ok((name, Named::Directory(path))),
+        Ok(_) => Err(user(format!("--build-context `{text}`: {value} is no directory"))),
+        Err(e) => Err(io("Opening the context", &path, &e)),
+    }
+}
+
+/// `id=ID[,src=FILE|,env=VARIABLE]`.
+fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
+    let wrong = |why: &str| user(format!("--secret `{text}`: {why}"));
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        let Some((key, value)) = field.split_once('=') else {
+            return Err(wrong(&format!("`{field}` has no `=`")));
+        };
+        match key.to_ascii_lowercase().as_str() {
+            "id" => id = Some(value.to_owned()),
+            "src" | "source" => file = Some(value.to_owned()),
+            "env" => variable = Some(value.to_owned()),
+            "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
+            "type" => return Err(wrong("the type is `file` or `env`")),
+            _ => return Err(wrong(&format!("there is no `{key}`; there are id, src, env, type"))),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("the id is missing: id=NAME"))?;
+    if kind.as_deref() == Some("env") && variable.is_none() {
+        variable = file.take();
+    }
+    let source = match (file, variable) {
+        (Some(_), Some(_)) => return Err(wrong("it has both a file and a variable")),
+        (Some(file), None) => SecretSource::File(file.into()),
+        (None, Some(variable)) => SecretSource::Variable(variable),
+        (None, None) if std::env::var_os(&id).is_some() => SecretSource::Variable(id.clone()),
+        (None, None) => SecretSource::File(PathBuf::from(&id)),
+    };
+    if let SecretSource::File(path) = &source {
+        if !path.exists() {
+            return Err(wrong(&format!("there is no file {}", path.display())));
+        }
+    }
+    Ok((id, source))
+}
+
+enum Stdin {
+    Dockerfile(Vec<u8>),
+    Archive(TempDir),
+}
+
+/// Bytes that tell an archive from a Dockerfile: a tar's mark stands at 257.
+const HEAD_BYTES: usize = 512;
+
+fn stdin() -> Result<Stdin, Failure> {
+    let failed = |e: std::io::Error| user(format!("Reading standard input failed: {e}"));
+    let mut input = std::io::stdin().lock();
+    let mut head = Vec::new();
+    (&mut input).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
+    if !worker::image::unpack::is_archive(&head) {
+        let rest = limit::DOCKERFILE_BYTES_MAX - head.len();
+        head.extend(read_bounded(&mut input, rest).map_err(failed)?);
+        return Ok(Stdin::Dockerfile(head));
+    }
+    let dir = tempfile::Builder::new().prefix("slipway-context-").tempdir().map_err(failed)?;
+    let whole = std::io::Cursor::new(head).chain(input);
+    worker::image::unpack::to_directory(whole, dir.path())
+        .map_err(|e| user(format!("The archive on standard input: {e}")))?;
+    Ok(Stdin::Archive(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_read() {
+        let file = SecretSource::File("/etc/passwd".into());
+        assert_eq!(secret("id=a,src=/etc/passwd").unwrap(), ("a".into(), file.clone()));
+        assert_eq!(secret("type=file,id=a,source=/etc/passwd").unwrap().1, file);
+        let variable = SecretSource::Variable("V".into());
+        assert_eq!(secret("id=a,env=V").unwrap().1, variable);
+        assert_eq!(secret("type=env,id=a,src=V").unwrap().1, variable);
+        for bad in ["src=x", "id=", "id=a,src=/nothing/here", "id=a,x=y", "id=a,src=x,env=y"] {
+            assert!(secret(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn contexts_are_named() {
+        assert!(matches!(named("A=docker-image://alpine").unwrap(), (n, Named::Image(_)) if n == "a"));
+        assert!(matches!(named("b=/tmp").unwrap().1, Named::Directory(_)));
+        for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=https://x/y.git"] {
+            assert!(named(bad).is_err(), "{bad}");
+        }
+    }
+}

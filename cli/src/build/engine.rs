@@ -1,0 +1,63 @@
+//! `--load`: into the Docker engine that runs on this machine.
+
+use super::archive::Piece;
+use crate::error::user;
+use proto::error::{Class, Failure};
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+
+/// Where engines listen.
+const SOCKET: &str = "/var/run/docker.sock";
+
+fn socket() -> Result<PathBuf, Failure> {
+    match std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty()) {
+        None => Ok(PathBuf::from(SOCKET)),
+        Some(host) => match host.strip_prefix("unix://") {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => Err(user(format!(
+                "--load: DOCKER_HOST is `{host}`; only engines on this machine (unix://) are loaded"
+            ))),
+        },
+    }
+}
+
+/// Sends an archive to the engine.
+pub async fn load(queue: mpsc::Receiver<Piece>) -> Result<(), Failure> {
+    let path = socket()?;
+    let unreachable = |e: &dyn std::fmt::Display| {
+        Failure::new(
+            Class::Unavailable,
+            format!("--load: the Docker engine at {} cannot be reached: {e}", path.display()),
+        )
+        .hint("Start it, set DOCKER_HOST, or write an archive: -o type=docker,dest=FILE.")
+    };
+    if let Err(e) = std::os::unix::net::UnixStream::connect(&path) {
+        return Err(unreachable(&e));
+    }
+    let client = reqwest::Client::builder().unix_socket(path.clone()).build();
+    let client = client.map_err(|e| unreachable(&e))?;
+    let stream = futures::stream::unfold(Some(queue), async |queue| {
+        let mut queue = queue?;
+        match queue.recv().await {
+            Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(queue))),
+            Some(Piece::End) => None,
+            // Not whole: the request breaks off, and the engine takes nothing.
+            None => Some((Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)), None)),
+        }
+    });
+    let response = client
+        .post("http://docker/images/load?quiet=1")
+        .header("Content-Type", "application/x-tar")
+        .body(reqwest::Body::wrap_stream(stream))
+        .send()
+        .await
+        .map_err(|e| unreachable(&e))?;
+    let status = response.status();
+    let text = response.text().await.unwrap_or_default();
+    // The engine reports errors of the archive in the middle of a good answer.
+    if !status.is_success() || text.contains("\"errorDetail\"") || text.contains("\"error\"") {
+        let text: String = text.trim().chars().take(400).collect();
+        return Err(Failure::new(Class::User, format!("--load: the engine says: {text}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! Writes the files of a result into a directory, or as a tar.
+
+use super::archive::WholeFile;
+use super::output::{Place, Split};
+use crate::error::io;
+use bytes::Bytes;
+use cache::net::blobs::Blobs;
+use proto::error::{Class, Failure};
+use proto::id::{BlobId, RootId, TreeId};
+use proto::limit;
+use proto::platform::Platform;
+use proto::tree::{AnyNode, DirRef, LinkId, Meta, Node, Root, is_host_xattr};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Batches of small files that are on their way at once.
+const AT_ONCE: usize = 4;
+
+/// Writes the roots of all platforms.
+pub async fn write_directory(
+    blobs: &Blobs,
+    roots: &[(Platform, RootId)],
+    dest: &Path,
+    split: Split,
+) -> Result<(), Failure> {
+    for (platform, root) in roots {
+        let dir = match in_own(split, roots.len()) {
+            true => dest.join(platform.to_string().replace('/', "_")),
+            false => dest.to_owned(),
+        };
+        write_root(blobs, root, &dir).await?;
+    }
+    Ok(())
+}
+
+fn in_own(split: Split, platforms: usize) -> bool {
+    match split {
+        Split::Auto => platforms > 1,
+        Split::Always => true,
+        Split::Never => false,
+    }
+}
+
+/// A file to write, when its bytes are there.
+struct Todo {
+    path: PathBuf,
+    meta: Meta,
+    blob: BlobId,
+    size: u64,
+}
+
+/// What there is to write, in the order in which it can be.
+#[derive(Default)]
+struct Plan {
+    dirs: Vec<(PathBuf, Meta)>,
+    files: Vec<Todo>,
+    /// Further names of files.
+    links: Vec<(PathBuf, PathBuf)>,
+    others: Vec<(PathBuf, Meta, Node)>,
+}
+
+async fn write_root(blobs: &Blobs, root: &RootId, dest: &Path) -> Result<(), Failure> {
+    let top = top(blobs, root).await?;
+    // Into a directory that is not there everything is written under another name first, so that
+    // it is either whole or not there. One that is there gets its files one by one.
+    let fresh = !dest.exists();
+    let early = match fresh {
+        true => {
+            let name = dest.file_name().unwrap_or_default().to_string_lossy();
+            dest.with_file_name(format!(".{name}.{}.part", std::process::id()))
+        }
+        false => dest.to_owned(),
+    };
+    let guard = Unfinished(fresh.then(|| early.clone()));
+    std::fs::create_dir_all(&early).map_err(|e| io("Making", &early, &e))?;
+    let plan = plan(blobs, top.dir, &early).await?;
+    let dirs: Vec<_> = plan.dirs.iter().map(|(path, _)| path.clone()).collect();
+    blocking(move || dirs.iter().try_for_each(|dir| make_dir(dir))).await?;
+    write_files(blobs, plan.files, fresh).await?;
+    let (links, others, dirs) = (plan.links, plan.others, plan.dirs);
+    blocking(move || {
+        links.iter().try_for_each(|(first, path)| link(first, path))?;
+        others.iter().try_for_each(|(path, meta, node)| special(path, meta, node))?;
+        // Times of directories come last: writing into them changes them. From the deepest up.
+        dirs.iter().rev().try_for_each(|(path, meta)| set_meta(path, meta))
+    })
+    .await?;
+    if fresh {
+        std::fs::rename(&early, dest).map_err(|e| io("Writing", dest, &e))?;
+    }
+    guard.done();
+    Ok(())
+}
+
+/// Takes away what was begun, unless it was finished.
+struct Unfinished(Option<PathBuf>);
+
+impl Unfinished {
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(Failure::new(Class::Bug, e.to_string())),
+    }
+}
+
+async fn top(blobs: &Blobs, root: &RootId) -> Result<Root, Failure> {
+    match &*blobs.get_nodes(&[root.0]).await?.remove(0) {
+        AnyNode::Root(root) => Ok(root.clone()),
+        AnyNode::Dir(_) => Err(Failure::new(Class::Corrupt, format!("{root} is no root"))),
+    }
+}
+
+/// All directories of a tree.
+async fn nodes(
+    blobs: &Blobs,
+    dir: DirRef,
+) -> Result<HashMap<TreeId, Arc<AnyNode>>, Failure> {
+    let mut all: HashMap<TreeId, Arc<AnyNode>> = HashMap::new();
+    let mut level = vec![dir.tree];
+    while !level.is_empty() {
+        let got = blobs.get_nodes(&level).await?;
+        let mut next = Vec::new();
+        for (id, node) in level.iter().zip(got) {
+            next.extend(node.dirs().iter().map(|d| d.tree).filter(|d| !all.contains_key(d)));
+            all.insert(*id, node);
+        }
+        next.sort_unstable();
+        next.dedup();
+        level = next;
+    }
+    Ok(all)
+}
+
+async fn plan(blobs: &Blobs, top: DirRef, dest: &Path) -> Result<Plan, Failure> {
+    let nodes = nodes(blobs, top).await?;
+    let mut plan = Plan::default();
+    let mut first: HashMap<LinkId, PathBuf> = HashMap::new();
+    let mut todo = vec![(dest.to_owned(), top)];
+    while let Some((path, dir)) = todo.pop() {
+        let AnyNode::Dir(entries) = &*nodes[&dir.tree] else { continue };
+        for entry in entries.entries() {
+            let path = path.join(OsStr::from_bytes(entry.name.as_bytes()));
+            let meta = entry.meta.clone();
+            match &entry.node {
+                Node::Dir(dir, _) => {
+                    plan.dirs.push((path.clone(), meta));
+                    todo.push((path, *dir));
+                }
+                Node::File { blob, size, link } => {
+                    if let Some(known) = link.and_then(|l| first.get(&l)) {
+                        plan.links.push((known.clone(), path));
+                        continue;
+                    }
+                    if let Some(link) = link {
+                        first.insert(*link, path.clone());
+                    }
+                    plan.files.push(Todo { path, meta, blob: *blob, size: *size });
+                }
+                Node::Socket | Node::Whiteout => {}
+                node => plan.others.push((path, meta, node.clone())),
+            }
+        }
+    }
+    // Parents before what is in them.
+    plan.dirs.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(plan)
+}
+
+async fn write_files(blobs: &Blobs, files: Vec<Todo>, fresh: bool) -> Result<(), Failure> {
+    let mut batches: Vec<Vec<Todo>> = vec![Vec::new()];
+    let mut bytes = 0;
+    let mut large = Vec::new();
+    for file in files {
+        if file.size as usize > limit::PACKED_BLOB_BYTES_MAX {
+            large.push(file);
+            continue;
+        }
+        let last = batches.last_mut().expect("never empty");
+        if bytes + file.size > limit::BATCH_BYTES as u64 || last.len() == 512 {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += file.size;
+        batches.last_mut().expect("never empty").push(file);
+    }
+    let small = futures::stream::iter(batches.into_iter().map(|batch| {
+        let blobs = blobs.clone();
+        async move {
+            let ids: Vec<BlobId> = batch.iter().map(|f| f.blob).collect();
+            let data = blobs.get_blobs(&ids).await?;
+            let write = move || {
+                batch.iter().zip(data).try_for_each(|(file, data)| write_small(file, &data, fresh))
+            };
+            blocking(write).await
+        }
+    }));
+    use futures::{StreamExt, TryStreamExt};
+    small.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+    for file in large {
+        write_large(blobs, file).await?;
+    }
+    Ok(())
+}
+
+fn write_small(file: &Todo, data: &Bytes, fresh: bool) -> Result<(), Failure> {
+    let Todo { path, meta, .. } = file;
+    let early = if fresh { path.clone() } else { early_name(path) };
+    let write = || -> std::io::Result<()> {
+        let mut options = std::fs::File::options();
+        // With its mode from the start: one call less for each file.
+        options.write(true).create_new(true).mode(u32::from(meta.mode & 0o777));
+        let mut out = options.open(&early)?;
+        out.write_all(data)?;
+        finish_file(&out, &early, meta)
+    };
+    write().map_err(|e| io("Writing", path, &e))?;
+    if !fresh {
+        replace(&early, path)?;
+    }
+    Ok(())
+}
+
+fn early_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.part", std::process::id()))
+}
+
+/// Gives a file its name, in place of whatever has it.
+fn replace(early: &Path, path: &Path) -> Result<(), Failure> {
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
+        std::fs::remove_dir_all(path).map_err(|e| io("Replacing", path, &e))?;
+    }
+    std::fs::rename(early, path).map_err(|e| io("Writing", path, &e))
+}
+
+fn finish_file(file: &std::fs::File, path: &Path, meta: &Meta) -> std::io::Result<()> {
+    set_xattrs(path, meta);
+    // The process's own mask may have taken bits away; set-id bits are never set by opening.
+    let mode = u32::from(meta.mode);
+    if file.metadata()?.permissions().mode() & 0o7777 != mode {
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(rustix::fs::futimens(file, &times(meta))?)
+}
+
+async fn write_large(blobs: &Blobs, file: Todo) -> Result<(), Failure> {
+    let out = WholeFile::create(&file.path)?;
+    let state = std::sync::Mutex::new((out, blake3::Hasher::new()));
+    let take = |piece: Bytes| {
+        let mut state = state.lock().unwrap_or_else(|p| p.into_inner());
+        state.1.update(&piece);
+        std::future::ready(state.0.write_all(&piece))
+    };
+    blobs.get_large(file.blob, 0, take).await?;
+    let (out, hasher) = state.into_inner().unwrap_or_else(|p| p.into_inner());
+    if BlobId::from(hasher.finalize()) != file.blob {
+        let message = format!("{} came from the farm with other bytes", file.path.display());
+        return Err(Failure::new(Class::Corrupt, message));
+    }
+    if std::fs::symlink_metadata(&file.path).is_ok_and(|m| m.is_dir()) {
+        std::fs::remove_dir_all(&file.path).map_err(|e| io("Replacing", &file.path, &e))?;
+    }
+    out.finish()?;
+    set_meta(&file.path, &file.meta)
+}
+
+fn make_dir(path: &Path) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| io("Making", path, &e);
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+        Err(_) => {}
+    }
+    std::fs::create_dir(path).map_err(failed)
+}
+
+fn link(first: &Path, path: &Path) -> Result<(), Failure> {
+    let early = early_name(path);
+    std::fs::hard_link(first, &early).map_err(|e| io("Linking", path, &e))?;
+    replace(&early, path)
+}
+
+fn special(path: &Path, meta: &Meta, node: &Node) -> Result<(), Failure> {
+    use rustix::fs::{FileType, Mode, makedev, mknodat};
+    let early = early_name(path);
+    let make = || -> std::io::Result<()> {
+        let mode = Mode::from_raw_mode(u32::from(meta.mode));
+        match node {
+            Node::Symlink(target) => {
+                std::os::unix::fs::symlink(OsStr::from_bytes(target), &early)?;
+            }
+            Node::Fifo => mknodat(CWD, &early, FileType::Fifo, mode, 0)?,
+            Node::Char(major, minor) => {
+                mknodat(CWD, &early, FileType::CharacterDevice, mode, makedev(*major, *minor))?;
+            }
+            Node::Block(major, minor) => {
+                mknodat(CWD, &early, FileType::BlockDevice, mode, makedev(*major, *minor))?;
+            }
+            _ => return Ok(()),
+        }
+        Ok(())
+    };
+    make().map_err(|e| io("Making", path, &e))?;
+    replace(&early, path)?;
+    match node {
+        Node::Symlink(_) => rustix::fs::utimensat(CWD, path, &times(meta), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| io("Writing", path, &e.into())),
+        _ => set_meta(path, meta),
+    }
+}
+
+fn times(meta: &Meta) -> Timestamps {
+    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Attributes that the file system does not take are left out, as `cp` does.
+fn set_xattrs(path: &Path, meta: &Meta) {
+    for (name, value) in meta.xattrs.iter().filter(|(name, _)| !is_host_xattr(name)) {
+        let flags = rustix::fs::XattrFlags::empty();
+        let _ = rustix::fs::lsetxattr(path, OsStr::from_bytes(name), value, flags);
+    }
+}
+
+fn set_meta(path: &Path, meta: &Meta) -> Result<(), Failure> {
+    let set = || -> std::io::Result<()> {
+        set_xattrs(path, meta);
+        let mode = std::fs::Permissions::from_mode(u32::from(meta.mode));
+        std::fs::set_permissions(path, mode)?;
+        Ok(rustix::fs::utimensat(CWD, path, &times(meta), AtFlags::empty())?)
+    };
+    set().map_err(|e| io("Writing", path, &e))
+}
+
+/// Writes the roots of all platforms as one tar.
+pub async fn write_tar(
+    blobs: &Blobs,
+    roots: &[(Platform, RootId)],
+    place: &Place,
+    split: Split,
+) -> Result<(), Failure> {
+    let own = in_own(split, roots.len());
+    let parts = roots.iter().map(|(platform, root)| {
+        let prefix = own.then(|| platform.to_string().replace('/', "_"));
+        (prefix.unwrap_or_default(), *root)
+    });
+    let (parts, remote) = (parts.collect::<Vec<_>>(), cache::net::remote::Remote::new(blobs));
+    let place = place.clone();
+    blocking(move || {
+        let bad = |e: worker::image::pack::PackError| Failure::new(e.class(), e.to_string());
+        match &place {
+            Place::File(path) => {
+                let mut file = WholeFile::create(path)?;
+                worker::image::pack::write_tars(&remote, &parts, &mut file).map_err(bad)?;
+                file.finish()
+            }
+            Place::Stdout | Place::Engine => {
+                let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+                worker::image::pack::write_tars(&remote, &parts, &mut out).map_err(bad)?;
+                out.flush().map_err(|e| io("Writing", Path::new("standard output"), &e))
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,304 @@
+//! `slipway build`.
+
+mod archive;
+mod context;
+mod engine;
+mod files;
+mod metadata;
+mod output;
+mod request;
+
+pub use archive::write as write_archive;
+pub use output::Place;
+pub use request::full_name;
+
+use crate::args::build::Build;
+use crate::error::{exit_code, io, user};
+use crate::farm::Farm;
+use crate::progress::{Display, Mode};
+use cache::net::{NetError, Receiver, Sender, Stream};
+use cache::scan;
+use context::{Context, Named};
+use ops::config::Config;
+use output::Target;
+use proto::error::{Class, Failure};
+use proto::wire::Service;
+use proto::wire::build::{
+    Answer, Ask, BuildResult, Event, ImageResult, OutputResult, ToClient, ToCoordinator, VertexId,
+};
+use proto::wire::worker::Moved;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Builds; answers the exit code.
+pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
+    let mode = match args.quiet {
+        true => Mode::Quiet,
+        false => Mode::parse(&args.progress).map_err(user)?,
+    };
+    let context = Arc::new(context::read(&args)?);
+    let asked = request::read(&args, &context)?;
+    unused(&args);
+    let farm = Farm::connect(config).await?;
+    let Stream { to, from } = farm.open(Service::Build).await?.stream;
+    let display = Arc::new(Display::start(mode));
+    let client = Client {
+        farm: farm.clone(),
+        context,
+        stats: config.home.join("client/stat"),
+        display: display.clone(),
+    };
+    let submit = ToCoordinator::Submit(Box::new(asked.request));
+    let result = client.build(submit, to, from).await;
+    let result = match result {
+        Ok(result) => write_outputs(&farm, &result, &asked.targets).await.map(|()| result),
+        Err(failure) => Err(failure),
+    };
+    display.finish(&result);
+    match result {
+        Ok(result) => {
+            report(&args, &result)?;
+            Ok(0)
+        }
+        Err(failure) => Ok(exit_code(&failure)),
+    }
+}
+
+/// Says which flags have no effect.
+fn unused(args: &Build) {
+    let given = [
+        ("--cache-from", !args.cache_from.is_empty()),
+        ("--cache-to", !args.cache_to.is_empty()),
+        ("--provenance", args.provenance.as_ref().is_some_and(|v| wanted(v.as_deref()))),
+        ("--sbom", args.sbom.as_ref().is_some_and(|v| wanted(v.as_deref()))),
+    ];
+    for (flag, _) in given.iter().filter(|(_, given)| *given) {
+        eprintln!("WARNING: {flag} has no effect");
+    }
+}
+
+fn wanted(value: Option<&str>) -> bool {
+    !matches!(value, Some("false" | "0"))
+}
+
+/// The client's side of a build: sends the request, answers what is asked, shows what happens.
+struct Client {
+    farm: Farm,
+    context: Arc<Context>,
+    stats: PathBuf,
+    display: Arc<Display>,
+}
+
+impl Client {
+    async fn build(
+        &self,
+        submit: ToCoordinator,
+        mut to: Sender,
+        mut from: Receiver,
+    ) -> Result<BuildResult, Failure> {
+        to.send(&submit).await?;
+        let (answers, mut queue) = mpsc::channel::<ToCoordinator>(16);
+        let writer = tokio::spawn(async move {
+            while let Some(message) = queue.recv().await {
+                to.send(&message).await?;
+            }
+            Ok::<_, NetError>(())
+        });
+        let interrupted = interrupt(answers.clone());
+        tokio::pin!(interrupted);
+        let mut patience = false;
+        let result = loop {
+            let message = tokio::select! {
+                message = from.expect::<ToClient>() => message,
+                impatient = &mut interrupted, if !patience => {
+                    patience = true;
+                    if impatient {
+                        break Err(Failure::new(Class::Cancelled, "The build was cancelled"));
+                    }
+                    continue;
+                }
+            };
+            match message {
+                Ok((ToClient::Accepted(_), _)) => {}
+                Ok((ToClient::Event(event), _)) => self.display.event(event),
+                Ok((ToClient::Ask(number, ask), _)) => self.answer(number, ask, answers.clone()),
+                Ok((ToClient::Finished(result), _)) => break *result,
+                Err(e) => break Err(Failure::from(e)),
+            }
+        };
+        writer.abort();
+        result
+    }
+
+    fn answer(&self, number: u64, ask: Ask, answers: mpsc::Sender<ToCoordinator>) {
+        let own = Self {
+            farm: self.farm.clone(),
+            context: self.context.clone(),
+            stats: self.stats.clone(),
+            display: self.display.clone(),
+        };
+        tokio::spawn(async move {
+            let answer = own.look_up(ask).await.unwrap_or_else(Answer::Failed);
+            let _ = answers.send(ToCoordinator::Answer(number, answer)).await;
+        });
+    }
+
+    async fn look_up(&self, ask: Ask) -> Result<Answer, Failure> {
+        match ask {
+            Ask::Scan { context, paths, vertex } => self.scan(&context, &paths, vertex).await,
+            Ask::Secret(id) => {
+                let found = self.context.secrets.iter().rfind(|(known, _)| *known == id);
+                Ok(Answer::Secret(match found {
+                    Some((_, source)) => source.read()?,
+                    None => None,
+                }))
+            }
+            Ask::Login(host) => {
+                let ask = tokio::task::spawn_blocking(move || crate::login::find(&host));
+                let login = ask.await.unwrap_or_else(|e| Err(user(e.to_string())))?;
+                Ok(Answer::Login(login))
+            }
+        }
+    }
+
+    async fn scan(
+        &self,
+        name: &str,
+        paths: &[String],
+        vertex: VertexId,
+    ) -> Result<Answer, Failure> {
+        let (directory, ignore) = match self.context.named.iter().find(|(known, _)| known == name) {
+            Some((_, Named::Directory(path))) => (path.clone(), context::own_ignore(path)?),
+            _ => match (&self.context.directory, name) {
+                (Some(path), "context") => (path.clone(), self.context.ignore.clone()),
+                _ => return Err(user(format!("There is no context `{name}`"))),
+            },
+        };
+        let sent = Arc::new(AtomicU64::new(0));
+        let teller = self.tell(vertex, sent.clone());
+        let stats = Some(self.stats.as_path());
+        let scanned =
+            scan::send(&self.farm.blobs, &directory, paths, ignore, stats, sent.clone()).await;
+        teller.abort();
+        let failed = |e: scan::ScanError| {
+            let failure = Failure::new(e.class(), format!("The context: {e}"));
+            match e.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        };
+        let scanned = scanned.map_err(failed)?;
+        self.moved(vertex, scanned.sent, true);
+        Ok(Answer::Scanned(scanned.root))
+    }
+
+    /// Shows now and then how much was sent.
+    fn tell(&self, vertex: VertexId, sent: Arc<AtomicU64>) -> tokio::task::JoinHandle<()> {
+        let display = self.display.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                moved(&display, vertex, sent.load(Ordering::Relaxed), false);
+            }
+        })
+    }
+
+    fn moved(&self, vertex: VertexId, bytes: u64, done: bool) {
+        moved(&self.display, vertex, bytes, done);
+    }
+}
+
+fn moved(display: &Display, vertex: VertexId, current: u64, done: bool) {
+    let Moved { what, total, .. } =
+        Moved { what: "transferring context".to_owned(), current, total: 0, done };
+    let at = proto::id::Millis(crate::clock::now_ms());
+    display.event(Event::Progress(proto::wire::build::Progress {
+        vertex,
+        what,
+        current,
+        total,
+        started: at,
+        completed: done.then_some(at),
+    }));
+}
+
+/// Ctrl-C cancels the build, and waits for it to be cleaned up; a second one does not wait.
+async fn interrupt(answers: mpsc::Sender<ToCoordinator>) -> bool {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut int), Ok(mut term)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+    let _ = answers.send(ToCoordinator::Cancel).await;
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+    true
+}
+
+/// Writes what belongs on this machine.
+async fn write_outputs(
+    farm: &Farm,
+    result: &BuildResult,
+    targets: &[Target],
+) -> Result<(), Failure> {
+    for (output, target) in result.outputs.iter().zip(targets) {
+        match (output, target) {
+            (OutputResult::Archive(_, entries), Target::Archive(place)) => {
+                archive::write(&farm.blobs, entries.clone(), place).await?;
+            }
+            (OutputResult::Archive(_, entries), Target::Layout(dir)) => {
+                archive::write_layout(&farm.blobs, entries.clone(), dir).await?;
+            }
+            (OutputResult::Files(roots), Target::Directory(dir, split)) => {
+                files::write_directory(&farm.blobs, roots, dir, *split).await?;
+            }
+            (OutputResult::Files(roots), Target::Tar(place, split)) => {
+                files::write_tar(&farm.blobs, roots, place, *split).await?;
+            }
+            (OutputResult::Image(_) | OutputResult::CacheOnly, Target::Farm) => {}
+            (output, target) => {
+                let message = format!("The farm made {output:?} for {target:?}");
+                return Err(Failure::new(Class::Bug, message.chars().take(300).collect::<String>()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says what came out, where scripts look for it.
+fn report(args: &Build, result: &BuildResult) -> Result<(), Failure> {
+    let image = |output: &OutputResult| match output {
+        OutputResult::Image(image) | OutputResult::Archive(image, _) => Some(image.clone()),
+        OutputResult::Files(_) | OutputResult::CacheOnly => None,
+    };
+    let image: Option<ImageResult> = result.outputs.iter().find_map(image);
+    if let (Some(image), Some(path)) = (&image, &args.iidfile) {
+        write_file(path, image.config.to_string().as_bytes())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        write_file(path, metadata::text(&image, &result.summary).as_bytes())?;
+    }
+    let in_farm = result.outputs.iter().any(|o| matches!(o, OutputResult::Image(_)));
+    if let (Some(image), true) = (&image, in_farm) {
+        if args.quiet || image.names.is_empty() {
+            println!("{}", image.config);
+        }
+    }
+    Ok(())
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut file = archive::WholeFile::create(path)?;
+    std::io::Write::write_all(&mut file, bytes).map_err(|e| io("Writing", path, &e))?;
+    file.finish()
+}

@@ -1,0 +1,292 @@
+//! `-o`, `--push`, `--load`: what is made, and where it goes on this machine.
+
+use super::request::full_name;
+use crate::args::build::Build;
+use crate::error::user;
+use proto::error::Failure;
+use proto::wire::build::{
+    ArchiveFormat, ArchiveOutput, ImageOutput, LayerCompression, MediaTypes, Output, Packing,
+};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Where an output goes on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Nowhere: the farm keeps it.
+    Farm,
+    /// An archive.
+    Archive(Place),
+    /// An archive, unpacked.
+    Layout(PathBuf),
+    /// Files in a directory; in one of its own for each platform, if so.
+    Directory(PathBuf, Split),
+    /// A tar of the files.
+    Tar(Place, Split),
+}
+
+/// A file, or something like it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(PathBuf),
+    /// The Docker engine that runs on this machine.
+    Engine,
+}
+
+/// Whether each platform has a directory of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// When there are several.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The outputs that the flags ask for.
+pub fn read(args: &Build, tags: &[String]) -> Result<(Vec<Output>, Vec<Target>), Failure> {
+    let mut given: Vec<String> = args.output.clone();
+    if args.push.unwrap_or(false) {
+        match given.iter_mut().find(|o| kind_of(o) == "image" || kind_of(o) == "registry") {
+            Some(output) => output.push_str(",push=true"),
+            None => given.push("type=registry".to_owned()),
+        }
+    }
+    if args.load.unwrap_or(false) {
+        given.push("type=docker".to_owned());
+    }
+    if given.is_empty() {
+        given.push("type=image".to_owned());
+    }
+    let mut outputs = Vec::new();
+    let mut targets = Vec::new();
+    for text in &given {
+        let (output, target) = one(text, tags)?;
+        outputs.push(output);
+        targets.push(target);
+    }
+    let stdout = |t: &&Target| {
+        matches!(t, Target::Archive(Place::Stdout) | Target::Tar(Place::Stdout, _))
+    };
+    if targets.iter().filter(stdout).count() > 1 {
+        return Err(user("Only one output can go to standard output"));
+    }
+    Ok((outputs, targets))
+}
+
+fn kind_of(text: &str) -> &str {
+    text.split(',').find_map(|f| f.strip_prefix("type=")).unwrap_or("")
+}
+
+/// The fields of an output: `a=b,c=d`, as CSV has them.
+fn fields(text: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
+    let record = reader.records().next().and_then(Result::ok).unwrap_or_default();
+    let mut fields = BTreeMap::new();
+    for field in record.iter() {
+        let Some((key, value)) = field.split_once('=') else {
+            return Err(user(format!("--output `{text}`: `{field}` has no `=`")));
+        };
+        fields.insert(key.trim().to_ascii_lowercase(), value.to_owned());
+    }
+    Ok(fields)
+}
+
+fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
+    if text == "-" {
+        return Ok((Output::Files, Target::Tar(Place::Stdout, Split::Auto)));
+    }
+    if !text.contains('=') {
+        return Ok((Output::Files, Target::Directory(text.into(), Split::Auto)));
+    }
+    let wrong = |why: String| user(format!("--output `{text}`: {why}"));
+    let mut fields = fields(text)?;
+    let kind = fields.remove("type").ok_or_else(|| wrong("the type is missing".to_owned()))?;
+    let mut take = Taker { fields, text };
+    let dest = take.text("dest");
+    let (output, target) = match kind.as_str() {
+        "image" | "registry" => {
+            let names = take.names(tags)?;
+            let push = take.flag("push", kind == "registry")?;
+            let by_digest = take.flag("push-by-digest", false)?;
+            let store = take.flag("store", kind == "image")?;
+            if push && names.is_empty() {
+                return Err(wrong("pushing needs a name: -t NAME".to_owned()));
+            }
+            for ignored in ["name-canonical", "dangling-name-prefix", "unpack"] {
+                take.text(ignored);
+            }
+            let packing = take.packing(MediaTypes::Oci)?;
+            let image = ImageOutput { names, store, push, by_digest, packing };
+            (Output::Image(image), Target::Farm)
+        }
+        "oci" | "docker" => archive(&kind, &mut take, tags, dest)?,
+        "local" => {
+            let dest = dest.ok_or_else(|| wrong("it needs dest=DIRECTORY".to_owned()))?;
+            match take.text("mode").as_deref() {
+                None | Some("copy") => {}
+                Some(mode) => return Err(wrong(format!("the mode `{mode}` is not supported"))),
+            }
+            (Output::Files, Target::Directory(dest.into(), take.split()?))
+        }
+        "tar" => {
+            let place = place(dest);
+            (Output::Files, Target::Tar(place, take.split()?))
+        }
+        "cacheonly" => (Output::CacheOnly, Target::Farm),
+        _ => {
+            return Err(wrong(format!(
+                "there is no output type `{kind}`; there are image, registry, oci, docker, local, \
+                 tar and cacheonly"
+            )));
+        }
+    };
+    take.finish()?;
+    Ok((output, target))
+}
+
+fn place(dest: Option<String>) -> Place {
+    match dest.as_deref() {
+        None | Some("-") => Place::Stdout,
+        Some(path) => Place::File(path.into()),
+    }
+}
+
+fn archive(
+    kind: &str,
+    take: &mut Taker<'_>,
+    tags: &[String],
+    dest: Option<String>,
+) -> Result<(Output, Target), Failure> {
+    let names = take.names(tags)?;
+    let as_tar = take.flag("tar", true)?;
+    take.text("context");
+    let (format, media) = match kind {
+        "oci" => (ArchiveFormat::Oci, MediaTypes::Oci),
+        _ => (ArchiveFormat::Docker, MediaTypes::Docker),
+    };
+    let packing = take.packing(media)?;
+    let target = match (kind, dest, as_tar) {
+        (_, Some(dest), false) => Target::Layout(dest.into()),
+        (_, None, false) => return Err(take.wrong("tar=false needs dest=DIRECTORY".to_owned())),
+        ("docker", None, true) => Target::Archive(Place::Engine),
+        (_, dest, true) => Target::Archive(place(dest)),
+    };
+    Ok((Output::Archive(ArchiveOutput { format, names, packing }), target))
+}
+
+/// Takes fields one by one; what is left at the end is unknown.
+struct Taker<'t> {
+    fields: BTreeMap<String, String>,
+    text: &'t str,
+}
+
+impl Taker<'_> {
+    fn wrong(&self, why: String) -> Failure {
+        user(format!("--output `{}`: {why}", self.text))
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.fields.remove(key).filter(|v| !v.is_empty())
+    }
+
+    fn flag(&mut self, key: &str, default: bool) -> Result<bool, Failure> {
+        match self.text(key).as_deref() {
+            None => Ok(default),
+            Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(self.wrong(format!("{key}={other}: expected true or false"))),
+        }
+    }
+
+    fn names(&mut self, tags: &[String]) -> Result<Vec<String>, Failure> {
+        match self.text("name") {
+            None => Ok(tags.to_vec()),
+            Some(names) => names.split(',').map(full_name).collect(),
+        }
+    }
+
+    fn split(&mut self) -> Result<Split, Failure> {
+        if !self.fields.contains_key("platform-split") {
+            return Ok(Split::Auto);
+        }
+        Ok(if self.flag("platform-split", true)? { Split::Always } else { Split::Never })
+    }
+
+    fn packing(&mut self, media: MediaTypes) -> Result<Packing, Failure> {
+        let compression = match self.text("compression").as_deref() {
+            None | Some("gzip") => LayerCompression::Gzip,
+            Some("uncompressed") => LayerCompression::None,
+            Some("zstd") => LayerCompression::Zstd,
+            Some(other) => {
+                let why = "there are uncompressed, gzip and zstd";
+                return Err(self.wrong(format!("compression={other}: {why}")));
+            }
+        };
+        let level = match self.text("compression-level") {
+            None => 0,
+            Some(text) => {
+                let max = if compression == LayerCompression::Zstd { 19 } else { 9 };
+                let level = text.parse().ok().filter(|l| (1..=max).contains(l));
+                let why = format!("compression-level={text}: expected a number from 1 to {max}");
+                level.ok_or_else(|| self.wrong(why))?
+            }
+        };
+        let force = self.flag("force-compression", false)?;
+        let oci = self.flag("oci-mediatypes", media == MediaTypes::Oci)?;
+        let media = if oci { MediaTypes::Oci } else { MediaTypes::Docker };
+        Ok(Packing { compression, level, force, media })
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self.fields.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(self.wrong(format!("there is no field `{key}` for this type"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        one(text, &[]).unwrap().1
+    }
+
+    #[test]
+    fn outputs_are_read() {
+        assert_eq!(target("out"), Target::Directory("out".into(), Split::Auto));
+        assert_eq!(target("-"), Target::Tar(Place::Stdout, Split::Auto));
+        assert_eq!(target("type=tar,dest=x.tar"), Target::Tar(Place::File("x.tar".into()), Split::Auto));
+        assert_eq!(target("type=oci,dest=a.tar"), Target::Archive(Place::File("a.tar".into())));
+        assert_eq!(target("type=oci,dest=d,tar=false"), Target::Layout("d".into()));
+        assert_eq!(target("type=docker"), Target::Archive(Place::Engine));
+        let (output, _) = one("type=image,name=a,push=true,compression=zstd", &[]).unwrap();
+        let Output::Image(image) = output else { panic!("an image") };
+        assert_eq!(image.names, ["docker.io/library/a:latest"]);
+        assert!(image.push && image.store);
+        assert_eq!(image.packing.compression, LayerCompression::Zstd);
+    }
+
+    #[test]
+    fn wrong_outputs_are_refused() {
+        for bad in [
+            "type=bogus",
+            "type=local",
+            "type=registry",
+            "type=oci,tar=false",
+            "type=oci,compression=rar",
+            "type=oci,compression-level=99",
+            "type=image,what=1",
+            "dest=x",
+            "type=image,push",
+        ] {
+            assert!(one(bad, &[]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The way to the farm of this machine: finds it, starts it when none runs, replaces an older one.
+
+use cache::net::blobs::Blobs;
+use cache::net::unix::Dialer;
+use cache::net::{Dial, NetError, Opening};
+use ops::config::Config;
+use proto::error::{Class, Failure};
+use proto::wire::admin::{Reply, Request};
+use proto::wire::{Binary, Service};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// The argument by which a farm is started on demand.
+const ON_DEMAND: [&str; 2] = ["up", "--on-demand"];
+
+/// How long a farm may take to start. Cleaning up after a crash takes some of it.
+const START_WAIT: Duration = Duration::from_secs(60);
+
+/// Where the farm listens.
+pub fn socket(home: &Path) -> PathBuf {
+    home.join("farm.sock")
+}
+
+/// Where a farm that was started on demand writes what it has to say.
+pub fn log_file(home: &Path) -> PathBuf {
+    home.join("farm.log")
+}
+
+/// This binary.
+pub fn binary() -> Binary {
+    let modified = std::env::current_exe().and_then(std::fs::metadata).and_then(|m| m.modified());
+    let since = modified.ok().and_then(|m| m.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    Binary {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        modified_ms: since.as_millis() as u64,
+    }
+}
+
+/// A farm that answers.
+#[derive(Clone)]
+pub struct Farm {
+    dial: Arc<dyn Dial>,
+    /// Its blobs and trees.
+    pub blobs: Blobs,
+}
+
+impl Farm {
+    fn at(home: &Path) -> Self {
+        let dial: Arc<dyn Dial> = Arc::new(Dialer::new(&socket(home)));
+        Self { blobs: Blobs::new(dial.clone(), binary()), dial }
+    }
+
+    /// Opens a stream for a service.
+    pub async fn open(&self, service: Service) -> Result<Opening, NetError> {
+        self.dial.dial().await?.open(binary(), service).await
+    }
+
+    /// The farm of this machine; started when none runs.
+    pub async fn connect(config: &Config) -> Result<Self, Failure> {
+        let farm = Self::at(&config.home);
+        match farm.open(Service::Admin).await {
+            Ok(opening) if opening.binary >= binary() => return Ok(farm),
+            Ok(_) => replace(&farm, config).await?,
+            Err(NetError::Unreachable { .. }) => {}
+            // An older or newer one that speaks another language is replaced all the same.
+            Err(NetError::Refused(failure)) if failure.class != Class::User => {
+                return Err(failure);
+            }
+            Err(NetError::Refused(_)) => replace(&farm, config).await?,
+            Err(other) => return Err(other.into()),
+        }
+        start(&farm, config).await?;
+        Ok(farm)
+    }
+
+    /// The farm of this machine, if one runs.
+    pub async fn running(config: &Config) -> Option<Self> {
+        let farm = Self::at(&config.home);
+        farm.open(Service::Admin).await.ok().map(|_| farm)
+    }
+
+    /// Asks for one thing, and gives each answer to `take`.
+    pub async fn ask(
+        &self,
+        request: &Request,
+        mut take: impl FnMut(Reply, bytes::Bytes),
+    ) -> Result<(), Failure> {
+        let mut stream = self.open(Service::Admin).await?.stream;
+        stream.to.send(request).await?;
+        loop {
+            match stream.from.expect::<Reply>().await? {
+                (Reply::Done, _) => return Ok(()),
+                (Reply::Failed(failure), _) => return Err(failure),
+                (reply, payload) => take(reply, payload),
+            }
+        }
+    }
+}
+
+/// Lets an older farm finish its builds and end.
+async fn replace(farm: &Farm, config: &Config) -> Result<(), Failure> {
+    let mut builds = 0;
+    let status = farm.ask(&Request::Status, |reply, _| {
+        if let Reply::Status { builds: n, .. } = reply {
+            builds = n;
+        }
+    });
+    let _ = status.await;
+    if builds > 0 {
+        eprintln!("A farm of another version runs; waiting for its {builds} build(s) to finish.");
+    }
+    // It takes no new builds from now on, and closes the stream when it has ended.
+    match farm.ask(&Request::Shutdown { after_builds: true }, |_, _| {}).await {
+        Ok(()) => {}
+        Err(e) if e.class == Class::Unavailable => {}
+        Err(e) => return Err(e),
+    }
+    while socket(&config.home).exists() && farm.open(Service::Admin).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+async fn start(farm: &Farm, config: &Config) -> Result<(), Failure> {
+    if let Err(failure) = worker::sandbox::check_privilege() {
+        return Err(failure);
+    }
+    let mut child = spawn(config)?;
+    let began = Instant::now();
+    let mut wait = Duration::from_millis(2);
+    loop {
+        if farm.open(Service::Admin).await.is_ok() {
+            return Ok(());
+        }
+        match child.try_wait() {
+            // Another client was faster: its farm is the one.
+            Ok(Some(status)) if status.code() == Some(crate::up::ALREADY_RUNNING) => {}
+            Ok(Some(status)) => {
+                let message = format!("The farm could not start ({status})");
+                return Err(Failure::new(Class::Unavailable, with_log(message, config)));
+            }
+            _ => {}
+        }
+        if began.elapsed() > START_WAIT {
+            let message = format!("The farm does not answer after {} s", START_WAIT.as_secs());
+            return Err(Failure::new(Class::Unavailable, with_log(message, config)));
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_millis(100));
+    }
+}
+
+fn with_log(message: String, config: &Config) -> String {
+    let path = log_file(&config.home);
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(5)..].join("\n  ");
+    format!("{message}. The end of {}:\n  {tail}", path.display())
+}
+
+fn spawn(config: &Config) -> Result<Child, Failure> {
+    let failed = |e: io::Error| {
+        let home = config.home.display();
+        Failure::new(Class::Unavailable, format!("Starting the farm at {home} failed: {e}"))
+    };
+    std::fs::create_dir_all(&config.home).map_err(failed)?;
+    let log = std::fs::File::create(log_file(&config.home)).map_err(failed)?;
+    let errors = log.try_clone().map_err(failed)?;
+    let exe = std::env::current_exe().map_err(failed)?;
+    let mut command = Command::new(exe);
+    command.args(ON_DEMAND).stdin(Stdio::null()).stdout(log).stderr(errors);
+    command.env("SLIPWAY_HOME", &config.home).current_dir("/");
+    use std::os::unix::process::CommandExt;
+    // In a session of its own: Ctrl-C in this terminal is for the client.
+    command.process_group(0);
+    command.spawn().map_err(failed)
+}

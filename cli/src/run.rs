@@ -1,0 +1,114 @@
+//! `slipway run`.
+
+use crate::args::image::Run;
+use crate::error::user;
+use crate::farm::Farm;
+use bytes::Bytes;
+use cache::net::{NetError, Sender};
+use proto::error::{Class, Failure};
+use proto::wire::Service;
+use proto::wire::admin::{self, Input, Reply, Request};
+use proto::wire::build::Stream;
+use std::io::{Read, Write};
+use tokio::sync::mpsc;
+
+/// Runs a container; answers its exit code.
+pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
+    if args.tty {
+        eprintln!("WARNING: -t has no effect: containers have no terminal of their own");
+    }
+    let env = args.env.iter().filter_map(|e| match e.split_once('=') {
+        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
+        None => std::env::var(e).ok().map(|value| (e.clone(), value)),
+    });
+    if !matches!(args.network.as_str(), "default" | "none" | "host") {
+        return Err(user(format!(
+            "--network `{}`: there are default, none and host",
+            args.network
+        )));
+    }
+    let request = admin::Run {
+        image: args.image,
+        args: args.args,
+        entrypoint: args.entrypoint.map(|e| if e.is_empty() { vec![] } else { vec![e] }),
+        env: env.collect(),
+        user: args.user,
+        workdir: args.workdir,
+        network: args.network,
+        memory_bytes: args.memory.unwrap_or(0),
+        interactive: args.interactive,
+    };
+    let mut stream = farm.open(Service::Admin).await?.stream;
+    stream.to.send(&Request::Run(Box::new(request))).await?;
+    let (input, queue) = mpsc::channel(8);
+    tokio::spawn(write(stream.to, queue));
+    if args.interactive {
+        let input = input.clone();
+        std::thread::spawn(move || read_stdin(&input));
+    }
+    tokio::spawn(signals(input));
+    loop {
+        let (reply, payload) = stream.from.expect::<Reply>().await?;
+        match reply {
+            Reply::Output(Stream::Stdout) => show(&mut std::io::stdout(), &payload),
+            Reply::Output(Stream::Stderr) => show(&mut std::io::stderr(), &payload),
+            Reply::Exited(code) => return Ok(u8::try_from(code).unwrap_or(255)),
+            Reply::Failed(failure) => return Err(failure),
+            other => {
+                return Err(Failure::new(Class::Bug, format!("The farm answered {other:?}")));
+            }
+        }
+    }
+}
+
+/// A reader that has gone (`| head`) is no reason to stop the container.
+fn show(out: &mut dyn Write, bytes: &[u8]) {
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
+async fn write(
+    mut to: Sender,
+    mut queue: mpsc::Receiver<(Input, Bytes)>,
+) -> Result<(), NetError> {
+    while let Some((input, payload)) = queue.recv().await {
+        to.send_with(&input, &[payload]).await?;
+    }
+    Ok(())
+}
+
+fn read_stdin(input: &mpsc::Sender<(Input, Bytes)>) {
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        let mut piece = vec![0; 64 << 10];
+        match stdin.read(&mut piece) {
+            Ok(0) | Err(_) => {
+                let _ = input.blocking_send((Input::End, Bytes::new()));
+                return;
+            }
+            Ok(n) => {
+                piece.truncate(n);
+                if input.blocking_send((Input::Data, piece.into())).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Signals go to the container; it decides what becomes of it.
+async fn signals(input: mpsc::Sender<(Input, Bytes)>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let [Ok(mut int), Ok(mut term), Ok(mut hup)] = kinds.map(signal) else { return };
+    loop {
+        let number = tokio::select! {
+            _ = int.recv() => SignalKind::interrupt(),
+            _ = term.recv() => SignalKind::terminate(),
+            _ = hup.recv() => SignalKind::hangup(),
+        };
+        let signal = Input::Signal(number.as_raw_value());
+        if input.send((signal, Bytes::new())).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What is made of a build's result.
+
+use super::Server;
+use super::session::Build;
+use crate::core::{Plan, TargetState};
+use proto::error::{Class, Failure};
+use proto::step::Target;
+use proto::wire::build::{ArchiveFormat, Output, OutputResult};
+use proto::wire::worker::{Call, Export, ExportImage, ExportRow, Reply};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Makes all outputs, one after the other: they have most of their work in common.
+pub async fn make(
+    server: &Arc<Server>,
+    build: &Arc<Build>,
+    plan: &Plan,
+    states: Vec<TargetState>,
+) -> Result<Vec<OutputResult>, Failure> {
+    let mut results = Vec::new();
+    for output in &build.request.outputs {
+        let made = match output {
+            Output::CacheOnly => OutputResult::CacheOnly,
+            Output::Files => {
+                let targets = plan.graph.targets.iter().zip(&states);
+                let files = |(target, state): (&Target, &TargetState)| {
+                    Some((target.platform.clone(), state.root?))
+                };
+                let files = targets.map(files).collect::<Option<_>>();
+                let lost = || Failure::new(Class::Bug, "A target has no merged root");
+                OutputResult::Files(files.ok_or_else(lost)?)
+            }
+            Output::Image(_) | Output::Archive(_) => {
+                image(server, build, plan, &states, output).await?
+            }
+        };
+        results.push(made);
+    }
+    Ok(results)
+}
+
+async fn image(
+    server: &Arc<Server>,
+    build: &Arc<Build>,
+    plan: &Plan,
+    states: &[TargetState],
+    output: &Output,
+) -> Result<OutputResult, Failure> {
+    let name = match output {
+        Output::Archive(archive) if archive.format == ArchiveFormat::Docker => {
+            "exporting to docker image format"
+        }
+        Output::Archive(_) => "exporting to oci image format",
+        _ => "exporting to image",
+    };
+    let vertex = build.reporter.begin(name).await;
+    let (moved, mut heard) = mpsc::unbounded_channel();
+    let teller = {
+        let build = build.clone();
+        tokio::spawn(async move {
+            while let Some(piece) = heard.recv().await {
+                build.reporter.moved(vertex, piece);
+            }
+        })
+    };
+    let targets = plan.graph.targets.iter().zip(states);
+    let call = Call::Export(Export {
+        build: build.id.clone(),
+        images: targets.map(|(target, state)| export_image(target, state)).collect(),
+        output: output.clone(),
+        annotations: build.request.annotations.clone(),
+    });
+    let result = server.workers.call(call, Some(moved)).await;
+    let _ = teller.await;
+    build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
+    match result? {
+        Reply::Exported(made) => Ok(*made),
+        other => Err(Failure::new(Class::Bug, format!("A worker answered {other:?}"))),
+    }
+}
+
+fn export_image(target: &Target, state: &TargetState) -> ExportImage {
+    let history = target.history.iter().map(|row| {
+        let own = state.layers.iter().enumerate().filter(|(_, (step, ..))| row.step == Some(*step));
+        ExportRow {
+            created_by: row.created_by.clone(),
+            comment: row.comment.clone(),
+            layers: own.map(|(at, _)| at as u32).collect(),
+        }
+    });
+    ExportImage {
+        platform: target.platform.clone(),
+        config: target.config.clone(),
+        base: target.base.clone(),
+        history: history.collect(),
+        layers: state.layers.iter().map(|(_, layer, created)| (*layer, *created)).collect(),
+        epoch: target.epoch,
+    }
+}

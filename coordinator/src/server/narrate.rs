@@ -1,0 +1,166 @@
+//! Tells a build's client, and its history, what becomes of its steps.
+
+use super::session::Build;
+use super::{Server, effects, now};
+use crate::core::{Notice, Plan};
+use proto::error::Failure;
+use proto::id::{LeaseEpoch, RootId};
+use proto::step::StepId;
+use proto::wire::build::{Output, Packing, Stream, VertexId};
+use proto::wire::worker::Call;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Takes notices in order, until the build is over.
+pub async fn narrate(
+    server: Arc<Server>,
+    build: Arc<Build>,
+    plan: Arc<Plan>,
+    mut notices: mpsc::UnboundedReceiver<(StepId, Notice)>,
+) {
+    let ahead = Ahead::new(&build, &plan);
+    while let Some((step, notice)) = notices.recv().await {
+        if notice == Notice::Over {
+            return;
+        }
+        if plan.graph.steps[step.index()].name.is_empty() {
+            if let Notice::Done { layers } = &notice {
+                ahead.prepare(&server, step, layers);
+            }
+            continue;
+        }
+        match notice {
+            Notice::Started { lease } => started(&server, &build, &plan, step, lease).await,
+            Notice::Cached { cost, log } => {
+                let saved = cost.wall_ms;
+                build.reporter.count(|summary| {
+                    summary.steps += 1;
+                    summary.cached += 1;
+                    summary.saved_ms += saved;
+                });
+                change(&build, &plan, step, |vertex| {
+                    let at = now();
+                    vertex.started.get_or_insert(at);
+                    vertex.completed = Some(at);
+                    vertex.cached = true;
+                    vertex.saved_ms = saved;
+                })
+                .await;
+                build.note(step, |noted| {
+                    noted.cached = true;
+                    noted.ended = Some(now());
+                    noted.log = log;
+                });
+            }
+            Notice::Done { layers } => {
+                ahead.prepare(&server, step, &layers);
+                build.reporter.count(|summary| summary.steps += 1);
+                change(&build, &plan, step, |vertex| {
+                    vertex.started.get_or_insert(now());
+                    vertex.completed = Some(now());
+                })
+                .await;
+                build.note(step, |noted| noted.ended = Some(now()));
+            }
+            Notice::Failed(failure) => failed(&server, &build, &plan, step, &failure).await,
+            Notice::Over => return,
+            Notice::Again(why) => {
+                let text = format!("{why}: it runs again\n").into_bytes();
+                build.log(VertexId(step.0), Stream::Stderr, now(), text).await;
+            }
+        }
+    }
+}
+
+async fn change(
+    build: &Build,
+    plan: &Plan,
+    step: StepId,
+    change: impl FnOnce(&mut proto::wire::build::Vertex),
+) {
+    let of = &plan.graph.steps[step.index()];
+    let inputs = of.inputs.iter().map(|i| VertexId(i.0)).collect();
+    let with_inputs = |vertex: &mut proto::wire::build::Vertex| {
+        vertex.inputs = inputs;
+        change(vertex);
+    };
+    build.reporter.change(VertexId(step.0), &of.name, with_inputs).await;
+}
+
+async fn started(
+    server: &Server,
+    build: &Build,
+    plan: &Plan,
+    step: StepId,
+    lease: Option<LeaseEpoch>,
+) {
+    change(build, plan, step, |vertex| {
+        vertex.started.get_or_insert(now());
+    })
+    .await;
+    build.note(step, |_| {});
+    if let Some(lease) = lease {
+        build.leased(step, lease);
+        let vertex = VertexId(step.0);
+        let earlier = server.logs.listen(lease, build.id.clone(), vertex);
+        if !earlier.is_empty() {
+            build.log(vertex, Stream::Stdout, now(), earlier).await;
+        }
+    }
+}
+
+async fn failed(server: &Server, build: &Build, plan: &Plan, step: StepId, failure: &Failure) {
+    change(build, plan, step, |vertex| {
+        vertex.started.get_or_insert(now());
+        vertex.completed = Some(now());
+        vertex.error = Some(failure.message.clone());
+    })
+    .await;
+    let log = match build.lease(step).and_then(|lease| server.logs.copy(lease)) {
+        Some(text) => effects::keep_log(server, text).await,
+        None => None,
+    };
+    build.note(step, |noted| {
+        noted.ended = Some(now());
+        noted.error = Some(failure.message.clone());
+        noted.log = log;
+    });
+}
+
+/// Layers are made as soon as their steps are done, so that the outputs find them.
+struct Ahead {
+    /// The steps whose layers are in an image that comes out.
+    steps: BTreeSet<StepId>,
+    packings: Vec<Option<Packing>>,
+}
+
+impl Ahead {
+    fn new(build: &Build, plan: &Plan) -> Self {
+        let packing = |output: &Output| match output {
+            Output::Image(image) if image.push => Some(Some(image.packing)),
+            Output::Image(_) => Some(None),
+            Output::Archive(archive) => Some(Some(archive.packing)),
+            Output::Files | Output::CacheOnly => None,
+        };
+        let packings: Vec<_> = build.request.outputs.iter().filter_map(packing).collect();
+        let chains = plan.graph.targets.iter().flat_map(|t| plan.chain(t.step));
+        let steps = chains.filter(|s| plan.adds_layer(*s)).collect();
+        Self { steps, packings }
+    }
+
+    fn prepare(&self, server: &Arc<Server>, step: StepId, layers: &[RootId]) {
+        if !self.steps.contains(&step) {
+            return;
+        }
+        for (layer, packing) in layers.iter().flat_map(|l| self.packings.iter().map(move |p| (l, p))) {
+            let (server, call) = (server.clone(), Call::PrepareLayer(*layer, *packing));
+            tokio::spawn(async move {
+                // The output makes the layer if this comes to nothing, and says why not.
+                if let Err(e) = server.workers.call(call, None).await {
+                    tracing::debug!("making a layer ahead failed: {e}");
+                }
+            });
+        }
+    }
+}

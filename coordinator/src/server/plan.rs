@@ -1,0 +1,199 @@
+//! From a request to a graph with keys: parse, look up, lower, scan.
+
+use super::library::AlgebraError;
+use super::session::{Build, check};
+use super::{Server, effects};
+use crate::core::Plan;
+use crate::dockerfile::{self, Dockerfile};
+use crate::graph::{self, Draft, Found, FoundFile, Inputs, Lowered, Need, Wanted, keys};
+use futures::future::try_join_all;
+use proto::error::{Class, Failure};
+use proto::id::{RootId, Scope};
+use proto::step::{Graph, StepId};
+use proto::wire::build::{Answer, Ask, Output};
+use proto::wire::worker::{Call, Reply};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How often something new can be needed (by a trigger of an image that a trigger needs).
+const ROUNDS_MAX: usize = 32;
+
+/// What a build is made of.
+pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>, Failure> {
+    check(&build.request)?;
+    let name = format!("[internal] load build definition from {}", build.request.dockerfile_name);
+    let vertex = build.reporter.begin(&name).await;
+    let parsed = parse(build.clone()).await;
+    build.reporter.end(vertex, parsed.as_ref().err().map(Failure::to_string)).await;
+    let draft = lower(server, build, Arc::new(parsed?)).await?;
+    let roots = scan(build, &draft).await?;
+    let graph = draft.finish(&roots);
+    let selections = select(server, build, &graph).await?;
+    let outputs = &build.request.outputs;
+    let roots = outputs.iter().any(|o| matches!(o, Output::Files));
+    let (nonce, request) = (build.id.as_str(), &build.request);
+    Ok(Arc::new(Plan {
+        keys: keys::keys(&graph, &selections, nonce),
+        graph,
+        scope: Scope::trusted(),
+        roots,
+        priority: 0,
+        resources: request.resources.clone(),
+    }))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}
+
+async fn parse(build: Arc<Build>) -> Result<Dockerfile, Failure> {
+    blocking(move || {
+        let text = &build.request.dockerfile;
+        dockerfile::parse(text, &build.request.dockerfile_name).map_err(|e| e.failure(text))
+    })
+    .await
+}
+
+async fn lower(
+    server: &Arc<Server>,
+    build: &Arc<Build>,
+    dockerfile: Arc<Dockerfile>,
+) -> Result<Draft, Failure> {
+    let mut found = Found::default();
+    for _ in 0..ROUNDS_MAX {
+        let (server_, build_, dockerfile) = (server.clone(), build.clone(), dockerfile.clone());
+        let (lowered, kept) = blocking(move || {
+            let inputs = Inputs {
+                dockerfile: &dockerfile,
+                request: &build_.request,
+                build_platform: &server_.platform,
+                found: &found,
+            };
+            let lowered = graph::lower(inputs).map_err(|e| e.failure(&build_.request.dockerfile));
+            (lowered, found)
+        })
+        .await;
+        found = kept;
+        match lowered? {
+            Lowered::Draft(draft) => return Ok(draft),
+            Lowered::Needs(needs) => {
+                let looked_up = needs.into_iter().map(|need| look_up(server, build, need));
+                for (what, result) in try_join_all(looked_up).await? {
+                    match (what, result) {
+                        (Wanted::Image { reference, platform }, Reply::Image(image)) => {
+                            found.images.insert((reference, platform), *image);
+                        }
+                        (Wanted::File { url }, Reply::File(digest, name, modified)) => {
+                            found.files.insert(url, FoundFile { digest, name, modified });
+                        }
+                        (Wanted::Commit { remote, reference }, Reply::Commit(commit)) => {
+                            found.commits.insert((remote, reference), commit);
+                        }
+                        (what, reply) => {
+                            let message = format!("A worker answered {what:?} with {reply:?}");
+                            return Err(Failure::new(Class::Bug, message));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let message = "Looking up one image leads to another one without an end";
+    Err(Failure::new(Class::User, message))
+}
+
+/// Looks up one thing that the graph needs.
+async fn look_up(
+    server: &Server,
+    build: &Build,
+    need: Need,
+) -> Result<(Wanted, Reply), Failure> {
+    let id = build.id.clone();
+    let (name, call) = match need.what.clone() {
+        Wanted::Image { reference, platform } => {
+            let pull = build.request.pull;
+            let name = match build.request.platforms.len() {
+                0 | 1 => format!("[internal] load metadata for {reference}"),
+                _ => format!("[{platform} internal] load metadata for {reference}"),
+            };
+            (name, Call::ResolveImage { build: id, reference, platform, pull })
+        }
+        Wanted::File { url } => (
+            format!("[internal] load {url}"),
+            Call::ResolveFile { build: id, url },
+        ),
+        Wanted::Commit { remote, reference } => (
+            format!("[internal] load git source {remote}#{reference}"),
+            Call::ResolveCommit { build: id, remote, reference },
+        ),
+    };
+    let vertex = build.reporter.begin(&name).await;
+    let result = server.workers.call(call, None).await;
+    build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
+    let placed = |mut failure: Failure| {
+        if let Some(at) = need.at.clone() {
+            failure.excerpt = dockerfile::error::excerpt(&build.request.dockerfile, &at);
+            failure.at = Some(at);
+        }
+        failure
+    };
+    Ok((need.what, result.map_err(placed)?))
+}
+
+/// Lets the client scan what the graph looks at of its directories.
+async fn scan(build: &Build, draft: &Draft) -> Result<BTreeMap<String, RootId>, Failure> {
+    let scans = draft.locals.iter().map(async |(name, paths)| {
+        let line = match name.as_str() {
+            "context" => "[internal] load build context".to_owned(),
+            name => format!("[context {name}] load from client"),
+        };
+        let vertex = build.reporter.begin(&line).await;
+        let ask = Ask::Scan { context: name.clone(), paths: paths.patterns(), vertex };
+        let result = match build.ask(ask).await {
+            Answer::Scanned(root) => Ok((name.clone(), root)),
+            Answer::Failed(failure) => Err(failure),
+            other => Err(Failure::new(Class::Bug, format!("The client answered {other:?}"))),
+        };
+        build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
+        result
+    });
+    Ok(try_join_all(scans).await?.into_iter().collect())
+}
+
+/// What each step selects of local files: the part of its definition that they are.
+async fn select(
+    server: &Arc<Server>,
+    build: &Build,
+    graph: &Graph,
+) -> Result<keys::Selections, Failure> {
+    let selections = keys::local_inputs(graph).into_iter().map(async |(id, place)| {
+        let step = graph.steps[id.index()].clone();
+        let root = match &graph.steps[step.inputs[place].index()].op {
+            proto::step::Op::Local(local) => local.root,
+            other => unreachable!("a local input, not {other:?}"),
+        };
+        let unpack = |blob| effects::unpack(server, blob);
+        let digest = server.library.algebra(unpack, move |nodes| {
+            effects::selection(nodes, &step.op, place as u32, &root)
+        });
+        match digest.await {
+            Ok(digest) => Ok(((id, place), digest)),
+            Err(e) => Err(trouble(build, graph, id, e)),
+        }
+    });
+    Ok(try_join_all(selections).await?.into_iter().collect())
+}
+
+fn trouble(build: &Build, graph: &Graph, step: StepId, error: AlgebraError) -> Failure {
+    let mut failure = match error {
+        AlgebraError::Failed(failure) => return failure,
+        AlgebraError::Lost(what) => Failure::new(Class::Unavailable, what),
+        AlgebraError::Tree(error) => effects::tree_failure(&error),
+    };
+    if let Some(at) = graph.steps[step.index()].at.clone() {
+        failure.excerpt = dockerfile::error::excerpt(&build.request.dockerfile, &at);
+        failure.at = Some(at);
+    }
+    failure
+}
