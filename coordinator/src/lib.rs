@@ -1,5 +1,4 @@
 //! Slipway's decisions: Dockerfile, graph, placement.
 
 pub mod core;
-
-
+pub mod dockerfile;
