@@ -5,5 +5,3 @@
 
 pub mod core;
 pub mod dockerfile;
-pub mod graph;
-pub mod server;

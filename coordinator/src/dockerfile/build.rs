@@ -10,11 +10,12 @@ use super::instruction::{
 };
 use super::lexer::Logical;
 use super::mount::{Device, MountSpec};
-use super::stage::{StageName, doc};
+use super::stage::{Docs, StageName};
 use super::text::shown;
 use super::words;
 use super::{heredoc, suggest, value};
 use proto::step::{NetworkMode, SecurityMode};
+use std::collections::BTreeMap;
 
 /// The instructions that there are.
 pub(super) const NAMES: [&str; 18] = [
@@ -74,9 +75,9 @@ impl<'l> Line<'l> {
         let flag::Parts { keyword, flags, args } = flag::cut(text, escape);
         let name = NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(keyword));
         let json = match name {
-            Some(
-                name @ ("ADD" | "CMD" | "COPY" | "ENTRYPOINT" | "RUN" | "SHELL" | "VOLUME"),
-            ) => words::json(name, args)?,
+            Some(name @ ("ADD" | "CMD" | "COPY" | "ENTRYPOINT" | "RUN" | "SHELL" | "VOLUME")) => {
+                words::json(name, args)?
+            }
             _ => None,
         };
         Ok(Self { name, keyword, flags, args, json, escape, logical })
@@ -207,14 +208,14 @@ impl<'l> Line<'l> {
         if words.is_empty() {
             return Err(Problem::NoArgument("ARG"));
         }
+        let docs = Docs::new(&self.logical.comments);
         let item = |word: &String| {
             let (name, default) = match word.split_once('=') {
                 Some(("", _)) => return Err(Problem::BlankName("ARG")),
                 Some((name, value)) => (name, Some(Word::new(value))),
                 None => (word.as_str(), None),
             };
-            let doc = doc(&self.logical.comments, name);
-            Ok(ArgItem { name: name.to_owned(), default, doc })
+            Ok(ArgItem { name: name.to_owned(), default, doc: docs.about(name) })
         };
         Ok(Kind::Arg(words.iter().map(item).collect::<Result<_, _>>()?))
     }
@@ -405,9 +406,9 @@ impl<'l> Line<'l> {
 fn stage_name(written: &str) -> Result<StageName, Problem> {
     let lower = written.to_lowercase();
     let fine = lower.starts_with(|c: char| c.is_ascii_lowercase())
-        && lower.chars().all(|c| {
-            c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.')
-        });
+        && lower
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
     if !fine {
         return Err(Problem::StageName(shown(written)));
     }
@@ -425,6 +426,9 @@ fn transfer(
     if Marker::of_word(&dest).is_some() {
         return Err(Problem::HeredocDestination(name));
     }
+    // Of several heredocs of one name the last one counts; a JSON form has none.
+    let texts: BTreeMap<&str, &[u8]> =
+        heredocs.iter().map(|h| (h.marker.name.as_str(), h.text.as_slice())).collect();
     let mut sources = Vec::new();
     let mut inline = Vec::new();
     for word in words {
@@ -432,9 +436,7 @@ fn transfer(
             sources.push(Word::new(word));
             continue;
         };
-        // Of several heredocs of one name the last one counts; a JSON form has none.
-        let text = heredocs.iter().rev().find(|heredoc| heredoc.marker.name == marker.name);
-        let text = text.map(|heredoc| heredoc.text.clone()).unwrap_or_default();
+        let text = texts.get(marker.name.as_str()).map(|text| text.to_vec()).unwrap_or_default();
         let Marker { name, expand, .. } = marker.clone();
         inline.push(InlineFile { name, data: Heredoc { marker, text }.content(), expand });
     }

@@ -134,7 +134,9 @@ pub enum Problem {
     #[error("{0}: a heredoc cannot be the destination")]
     HeredocDestination(&'static str),
     /// `COPY --from=$name`.
-    #[error("COPY: `--from={0}` holds a variable, a quote or an escape, which are not expanded there")]
+    #[error(
+        "COPY: `--from={0}` holds a variable, a quote or an escape, which are not expanded there"
+    )]
     CopyFrom(String),
     /// ONBUILD of ONBUILD.
     #[error("ONBUILD cannot be the trigger of another ONBUILD")]
@@ -254,7 +256,8 @@ mod tests {
 
     #[test]
     fn an_error_shows_its_lines() {
-        let error = super::super::parse(b"FROM a\nRUN b \\\n  c\nFOO x\n", "Dockerfile").unwrap_err();
+        let error =
+            super::super::parse(b"FROM a\nRUN b \\\n  c\nFOO x\n", "Dockerfile").unwrap_err();
         let failure = error.failure(b"FROM a\nRUN b \\\n  c\nFOO x\n");
         assert_eq!(failure.to_string(), "Dockerfile:4: Unknown instruction `FOO`");
         assert_eq!(failure.excerpt, [(4, "FOO x".to_owned())]);

@@ -5,6 +5,7 @@
 use super::expand::Lookup;
 use super::instruction::{AddFiles, CopyFiles, Healthcheck, Pairs, Transfer};
 use super::value::duration_text;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// RUN: the arguments as they are run, with the shell, after the ARGs that the stage has declared so
@@ -12,12 +13,14 @@ use std::time::Duration;
 /// An ARG shows the value that the environment has for it.
 pub fn run(args: &[String], declared: &[(String, Option<String>)], env: Lookup<'_>) -> String {
     let mut shown: Vec<(&str, &str)> = Vec::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, value) in declared {
         let value = env(name).or(value.as_deref()).unwrap_or_default();
-        match shown.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value,
-            None => shown.push((name, value)),
+        let at = *places.entry(name).or_insert(shown.len());
+        if at == shown.len() {
+            shown.push((name, value));
         }
+        shown[at].1 = value;
     }
     let mut out = "RUN".to_owned();
     if !shown.is_empty() {

@@ -154,7 +154,7 @@ impl<'f> Parser<'f> {
         let comments = logical.comments;
         let name = from.name.as_ref().map_or("", |name| &name.lower);
         self.dockerfile.stages.push(Stage {
-            doc: stage::doc(&comments, name),
+            doc: stage::Docs::new(&comments).about(name),
             name: from.name,
             base: from.base,
             platform: from.platform,

@@ -193,8 +193,7 @@ pub struct Owner {
 impl MountSpec {
     /// Reads the value of `--mount`.
     pub fn parse(text: &str) -> Result<Self, MountError> {
-        let fields =
-            csv::fields(text).map_err(|why| MountError::List { flag: "mount", why })?;
+        let fields = csv::fields(text).map_err(|why| MountError::List { flag: "mount", why })?;
         let mut from = None;
         for field in &fields {
             let Some((key, value)) = field.split_once('=') else { continue };
@@ -384,9 +383,11 @@ impl Options {
 
     fn finish(self) -> Result<Mount, MountError> {
         let with_owner = [Type::Secret, Type::Ssh, Type::Cache];
-        for (key, given) in
-            [("mode", self.mode.is_some()), ("uid", self.uid.is_some()), ("gid", self.gid.is_some())]
-        {
+        for (key, given) in [
+            ("mode", self.mode.is_some()),
+            ("uid", self.uid.is_some()),
+            ("gid", self.gid.is_some()),
+        ] {
             if given {
                 self.require(key, &with_owner)?;
             }

@@ -89,10 +89,10 @@ mod tests {
         let command = run(text).resolve(&["sh".to_owned(), "-c".to_owned()]);
         let found = command.script.as_ref();
         let found = found.map(|s| (s.name.as_str(), std::str::from_utf8(&s.data).unwrap()));
-        assert_eq!((command.args.as_slice(), found), (
-            args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>().as_slice(),
-            script
-        ));
+        assert_eq!(
+            (command.args.as_slice(), found),
+            (args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>().as_slice(), script)
+        );
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_heredoc_is_summed_up() {
-        assert_eq!(run("RUN <<E\n\n a \r\nb\nE\n").summary().as_deref(), Some("a..."));
+        assert_eq!(run("RUN <<E\n\n a\r\nb\nE\n").summary().as_deref(), Some("a..."));
         assert_eq!(run("RUN <<E\na\nE\n").summary().as_deref(), Some("a"));
         assert_eq!(run("RUN cat <<E\na\nE\n").summary(), None);
     }

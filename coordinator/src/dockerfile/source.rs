@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn paths_stay_paths() {
-        for text in ["", ".", "a.git", "./a@b:c", "../x", "github.com/a/b", "ftp://a/b.git", "a@b"] {
+        for text in ["", ".", "a.git", "./a@b:c", "../x", "github.com/a/b", "ftp://a/b.git", "a@b"]
+        {
             assert_eq!(classify(text), Ok(Source::Path), "{text}");
         }
     }

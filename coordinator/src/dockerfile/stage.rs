@@ -5,6 +5,7 @@ use super::expand::Word;
 use super::instruction::{ArgItem, Instruction};
 use super::lint;
 use proto::error::SourceRange;
+use std::collections::BTreeMap;
 
 /// A Dockerfile that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,12 +79,28 @@ impl Dockerfile {
         let lower = name.to_lowercase();
         self.stages.iter().rposition(|stage| stage.lower_name() == Some(&lower))
     }
+
+    /// The stages by their names in small letters; the last one of several. To ask often.
+    pub fn stages_by_name(&self) -> BTreeMap<&str, usize> {
+        let names = self.stages.iter().zip(0..);
+        names.filter_map(|(stage, at)| Some((stage.lower_name()?, at))).collect()
+    }
 }
 
-/// What the comments above something say about `name`: `# name text`.
-pub(super) fn doc(comments: &[String], name: &str) -> Option<String> {
-    let of_line = |line: &String| {
-        line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned).filter(|doc| !doc.is_empty())
-    };
-    if name.is_empty() { None } else { comments.iter().find_map(of_line) }
+/// What the comments above something say about names: `# name text`. The first one about a name
+/// counts.
+pub(super) struct Docs<'c>(BTreeMap<&'c str, &'c str>);
+
+impl<'c> Docs<'c> {
+    pub(super) fn new(comments: &'c [String]) -> Self {
+        let mut docs = BTreeMap::new();
+        for (name, text) in comments.iter().filter_map(|comment| comment.split_once(' ')) {
+            docs.entry(name).or_insert(text);
+        }
+        Self(docs)
+    }
+
+    pub(super) fn about(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|text| (*text).to_owned())
+    }
 }

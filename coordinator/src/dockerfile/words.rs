@@ -86,11 +86,7 @@ pub(super) fn json(name: &'static str, text: &str) -> Result<Option<Vec<String>>
 }
 
 /// The pairs of ENV and LABEL: `name=value …`, or `name value`, where the value is all of the rest.
-pub(super) fn pairs(
-    name: &'static str,
-    text: &str,
-    escape: Escape,
-) -> Result<Vec<Pair>, Problem> {
+pub(super) fn pairs(name: &'static str, text: &str, escape: Escape) -> Result<Vec<Pair>, Problem> {
     let words = quoted(name, text, escape)?;
     let Some(first) = words.first() else { return Ok(Vec::new()) };
     if !first.contains('=') {

@@ -341,8 +341,7 @@ fn required(name: &str, is_set: bool, message: String) -> ExpandProblem {
 }
 
 fn parse(text: &str) -> Result<Pattern> {
-    Pattern::parse(text)
-        .map_err(|why| ExpandProblem::Pattern { text: super::shown(text), why })
+    Pattern::parse(text).map_err(|why| ExpandProblem::Pattern { text: super::shown(text), why })
 }
 
 fn trimmed(value: &str, word: &str, sign: char) -> Result<String> {

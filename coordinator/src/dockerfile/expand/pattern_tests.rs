@@ -114,7 +114,7 @@ proptest! {
         let chars: Vec<char> = value.chars().collect();
         let mut lengths = Vec::new();
         naive_lengths(&p.items, &chars, 0, &mut lengths);
-        let mut check = |reach, expect: Option<&usize>| {
+        let check = |reach, expect: Option<&usize>| {
             let found = Automaton::new(&p).reach(chars.iter().copied(), reach);
             assert_eq!(found, expect.copied());
         };

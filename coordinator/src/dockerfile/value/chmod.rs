@@ -44,8 +44,7 @@ impl Chmod {
 /// `[augo]*` and one or more of `[+-=][rwxXstugo]*`.
 fn is_clause(clause: &str) -> bool {
     let actions = clause.trim_start_matches(['a', 'u', 'g', 'o']);
-    actions.starts_with(['+', '-', '='])
-        && actions.chars().all(|c| "+-=rwxXstugo".contains(c))
+    actions.starts_with(['+', '-', '=']) && actions.chars().all(|c| "+-=rwxXstugo".contains(c))
 }
 
 #[cfg(test)]

@@ -73,16 +73,15 @@ fn one_part(text: &str) -> Option<(u64, &str)> {
 /// Writes a span of time: `1m0s`, `1.5s`, `250ms`, `0s`.
 pub fn go_text(span: Duration) -> String {
     let nanos = span.as_nanos();
-    if nanos == 0 {
-        return "0s".to_owned();
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", decimal(nanos / 1_000, nanos % 1_000, 1_000)),
+        1_000_000..1_000_000_000 => {
+            format!("{}ms", decimal(nanos / 1_000_000, nanos % 1_000_000, 1_000_000))
+        }
+        _ => seconds(nanos),
     }
-    let (unit, name) = match nanos {
-        ..1_000 => (1, "ns"),
-        ..1_000_000 => (1_000, "µs"),
-        ..1_000_000_000 => (1_000_000, "ms"),
-        _ => return seconds(nanos),
-    };
-    format!("{}{name}", decimal(nanos / unit, nanos % unit, unit))
 }
 
 fn seconds(nanos: u128) -> String {

@@ -20,7 +20,9 @@ pub fn check(text: &str) -> Result<(), SignalError> {
         Err(_) => {
             let upper = text.to_uppercase();
             let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-            NAMES.contains(&name) || name == "RTMAX" || is_offset(name, "RTMIN+", 15)
+            NAMES.contains(&name)
+                || name == "RTMAX"
+                || is_offset(name, "RTMIN+", 15)
                 || is_offset(name, "RTMAX-", 14)
         }
     };
