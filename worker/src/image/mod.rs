@@ -11,6 +11,7 @@
 //! was compared with what it was asked for by.
 
 mod flight;
+pub mod pack;
 mod rows;
 pub mod sha;
 pub mod tape;
