@@ -4,15 +4,18 @@
 
 use super::PackError;
 use super::compress::{Worker, block_bytes};
-use super::feed::{Batch, Stopped, feed};
+use super::feed::{Batch, Stopped, feed, read_error};
 use super::walk::Form;
 use crate::image::sha::Sha;
-use crate::image::unpack::write_error;
+use crate::image::unpack::{decoder, write_error};
 use cache::store::{BlobWriter, Compression, PackedLayer, Store};
-use proto::id::{OciDigest, RootId};
-use std::io::Write;
+use proto::id::{BlobId, OciDigest, RootId};
+use std::io::{BufReader, Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Bytes of one piece of a layer that is packed anew.
+const PIECE: usize = 1 << 20;
 
 /// Batches that wait between reading and hashing.
 const BATCHES: usize = 2;
@@ -58,6 +61,44 @@ pub fn pack(
     threads: usize,
 ) -> Result<(OciDigest, PackedLayer), PackError> {
     let roots = [(Vec::new(), *diff)];
+    let source = |take: &mut Take<'_>| archive(store, &roots, Form::Layer, take);
+    compress(store, &source, compression, threads)
+}
+
+/// Packs a layer that is packed already in another way: the same bytes, compressed otherwise.
+pub fn repack(
+    store: &dyn Store,
+    layer: &BlobId,
+    compression: Compression,
+    threads: usize,
+) -> Result<(OciDigest, PackedLayer), PackError> {
+    let source = |take: &mut Take<'_>| {
+        let packed = BufReader::with_capacity(PIECE, store.open(layer, 0)?);
+        let failed = |e| PackError::Store(read_error(layer, e));
+        let (_, mut plain) = decoder(packed).map_err(failed)?;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            if plain.by_ref().take(PIECE as u64).read_to_end(&mut piece).map_err(failed)? == 0 {
+                return Ok(());
+            }
+            take(vec![piece.into()])?;
+        }
+    };
+    compress(store, &source, compression, threads)
+}
+
+/// Takes the next bytes of an archive.
+type Take<'t> = dyn FnMut(Batch) -> Result<(), PackError> + 't;
+
+/// Gives all bytes of an archive.
+type Source<'s> = dyn Fn(&mut Take<'_>) -> Result<(), PackError> + Sync + 's;
+
+fn compress(
+    store: &dyn Store,
+    source: &Source<'_>,
+    compression: Compression,
+    threads: usize,
+) -> Result<(OciDigest, PackedLayer), PackError> {
     let threads = if compression == Compression::None { 1 } else { threads };
     let (jobs, to_do) = sync_channel::<Job>(threads);
     let (order, in_order) = sync_channel(threads + 2);
@@ -69,7 +110,7 @@ pub fn pack(
         }
         let cutting = scope.spawn(|| {
             let mut cutter = Cutter::new(block_bytes(compression), jobs, order);
-            archive(store, &roots, Form::Layer, &mut |batch| cutter.take(batch))?;
+            source(&mut |batch| cutter.take(batch))?;
             cutter.finish()
         });
         let written = in_order.iter().try_for_each(|block| sink.take(block));

@@ -18,12 +18,10 @@ use super::flight::Flights;
 use super::rows;
 use cache::store::{Compression, LayerBlob, OciBlob, PackedLayer, Store, StoreError, Table};
 use proto::error::Class;
-use proto::id::{OciDigest, RootId};
+use proto::id::{BlobId, OciDigest, RootId};
 use proto::limit;
 use std::io::Write;
 use std::sync::Arc;
-
-pub(crate) use feed::read_error;
 
 /// Why a layer or an archive could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -110,10 +108,21 @@ impl Packer {
             return Ok(Layer { diff_id, packed });
         }
         let (diff_id, packed) = flow::pack(&*self.store, diff, compression, self.threads)?;
-        let row = OciBlob { blob: packed.blob, size: packed.size, repository: None };
-        rows::put_oci_blob(&*self.store, &packed.digest, row)?;
+        self.name(&packed)?;
         self.remember(diff, compression, &LayerBlob { diff_id, packed: Some(packed.clone()) })?;
         Ok(Layer { diff_id, packed })
+    }
+
+    /// A packed layer, packed otherwise. Its uncompressed bytes stay the same.
+    pub fn repack(&self, layer: &BlobId, compression: Compression) -> Result<Layer, PackError> {
+        let (diff_id, packed) = flow::repack(&*self.store, layer, compression, self.threads)?;
+        self.name(&packed)?;
+        Ok(Layer { diff_id, packed })
+    }
+
+    fn name(&self, packed: &PackedLayer) -> Result<(), StoreError> {
+        let row = OciBlob { blob: packed.blob, size: packed.size, repository: None };
+        rows::put_oci_blob(&*self.store, &packed.digest, row)
     }
 
     fn remember(&self, diff: &RootId, how: Compression, row: &LayerBlob) -> Result<(), StoreError> {

@@ -224,6 +224,8 @@ fn what_was_made_is_remembered() {
     assert_eq!(found.blob, layers[0].packed.blob);
     let plain = packer.layer(&diff, Compression::None).unwrap();
     assert_eq!((plain.packed.digest, plain.diff_id), (diff_id, diff_id));
+    let again = packer.repack(&plain.packed.blob, Compression::Gzip(6)).unwrap();
+    assert_eq!(again, layers[0], "packed from the tree or from another layer");
 }
 
 #[test]

@@ -34,7 +34,7 @@ mod tree;
 
 pub use decode::{Format, decoder};
 pub use error::{BadArchive, UnpackError};
-pub use name::BadName;
+pub use name::{BadName, components};
 pub use tree::Lower;
 
 use super::tape::{Head, Kind, Reader};
@@ -49,6 +49,7 @@ use stream::{Pieces, hash, stream};
 use tree::{Growing, Leaf, LeafNode, Refused, show};
 
 pub(crate) use keep::write_error;
+pub(crate) use stream::decompressed;
 
 /// What an archive is read as.
 #[derive(Clone, Copy)]

@@ -33,7 +33,7 @@ pub struct Ends {
 /// The sending ends.
 pub struct Pump {
     to_read: SyncSender<Piece>,
-    to_hash: SyncSender<Bytes>,
+    to_hash: Option<SyncSender<Bytes>>,
 }
 
 /// Some bytes, and how many packed ones were read for all so far.
@@ -47,7 +47,23 @@ pub fn stream() -> (Pump, Ends) {
     let (to_read, pieces) = sync_channel(WAITING);
     let (hash_sender, to_hash) = sync_channel(WAITING);
     let pieces = Pieces { from: pieces, current: Bytes::new(), packed: 0 };
-    (Pump { to_read, to_hash: hash_sender }, Ends { pieces, to_hash })
+    (Pump { to_read, to_hash: Some(hash_sender) }, Ends { pieces, to_hash })
+}
+
+/// Gives the decompressed bytes of `input` to `read`. Another thread decompresses; when it fails,
+/// its error is the answer.
+pub fn decompressed<T>(
+    input: impl Read + Send,
+    read: impl FnOnce(Pieces) -> T,
+) -> Result<T, BadArchive> {
+    let (pump, ends) = stream();
+    let pump = Pump { to_hash: None, ..pump };
+    std::thread::scope(|scope| {
+        let pumping = scope.spawn(move || pump.run(input));
+        let done = read(ends.pieces);
+        let gave_up = |_| Err(BadArchive::Read(io::Error::other("the decompressor gave up")));
+        pumping.join().unwrap_or_else(gave_up).map(|()| done)
+    })
 }
 
 impl Pump {
@@ -83,8 +99,9 @@ impl Pump {
                 return Err(BadArchive::Bomb { packed, unpacked });
             }
             let bytes = Bytes::from(piece);
-            let hashed = self.to_hash.send(bytes.clone());
-            if hashed.is_err() || self.to_read.send(Piece { bytes, packed }).is_err() {
+            let hashed = self.to_hash.as_ref().map(|to_hash| to_hash.send(bytes.clone()));
+            let sent = self.to_read.send(Piece { bytes, packed });
+            if sent.is_err() || hashed.is_some_and(|h| h.is_err()) {
                 return Ok(());
             }
         }
