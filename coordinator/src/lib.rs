@@ -1,3 +1,5 @@
 //! Slipway's decisions: Dockerfile, graph, placement.
 
 pub mod core;
+
+

@@ -45,6 +45,12 @@ pub const DOCKERFILE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one line of a Dockerfile. BuildKit's own bound (Go's `bufio.MaxScanTokenSize`).
 pub const DOCKERFILE_LINE_BYTES_MAX: usize = 64 << 10;
 
+/// Instructions of one Dockerfile: none can become more steps than [`STEPS_MAX`].
+pub const DOCKERFILE_INSTRUCTIONS_MAX: usize = 100_000;
+
+/// Words of one instruction of a Dockerfile.
+pub const DOCKERFILE_WORDS_MAX: usize = 100_000;
+
 /// Steps of one build.
 pub const STEPS_MAX: usize = 100_000;
 

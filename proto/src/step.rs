@@ -38,10 +38,35 @@ pub struct Target {
     pub platform: Platform,
     /// The step whose state is the result.
     pub step: StepId,
-    /// The image config as JSON, without `rootfs`, `history` and `created`.
+    /// The image config as JSON, with the base image's `rootfs` and `history` and without
+    /// `created`.
     pub config: String,
+    /// The image that the chain begins with, when it is one.
+    pub base: Option<BaseImage>,
     /// The rows of the history that this build adds, in order.
     pub history: Vec<HistoryRow>,
+    /// `SOURCE_DATE_EPOCH`: nothing that the build adds is newer; seconds since 1970.
+    pub epoch: Option<i64>,
+}
+
+/// An image that is built upon: its layers stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct BaseImage {
+    /// The full reference.
+    pub reference: String,
+    /// Its packed layers, lowest first.
+    pub layers: Vec<PackedRef>,
+}
+
+/// A packed layer at a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PackedRef {
+    /// Its media type.
+    pub media_type: String,
+    /// SHA-256 of the packed bytes.
+    pub digest: OciDigest,
+    /// How many.
+    pub size: u64,
 }
 
 /// One row of an image's history.

@@ -7,7 +7,9 @@
 
 pub mod memory;
 mod meta;
+mod nodes;
 
+pub use nodes::StoreNodes;
 pub use meta::{Compression, Image, ImageLayer, LayerBlob, OciBlob, PackedLayer, Row, Table};
 
 use bytes::Bytes;

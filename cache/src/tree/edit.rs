@@ -4,7 +4,7 @@
 use super::nodes::{Made, Nodes, TreeError, Work, root};
 use proto::id::RootId;
 use proto::limit;
-use proto::path::{FileName, clamp};
+use proto::path::FileName;
 use proto::tree::{Dir, DirRef, Entry, Meta, Node, Presence, Root};
 use std::collections::BTreeMap;
 
@@ -305,11 +305,4 @@ pub(super) fn resolve(
         todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
     }
     Ok(at)
-}
-
-/// The components of a clean path, as names.
-pub(super) fn names(path: &[u8]) -> Result<Vec<FileName>, TreeError> {
-    let bad =
-        |e: proto::path::NameError| TreeError::BadPath(String::from_utf8_lossy(path).into_owned(), e.to_string());
-    clamp(path).into_iter().map(|p| FileName::new(p).map_err(bad)).collect()
 }

@@ -1,9 +1,9 @@
 //! What a COPY, an ADD or a bind mount takes from a tree.
 
 use super::edit::resolve;
-use super::glob;
+use super::glob::{self, Glob};
 use super::nodes::{DirNode, Made, Nodes, TreeError, Work, dir, root};
-use super::pattern::{Matcher, State};
+use super::pattern::{Level, Patterns};
 use proto::canon;
 use proto::id::{ContentDigest, RootId};
 use proto::path::FileName;
@@ -110,47 +110,43 @@ impl View<'_> {
     /// The paths that a pattern stands for, in the order of a walk. A path without wildcards
     /// stands for itself, whether it is there or not.
     fn expand(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
-        let parts = proto::path::clamp(path);
-        let Some(first) = parts.iter().position(|p| glob::has_wildcards(p)) else {
-            return Ok(vec![join(&parts)]);
-        };
-        let base = self.follow(&join(&parts[..first]))?;
-        let shown = || String::from_utf8_lossy(&join(&parts[..first])).into_owned();
-        let prefix: Vec<&[u8]> = base.iter().map(FileName::as_bytes).collect();
-        let mut found = Vec::new();
-        match self.look(&base)? {
-            Some(Picked::Dir(_, start)) => {
-                let start = dir(self.nodes, &start.tree)?;
-                self.walk(&start, &parts[first..], &mut prefix.iter().map(|p| p.to_vec()).collect(), &mut found)?;
-                Ok(found)
+        let (base, pattern) = glob::split(path);
+        let Some(pattern) = pattern else { return Ok(vec![[b"/", base.as_slice()].concat()]) };
+        let at = self.follow(&base)?;
+        let start = match self.look(&at)? {
+            Some(Picked::Dir(_, start)) => dir(self.nodes, &start.tree)?,
+            Some(Picked::Leaf(..)) => return Ok(Vec::new()),
+            None => {
+                return Err(TreeError::NotFound(String::from_utf8_lossy(&base).into_owned()));
             }
-            Some(Picked::Leaf(..)) => Ok(found),
-            None => Err(TreeError::NotFound(shown())),
-        }
+        };
+        // A pattern that is no pattern matches nothing, as in BuildKit.
+        let Ok(glob) = Glob::new(&pattern) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        self.walk(&start, &glob, &mut Vec::new(), &mut found)?;
+        let base = join(&at.iter().map(FileName::as_bytes).collect::<Vec<_>>());
+        Ok(found.into_iter().map(|path| [base.as_slice(), b"/", &path].concat()).collect())
     }
 
     fn walk(
         &self,
         here: &DirNode,
-        patterns: &[&[u8]],
-        path: &mut Vec<Vec<u8>>,
+        glob: &Glob,
+        path: &mut Vec<u8>,
         found: &mut Vec<Vec<u8>>,
     ) -> Result<(), TreeError> {
-        let Some((pattern, deeper)) = patterns.split_first() else { return Ok(()) };
         for entry in here.entries() {
-            // A pattern that is no pattern matches nothing.
-            if !glob::matches(pattern, entry.name.as_bytes()).unwrap_or(false) {
-                continue;
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
             }
-            path.push(entry.name.as_bytes().to_vec());
-            match entry.as_dir() {
-                _ if deeper.is_empty() => {
-                    found.push(join(&path.iter().map(Vec::as_slice).collect::<Vec<_>>()));
-                }
-                Some(sub) => self.walk(&dir(self.nodes, &sub.tree)?, deeper, path, found)?,
-                None => {}
+            path.extend_from_slice(entry.name.as_bytes());
+            if glob.matches(path) {
+                found.push(path.clone());
+            } else if let Some(sub) = entry.as_dir().filter(|_| glob.may_match_below(path)) {
+                self.walk(&dir(self.nodes, &sub.tree)?, glob, path, found)?;
             }
-            path.pop();
+            path.truncate(length);
         }
         Ok(())
     }
@@ -174,7 +170,7 @@ pub fn select(
     exclude: &[String],
 ) -> Result<Selection, TreeError> {
     let view = View { nodes, root: root(nodes, source)? };
-    let mut filter = Filter { include: None, exclude: matcher(exclude)? };
+    let mut filter = Filter { include: None, exclude: patterns(exclude)? };
     let mut path = what.path.as_bytes().to_vec();
     if parents {
         let (pivot, pattern) = split_pivot(&path);
@@ -182,7 +178,7 @@ pub fn select(
         if !glob::has_wildcards(pivot) && !glob::has_wildcards(&pattern) {
             view.pick(&[pivot, &pattern].concat())?;
         }
-        filter.include = matcher(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
+        filter.include = patterns(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
         path = pivot.to_vec();
     }
     let paths = if what.pattern { view.expand(&path)? } else { vec![path] };
@@ -245,23 +241,26 @@ pub enum Bound {
     File(RootId),
 }
 
-fn matcher(patterns: &[String]) -> Result<Option<Matcher>, TreeError> {
-    if patterns.is_empty() {
+fn patterns(texts: &[String]) -> Result<Option<Patterns>, TreeError> {
+    if texts.is_empty() {
         return Ok(None);
     }
-    let bad = |e: &dyn std::fmt::Display| TreeError::BadPattern(patterns.join(" "), e.to_string());
-    Matcher::new(patterns).map(Some).map_err(|e| bad(&e))
+    let bad = |e: super::pattern::PatternError| {
+        TreeError::BadPattern(texts.join(" "), e.to_string())
+    };
+    Patterns::new(texts).map(Some).map_err(bad)
 }
 
 /// Takes a part of a directory.
 struct Filter {
-    include: Option<Matcher>,
-    exclude: Option<Matcher>,
+    include: Option<Patterns>,
+    exclude: Option<Patterns>,
 }
 
+/// How far the patterns have come in the directory that is walked.
 struct Above {
-    include: Option<State>,
-    exclude: Option<State>,
+    include: Option<Level>,
+    exclude: Option<Level>,
 }
 
 impl Filter {
@@ -271,10 +270,10 @@ impl Filter {
 
     fn root(&self, work: &mut Work<'_>, source: &DirRef) -> Result<DirRef, TreeError> {
         let above = Above {
-            include: self.include.as_ref().map(Matcher::root),
-            exclude: self.exclude.as_ref().map(Matcher::root),
+            include: self.include.as_ref().map(Patterns::root),
+            exclude: self.exclude.as_ref().map(Patterns::root),
         };
-        let kept = self.dir(work, source, &mut Vec::new(), &above)?;
+        let kept = self.dir(work, source, &above)?;
         Ok(kept.unwrap_or_else(|| work.made.dir(Dir::default())))
     }
 
@@ -283,18 +282,11 @@ impl Filter {
         &self,
         work: &mut Work<'_>,
         source: &DirRef,
-        path: &mut Vec<u8>,
         above: &Above,
     ) -> Result<Option<DirRef>, TreeError> {
         let mut kept = Vec::new();
         for entry in work.dir(&source.tree)?.entries() {
-            let length = path.len();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(entry.name.as_bytes());
-            kept.extend(self.entry(work, entry, path, above)?);
-            path.truncate(length);
+            kept.extend(self.entry(work, entry, above)?);
         }
         Ok((!kept.is_empty()).then(|| work.made.dir(Dir::new(kept))))
     }
@@ -303,29 +295,25 @@ impl Filter {
         &self,
         work: &mut Work<'_>,
         entry: &Entry,
-        path: &mut Vec<u8>,
         above: &Above,
     ) -> Result<Option<Entry>, TreeError> {
-        let check = |matcher: &Option<Matcher>, above: &Option<State>, default| match (
-            matcher, above,
-        ) {
-            (Some(matcher), Some(above)) => {
-                let state = matcher.child(above, path);
-                (state.is_match(), Some(state))
-            }
-            _ => (default, None),
-        };
-        let (included, include) = check(&self.include, &above.include, true);
-        let (excluded, exclude) = check(&self.exclude, &above.exclude, false);
-        let keep = included && !excluded;
+        let name = entry.name.as_bytes();
+        let include = self.include.as_ref().zip(above.include.as_ref());
+        let exclude = self.exclude.as_ref().zip(above.exclude.as_ref());
         let Some(source) = entry.as_dir() else {
-            return Ok(keep.then(|| entry.clone()));
+            let included = include.is_none_or(|(patterns, above)| patterns.file(above, name));
+            let excluded = exclude.is_some_and(|(patterns, above)| patterns.file(above, name));
+            return Ok((included && !excluded).then(|| entry.clone()));
         };
-        let exceptions = self.exclude.as_ref().is_some_and(Matcher::has_exceptions);
+        let include = include.map(|(patterns, above)| patterns.directory(above, name));
+        let exclude = exclude.map(|(patterns, above)| patterns.directory(above, name));
+        let excluded = exclude.as_ref().is_some_and(Level::is_match);
+        let keep = include.as_ref().is_none_or(Level::is_match) && !excluded;
+        let exceptions = self.exclude.as_ref().is_some_and(Patterns::has_exceptions);
         let inside = if excluded && !exceptions {
             None
         } else {
-            self.dir(work, source, path, &Above { include, exclude })?
+            self.dir(work, source, &Above { include, exclude })?
         };
         // A directory that is only on the way to something is made when it is not there, but does
         // not change one that is.

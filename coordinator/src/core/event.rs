@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use proto::error::Failure;
-use proto::id::{BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, Scope, WorkerId};
+use proto::id::{BlobId, BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, Scope, WorkerId};
 use proto::platform::Platform;
 use proto::record::{Alias, Cost, Record};
 use proto::step::StepId;
@@ -170,6 +170,8 @@ pub enum Effect {
         record: Record,
         /// By which definition to find it.
         alias: Option<(DefKey, Alias)>,
+        /// The lease under which it was made: whose log goes with it.
+        lease: Option<LeaseEpoch>,
     },
     /// Tell the worker what it should be doing: all of it.
     Desire {
@@ -238,6 +240,8 @@ pub enum Notice {
     Cached {
         /// What it had cost.
         cost: Cost,
+        /// What it had written.
+        log: Option<BlobId>,
     },
     /// It is done.
     Done {
@@ -248,4 +252,6 @@ pub enum Notice {
     Failed(Failure),
     /// It will run again, because a worker or its result was lost.
     Again(String),
+    /// The build is over: nothing more will be noticed. Not from the core.
+    Over,
 }

@@ -63,7 +63,8 @@ impl Core {
         self.drop_lease(worker, report.epoch);
         match report.outcome {
             Outcome::Done(layers) => {
-                self.made(turn, id, Some(todo.key), layers, Some(worker.clone()));
+                let by = Some((worker.clone(), report.epoch));
+                self.made(turn, id, Some(todo.key), layers, by);
             }
             Outcome::Failed(failure) => self.fail(turn, id, failure),
             Outcome::Lost(what) => self.trouble(turn, id, Trouble::Lost(what)),

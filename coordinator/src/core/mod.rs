@@ -247,7 +247,7 @@ impl Core {
         let Some(work) = self.works.get_mut(&id) else { return };
         work.phase = Phase::Done(Made::of(record));
         work.cost = record.cost;
-        self.notify(turn, id, &Notice::Cached { cost: record.cost });
+        self.notify(turn, id, &Notice::Cached { cost: record.cost, log: record.log });
         self.wake(turn, id);
     }
 
@@ -381,8 +381,9 @@ impl Core {
         id: WorkId,
         key: Option<ContentKey>,
         layers: Vec<RootId>,
-        producer: Option<WorkerId>,
+        by: Option<(WorkerId, LeaseEpoch)>,
     ) {
+        let (producer, lease) = by.unzip();
         self.last_version = (self.last_version + 1).max(turn.now.0.saturating_mul(1000));
         let version = self.last_version;
         let sources = |i: &WorkId| self.state(*i).map_or(Vec::new(), |s| s.sources);
@@ -402,7 +403,7 @@ impl Core {
         let alias = work.keys.alias.map(|def| (def, Alias { key, version, inputs }));
         work.phase = Phase::Recording(made);
         let scope = work.plan.scope.clone();
-        turn.out.push(Effect::Record { work: id, scope, key, record, alias });
+        turn.out.push(Effect::Record { work: id, scope, key, record, alias, lease });
     }
 
     fn recorded(&mut self, turn: &mut Turn<'_>, id: WorkId, outcome: Result<(), Trouble>) {

@@ -2,6 +2,7 @@
 
 use proto::id::{DefKey, Scope};
 use proto::step::{Graph, Op, StepId};
+use proto::wire::build::Resources;
 
 /// A build's graph with its keys.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct Plan {
     pub roots: bool,
     /// How much it matters: builds with a higher number go first.
     pub priority: u8,
+    /// Limits that the build asks for.
+    pub resources: Resources,
 }
 
 /// The keys of one step.

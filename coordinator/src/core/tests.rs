@@ -112,10 +112,19 @@ fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<Plan>
         platform: Platform::host(),
         step: target,
         config: String::new(),
+        base: None,
         history: Vec::new(),
+        epoch: None,
     };
     let graph = Graph { steps, targets: vec![target] };
-    Arc::new(Plan { graph, keys, scope: Scope::trusted(), roots, priority: 0 })
+    Arc::new(Plan {
+        graph,
+        keys,
+        scope: Scope::trusted(),
+        roots,
+        priority: 0,
+        resources: Default::default(),
+    })
 }
 
 #[derive(Debug, PartialEq)]
@@ -247,6 +256,7 @@ impl World {
                     root,
                     binds,
                     fresh_caches: refresh,
+                    resources: Default::default(),
                 })
             });
             return Ok(Evaluated::Miss { key, run });

@@ -1,9 +1,11 @@
 //! Blobs and trees between a store and whoever needs them.
 //!
 //! Requests are answered in order; the next may be sent before the answer to the last has come.
+//! Records and rows are for coordinators only.
 
 use crate::error::Failure;
-use crate::id::{BlobId, TreeId};
+use crate::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
+use crate::record::{Alias, Record};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What is asked of a store.
@@ -30,6 +32,29 @@ pub enum Request {
     GetLarge(BlobId, u64),
     /// Tree nodes. [`Reply::Nodes`], as often as needed.
     GetNodes(Vec<TreeId>),
+    /// The records under these keys. [`Reply::Records`].
+    Records(Scope, Vec<ContentKey>),
+    /// What these definitions led to. [`Reply::Aliases`].
+    Aliases(Scope, Vec<DefKey>),
+    /// Keeps a record, and by which definition to find it. [`Reply::Done`].
+    PutRecord(Box<PutRecord>),
+    /// Keeps what is known of a build, under a key that sorts by time. [`Reply::Done`].
+    PutBuild(Vec<u8>, Vec<u8>),
+    /// What is known of the last builds, at most so many, the newest first. [`Reply::Builds`].
+    Builds(u32),
+}
+
+/// A record to keep.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PutRecord {
+    /// Its scope.
+    pub scope: Scope,
+    /// Its key.
+    pub key: ContentKey,
+    /// What is kept.
+    pub record: Record,
+    /// By which definition to find it.
+    pub alias: Option<(DefKey, Alias)>,
 }
 
 /// What a store answers.
@@ -51,6 +76,12 @@ pub enum Reply {
     Large(u64),
     /// Some of the nodes asked for, in order; the payload has their encodings.
     Nodes(Vec<u32>),
+    /// For each key asked for, in order.
+    Records(Vec<Option<Record>>),
+    /// For each definition asked for, in order.
+    Aliases(Vec<Option<Alias>>),
+    /// What is known of builds: key and value.
+    Builds(Vec<(Vec<u8>, Vec<u8>)>),
     /// It was not done, and why. For a get: after this nothing more comes for it.
     Failed(Failure),
 }

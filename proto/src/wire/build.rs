@@ -221,6 +221,8 @@ pub enum Ask {
         context: String,
         /// The paths and patterns that are looked at; empty for all.
         paths: Vec<String>,
+        /// The line of the progress display that it belongs to.
+        vertex: VertexId,
     },
     /// A secret.
     Secret(String),
@@ -257,7 +259,9 @@ impl std::fmt::Debug for Login {
 }
 
 /// One line of the progress display: a step, or work of our own such as `load metadata`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+)]
 pub struct VertexId(pub u32);
 
 /// Something that happened.

@@ -6,11 +6,11 @@
 //! started, and a report is repeated until the coordinator has it.
 
 use crate::error::Failure;
-use crate::id::{BuildId, LeaseEpoch, Millis, OciDigest, RootId, WorkerId};
+use crate::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest, RootId, WorkerId};
 use crate::platform::Platform;
 use crate::record::Cost;
-use crate::step::{GitOp, HttpOp, ImageOp, Needs, RunOp};
-use crate::wire::build::{Login, Stream};
+use crate::step::{BaseImage, GitOp, HttpOp, ImageOp, Needs, PackedRef, RunOp};
+use crate::wire::build::{Answer, Ask, Output, OutputResult, Packing, Resources, Stream};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What a worker says.
@@ -33,17 +33,28 @@ pub enum ToCoordinator {
     Progress {
         /// The lease.
         lease: LeaseEpoch,
-        /// What is moved.
-        what: String,
-        /// Bytes so far.
-        current: u64,
-        /// Bytes in all; 0 when not known.
-        total: u64,
-        /// Whether it has ended.
-        done: bool,
+        /// What.
+        moved: Moved,
     },
     /// Something that only the build's client has is needed. Answered under the same number.
-    Ask(u64, BuildId, crate::wire::build::Ask),
+    Ask(u64, BuildId, Ask),
+    /// The answer to [`ToWorker::Call`] of that number.
+    Reply(u64, Box<Result<Reply, Failure>>),
+    /// Bytes moved for a call.
+    CallProgress(u64, Moved),
+}
+
+/// Bytes that were moved.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Moved {
+    /// What is moved.
+    pub what: String,
+    /// Bytes so far.
+    pub current: u64,
+    /// Bytes in all; 0 when not known.
+    pub total: u64,
+    /// Whether it has ended.
+    pub done: bool,
 }
 
 /// What a coordinator says.
@@ -53,7 +64,108 @@ pub enum ToWorker {
     /// report for what is not among them has been taken note of.
     Desired(Vec<Lease>),
     /// The answer to [`ToCoordinator::Ask`] of that number.
-    Answer(u64, crate::wire::build::Answer),
+    Answer(u64, Answer),
+    /// Something that any worker can do, and that can be done twice without harm. Answered under
+    /// the same number.
+    Call(u64, Box<Call>),
+    /// The answer to the call of that number is not needed any more.
+    CancelCall(u64),
+}
+
+/// Something that any worker can do.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Call {
+    /// Finds out what a reference stands for. [`Reply::Image`].
+    ResolveImage {
+        /// Whose logins count.
+        build: BuildId,
+        /// The full reference.
+        reference: String,
+        /// The platform.
+        platform: Platform,
+        /// Whether the registry is asked even when the local store has an image of that name.
+        pull: bool,
+    },
+    /// Finds out what is at a URL. [`Reply::File`].
+    ResolveFile {
+        /// The build.
+        build: BuildId,
+        /// The URL.
+        url: String,
+    },
+    /// Finds out what commit a reference is. [`Reply::Commit`].
+    ResolveCommit {
+        /// The build.
+        build: BuildId,
+        /// The repository.
+        remote: String,
+        /// The branch, tag or commit; empty for the default branch.
+        reference: String,
+    },
+    /// Unpacks a blob that may be an archive. [`Reply::Archive`].
+    Unpack(BlobId),
+    /// Makes a layer of a diff tree, so that it is there when an output needs it. [`Reply::Done`].
+    PrepareLayer(RootId, Option<Packing>),
+    /// Makes an output. [`Reply::Exported`].
+    Export(Export),
+}
+
+/// An output to make.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Export {
+    /// The build, whose client's logins count.
+    pub build: BuildId,
+    /// The images, one for each platform.
+    pub images: Vec<ExportImage>,
+    /// What to make.
+    pub output: Output,
+    /// Put on manifests: key and value.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// An image to make.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ExportImage {
+    /// The platform.
+    pub platform: Platform,
+    /// The config as the graph has it.
+    pub config: String,
+    /// What it is built upon.
+    pub base: Option<BaseImage>,
+    /// The history that the build adds; for rows with a layer, which of `layers`.
+    pub history: Vec<ExportRow>,
+    /// The layers that the build adds, lowest first, and when each was made.
+    pub layers: Vec<(RootId, Millis)>,
+    /// Nothing that the build adds is newer than this: seconds since 1970.
+    pub epoch: Option<i64>,
+}
+
+/// A row of the history that a build adds.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ExportRow {
+    /// The text.
+    pub created_by: String,
+    /// A remark.
+    pub comment: String,
+    /// The layers of the row, by number: none, one, or several.
+    pub layers: Vec<u32>,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Reply {
+    /// The image.
+    Image(Box<ResolvedImage>),
+    /// The file: its digest, the name that the server gives it, when it was changed last.
+    File(OciDigest, Option<String>, Option<i64>),
+    /// The commit's full name.
+    Commit(String),
+    /// What it unpacks to, if it is an archive.
+    Archive(Option<RootId>),
+    /// It was done.
+    Done,
+    /// The output.
+    Exported(Box<OutputResult>),
 }
 
 /// What a worker is doing.
@@ -112,6 +224,8 @@ pub struct RunTask {
     pub binds: Vec<Option<Bind>>,
     /// Whether cache mounts begin empty (`--no-cache`).
     pub fresh_caches: bool,
+    /// Limits that the build asks for.
+    pub resources: Resources,
 }
 
 /// What a mount shows.
@@ -156,9 +270,6 @@ pub struct ResolvedImage {
     pub platform: Platform,
     /// Its config, as JSON.
     pub config: String,
-    /// The packed layers that its manifest names: media type, digest, size.
-    pub layers: Vec<(String, OciDigest, u64)>,
+    /// The packed layers that its manifest names, lowest first.
+    pub layers: Vec<PackedRef>,
 }
-
-/// Logins asked for, to hand to a registry client.
-pub type LoginAnswer = Option<Login>;

@@ -1,0 +1,267 @@
+//! A store at the other end of a stream.
+
+use super::{NetError, Receiver, Sender, Stream};
+use crate::store::{BlobWriter, Store, StoreError, Table};
+use bytes::Bytes;
+use proto::error::{Class, Failure};
+use proto::id::{BlobId, TreeId};
+use proto::limit;
+use proto::wire::blob::{Data, Reply, Request};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Bytes of one piece of a large blob.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Answers requests until the other end closes the stream. What is asked for is pinned for as long.
+pub async fn serve(store: Arc<dyn Store>, stream: Stream) -> Result<(), NetError> {
+    let Stream { mut to, mut from } = stream;
+    let _pin = store.pin();
+    while let Some((request, payload)) = from.next::<Request>().await? {
+        let store = store.clone();
+        match request {
+            Request::GetLarge(id, offset) => send_large(store, &mut to, id, offset).await?,
+            Request::PutLarge(id, size) => {
+                let taken = take_large(store, &mut from, id, size).await?;
+                to.send(&answer(taken)).await?;
+            }
+            Request::GetBlobs(ids) => send_blobs(store, &mut to, ids).await?,
+            Request::GetNodes(ids) => send_nodes(store, &mut to, ids).await?,
+            other => {
+                let reply = blocking(move || small(&*store, other, &payload)).await;
+                to.send(&reply).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+fn failure(error: &StoreError) -> Failure {
+    Failure::new(error.class(), error.to_string())
+}
+
+fn answer(result: Result<(), Failure>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(failure) => Reply::Failed(failure),
+    }
+}
+
+/// Splits a payload by the lengths of its parts.
+fn split(payload: &Bytes, lengths: impl Iterator<Item = u32>) -> Result<Vec<Bytes>, Failure> {
+    let wrong = || Failure::new(Class::Corrupt, "A batch is shorter or longer than its parts");
+    let mut rest = payload.clone();
+    let mut parts = Vec::new();
+    for length in lengths {
+        if rest.len() < length as usize {
+            return Err(wrong());
+        }
+        parts.push(rest.split_to(length as usize));
+    }
+    if rest.is_empty() { Ok(parts) } else { Err(wrong()) }
+}
+
+fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
+    let done = |result: Result<(), StoreError>| answer(result.map_err(|e| failure(&e)));
+    match request {
+        Request::FindMissing { blobs, trees } => {
+            if blobs.len() + trees.len() > limit::FIND_MISSING_MAX {
+                let what = format!("At most {} ids can be asked for", limit::FIND_MISSING_MAX);
+                return Reply::Failed(Failure::new(Class::User, what));
+            }
+            let find = || Ok((store.missing_blobs(&blobs)?, store.missing_trees(&trees)?));
+            match find() {
+                Ok((blobs, trees)) => Reply::Missing { blobs, trees },
+                Err(e) => Reply::Failed(failure(&e)),
+            }
+        }
+        Request::PutBlobs(blobs) => {
+            match split(payload, blobs.iter().map(|(_, length)| *length)) {
+                Err(e) => Reply::Failed(e),
+                Ok(parts) => {
+                    let blobs: Vec<_> = blobs.iter().map(|(id, _)| *id).zip(parts).collect();
+                    done(store.put_blobs(&blobs))
+                }
+            }
+        }
+        Request::PutNodes(lengths) => match split(payload, lengths.into_iter()) {
+            Err(e) => Reply::Failed(e),
+            Ok(parts) => {
+                let nodes: Vec<Vec<u8>> = parts.iter().map(|p| p.to_vec()).collect();
+                done(store.put_nodes(&nodes))
+            }
+        },
+        Request::Barrier => done(store.barrier()),
+        Request::Records(scope, keys) => match store.records(&scope, &keys) {
+            Ok(records) => Reply::Records(records),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::Aliases(scope, keys) => match store.aliases(&scope, &keys) {
+            Ok(aliases) => Reply::Aliases(aliases),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::PutRecord(put) => {
+            let alias = put.alias.as_ref().map(|(def, alias)| (def, alias));
+            done(store.put_record(&put.scope, &put.key, &put.record, alias))
+        }
+        Request::PutBuild(key, value) => done(store.put_row(Table::Build, &key, &value)),
+        Request::Builds(count) => match store.rows(Table::Build, &[]) {
+            Ok(rows) => Reply::Builds(rows.into_iter().rev().take(count as usize).collect()),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::GetLarge(..)
+        | Request::PutLarge(..)
+        | Request::GetBlobs(_)
+        | Request::GetNodes(_) => unreachable!("answered by `serve`"),
+    }
+}
+
+/// Takes a large blob, writing on a thread of its own.
+async fn take_large(
+    store: Arc<dyn Store>,
+    from: &mut Receiver,
+    id: BlobId,
+    size: u64,
+) -> Result<Result<(), Failure>, NetError> {
+    let (pieces, mut queue) = mpsc::channel::<Bytes>(8);
+    let writer = tokio::task::spawn_blocking(move || -> Result<(), Failure> {
+        let mut writer: Box<dyn BlobWriter> = store.writer().map_err(|e| failure(&e))?;
+        let mut taken = 0;
+        while let Some(piece) = queue.blocking_recv() {
+            taken += piece.len() as u64;
+            if taken > size {
+                return Err(Failure::new(Class::Corrupt, format!("Blob {id} is longer than said")));
+            }
+            let write = |e: std::io::Error| {
+                Failure::new(Class::Busy, format!("Writing blob {id} failed: {e}"))
+            };
+            writer.write_all(&piece).map_err(write)?;
+        }
+        if taken < size {
+            return Err(Failure::new(Class::Unavailable, format!("Blob {id} came only in part")));
+        }
+        writer.finish(Some(id)).map(drop).map_err(|e| failure(&e))
+    });
+    loop {
+        let (data, payload) = from.expect::<Data>().await?;
+        // When the writer has given up, the rest is read and dropped: the stream stays usable.
+        match data {
+            Data::More => drop(pieces.send(payload).await),
+            Data::Last => {
+                let _ = pieces.send(payload).await;
+                break;
+            }
+            Data::Failed(_) => break,
+        }
+    }
+    drop(pieces);
+    match writer.await {
+        Ok(result) => Ok(result),
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+async fn send_large(
+    store: Arc<dyn Store>,
+    to: &mut Sender,
+    id: BlobId,
+    offset: u64,
+) -> Result<(), NetError> {
+    let opened = blocking(move || Ok((store.blob_size(&id)?, store.open(&id, offset)?))).await;
+    let (size, mut reader) = match opened {
+        Ok(opened) => opened,
+        Err(e) => return to.send(&Reply::Failed(failure(&e))).await,
+    };
+    to.send(&Reply::Large(size)).await?;
+    let (pieces, mut queue) = mpsc::channel::<std::io::Result<Bytes>>(4);
+    let reading = tokio::task::spawn_blocking(move || {
+        loop {
+            let piece = read_piece(&mut *reader);
+            let end = !matches!(&piece, Ok(bytes) if !bytes.is_empty());
+            if pieces.blocking_send(piece).is_err() || end {
+                return;
+            }
+        }
+    });
+    while let Some(piece) = queue.recv().await {
+        match piece {
+            Ok(bytes) if bytes.is_empty() => to.send(&Data::Last).await?,
+            Ok(bytes) => to.send_with(&Data::More, &[bytes]).await?,
+            Err(e) => {
+                let what = format!("Reading blob {id} failed: {e}");
+                to.send(&Data::Failed(Failure::new(Class::Corrupt, what))).await?;
+            }
+        }
+    }
+    let _ = reading.await;
+    Ok(())
+}
+
+fn read_piece(reader: &mut dyn Read) -> std::io::Result<Bytes> {
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    reader.take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+    Ok(piece.into())
+}
+
+/// Sends many small things in frames of a good size.
+async fn send_batches(
+    to: &mut Sender,
+    mut things: impl Iterator<Item = Bytes>,
+    reply: impl Fn(Vec<u32>) -> Reply,
+) -> Result<(), NetError> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    loop {
+        let thing = things.next();
+        let over = |t: &Bytes| bytes + t.len() > limit::BATCH_BYTES;
+        if !batch.is_empty() && thing.as_ref().is_none_or(over) {
+            let lengths = batch.iter().map(|b: &Bytes| b.len() as u32).collect();
+            to.send_with(&reply(lengths), &batch).await?;
+            (batch, bytes) = (Vec::new(), 0);
+        }
+        let Some(thing) = thing else { return Ok(()) };
+        bytes += thing.len();
+        batch.push(thing);
+    }
+}
+
+/// How many small blobs are read from the store at a time.
+const READ_AT_ONCE: usize = 256;
+
+async fn send_blobs(
+    store: Arc<dyn Store>,
+    to: &mut Sender,
+    ids: Vec<BlobId>,
+) -> Result<(), NetError> {
+    for some in ids.chunks(READ_AT_ONCE) {
+        let (store, some) = (store.clone(), some.to_vec());
+        match blocking(move || store.read_many(&some)).await {
+            Ok(blobs) => send_batches(to, blobs.into_iter(), Reply::Blobs).await?,
+            Err(e) => return to.send(&Reply::Failed(failure(&e))).await,
+        }
+    }
+    Ok(())
+}
+
+async fn send_nodes(
+    store: Arc<dyn Store>,
+    to: &mut Sender,
+    ids: Vec<TreeId>,
+) -> Result<(), NetError> {
+    for some in ids.chunks(READ_AT_ONCE) {
+        let (store, some) = (store.clone(), some.to_vec());
+        let read = move || some.iter().map(|id| store.node_bytes(id)).collect::<Result<Vec<_>, _>>();
+        match blocking(read).await {
+            Ok(nodes) => send_batches(to, nodes.into_iter(), Reply::Nodes).await?,
+            Err(e) => return to.send(&Reply::Failed(failure(&e))).await,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Reads a directory from disk.
+
+use super::paths::{Part, Wanted};
+use super::stat_cache::{Known, Stamp, StatCache};
+use super::{Found, Kind, ScanError, Scanned, assemble, keep_xattr, mtime};
+use crate::tree::pattern::{Level, Patterns};
+use bytes::Bytes;
+use proto::id::BlobId;
+use proto::limit;
+use proto::path::FileName;
+use proto::tree::{Meta, Xattrs};
+use rayon::prelude::*;
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// What to scan, and how.
+pub struct Scan<'a> {
+    /// The directory.
+    pub base: &'a Path,
+    /// What of it.
+    pub wanted: &'a Wanted,
+    /// What is left out.
+    pub ignore: Option<&'a Patterns>,
+    /// What files hashed to before.
+    pub cache: &'a StatCache,
+    /// Takes the bytes of small files that had to be read, as they come. May block.
+    pub read: &'a (dyn Fn(BlobId, Bytes) + Sync),
+    /// Counts files as they are found.
+    pub seen: &'a (dyn Fn() + Sync),
+}
+
+/// What a scan found.
+pub struct Outcome {
+    /// The tree.
+    pub tree: Scanned,
+    /// What is now known of its files.
+    pub known: HashMap<Vec<u8>, Known>,
+}
+
+impl Scan<'_> {
+    /// Reads the directory. Blocks; uses all processors.
+    pub fn run(&self) -> Result<Outcome, ScanError> {
+        let fd = open_dir(CWD, self.base.as_os_str().as_bytes())
+            .map_err(|source| self.io("Opening", b"", source))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|e| self.io("Reading", b"", e.into()))?;
+        let state = self.ignore.map(Patterns::root);
+        let known = Mutex::new(HashMap::new());
+        let found = self.dir(&fd, b"", state.as_ref(), &known)?;
+        let tree = assemble(self.base.to_owned(), meta(&stat, Xattrs::default()), found);
+        Ok(Outcome { tree, known: known.into_inner().unwrap_or_else(|p| p.into_inner()) })
+    }
+
+    fn path(&self, path: &[u8]) -> PathBuf {
+        self.base.join(OsStr::from_bytes(path))
+    }
+
+    fn io(&self, action: &'static str, path: &[u8], source: io::Error) -> ScanError {
+        ScanError::Io { action, path: self.path(path), source }
+    }
+
+    fn dir(
+        &self,
+        fd: &OwnedFd,
+        path: &[u8],
+        above: Option<&Level>,
+        known: &Mutex<HashMap<Vec<u8>, Known>>,
+    ) -> Result<Vec<Found>, ScanError> {
+        let io = |e: rustix::io::Errno| self.io("Reading", path, e.into());
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(fd).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                names.push((name.to_vec(), entry.file_type()));
+            }
+        }
+        // Large directories and their files are worth several threads; the order is restored when
+        // the node is made.
+        let look = |(name, kind): (Vec<u8>, FileType)| {
+            let child = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
+            self.entry(fd, &name, child, kind, above, known).transpose()
+        };
+        names.into_par_iter().with_min_len(16).filter_map(look).collect()
+    }
+
+    /// One entry; `None` when it is not looked at.
+    fn entry(
+        &self,
+        dir: &OwnedFd,
+        name: &[u8],
+        path: Vec<u8>,
+        kind: FileType,
+        above: Option<&Level>,
+        known: &Mutex<HashMap<Vec<u8>, Known>>,
+    ) -> Result<Option<Found>, ScanError> {
+        let part = self.wanted.part(&path);
+        if part == Part::Nothing {
+            return Ok(None);
+        }
+        let ignore = self.ignore.zip(above);
+        let level = match kind {
+            FileType::Directory => ignore.map(|(patterns, above)| patterns.directory(above, name)),
+            _ if ignore.is_some_and(|(patterns, above)| patterns.file(above, name)) => {
+                return Ok(None);
+            }
+            _ => None,
+        };
+        // An ignored directory is entered only for what is excepted in it.
+        let ignored = level.as_ref().is_some_and(Level::is_match);
+        let hopeless = |(patterns, level): (&Patterns, &Level)| !patterns.may_except_below(level);
+        if ignored && self.ignore.zip(level.as_ref()).is_some_and(hopeless) {
+            return Ok(None);
+        }
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // It went away between the listing and now, as temporary files do.
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(self.io("Reading", &path, e.into())),
+        };
+        let name = FileName::new(name)
+            .map_err(|source| ScanError::Name { path: self.path(&path), source })?;
+        let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let child = open_dir(dir, name.as_bytes())
+                    .map_err(|source| self.io("Opening", &path, source))?;
+                let inside = self.dir(&child, &path, level.as_ref(), known)?;
+                if (ignored || part == Part::Way) && inside.is_empty() {
+                    return Ok(None);
+                }
+                (Kind::Dir(inside), self.xattrs(&path)?)
+            }
+            _ if part == Part::Way => return Ok(None),
+            FileType::RegularFile => self.file(dir, &name, &path, &stat, known)?,
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())
+                    .map_err(|e| self.io("Reading", &path, e.into()))?;
+                (Kind::Symlink(target.into_bytes()), self.xattrs(&path)?)
+            }
+            FileType::Fifo => (Kind::Fifo, Vec::new()),
+            FileType::Socket => return self.special("socket", &path),
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                return self.special("device", &path);
+            }
+            FileType::Unknown => return self.special("file of an unknown kind", &path),
+        };
+        (self.seen)();
+        Ok(Some(Found { name, meta: meta(&stat, Xattrs::new(xattrs)), kind }))
+    }
+
+    fn special(&self, kind: &'static str, path: &[u8]) -> Result<Option<Found>, ScanError> {
+        Err(ScanError::Special { kind, path: self.path(path) })
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn file(
+        &self,
+        dir: &OwnedFd,
+        name: &FileName,
+        path: &[u8],
+        stat: &Stat,
+        known: &Mutex<HashMap<Vec<u8>, Known>>,
+    ) -> Result<(Kind, Vec<(Vec<u8>, Vec<u8>)>), ScanError> {
+        let stamp = stamp(stat);
+        let now = match self.cache.get(path, &stamp) {
+            Some(known) => known.clone(),
+            None => {
+                let blob = self.hash(dir, name, path, stat)?;
+                Known { stamp, blob, xattrs: self.xattrs(path)? }
+            }
+        };
+        let kind = Kind::File {
+            size: stamp.size,
+            inode: (stat.st_nlink > 1).then_some((stamp.device, stamp.inode)),
+            blob: now.blob,
+        };
+        let xattrs = now.xattrs.clone();
+        known.lock().unwrap_or_else(|p| p.into_inner()).insert(path.to_vec(), now);
+        Ok((kind, xattrs))
+    }
+
+    fn hash(
+        &self,
+        dir: &OwnedFd,
+        name: &FileName,
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<BlobId, ScanError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::empty())
+            .map_err(|e| self.io("Opening", path, e.into()))?;
+        let mut file = File::from(fd);
+        let io = |e| self.io("Reading", path, e);
+        let changed = || ScanError::Changed { path: self.path(path) };
+        if stat.st_size as usize <= limit::PACKED_BLOB_BYTES_MAX {
+            let mut bytes = Vec::with_capacity(stat.st_size as usize);
+            file.read_to_end(&mut bytes).map_err(io)?;
+            if bytes.len() as u64 != stat.st_size as u64 {
+                return Err(changed());
+            }
+            let id = BlobId::of(&bytes);
+            (self.read)(id, bytes.into());
+            return Ok(id);
+        }
+        let (id, size) = crate::store::hash_file(&mut file).map_err(io)?;
+        if size == stat.st_size as u64 { Ok(id) } else { Err(changed()) }
+    }
+
+    fn xattrs(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ScanError> {
+        let file = self.path(path);
+        let mut names = vec![0; 4096];
+        let length = loop {
+            match rustix::fs::llistxattr(&file, &mut names[..]) {
+                Ok(length) => break length,
+                Err(rustix::io::Errno::RANGE) => names.resize(names.len() * 4, 0),
+                Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+                Err(e) => return Err(self.io("Reading attributes of", path, e.into())),
+            }
+        };
+        let mut out = Vec::new();
+        for name in names[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+            if !keep_xattr(name) {
+                continue;
+            }
+            let mut value = vec![0; limit::XATTR_BYTES_MAX];
+            if let Ok(length) = rustix::fs::lgetxattr(&file, OsStr::from_bytes(name), &mut value[..])
+            {
+                value.truncate(length);
+                out.push((name.to_vec(), value));
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn open_dir(at: impl rustix::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
+}
+
+fn meta(stat: &Stat, xattrs: Xattrs) -> Meta {
+    let mtime = mtime(stat.st_mtime as i64, stat.st_mtime_nsec as u32);
+    Meta { mode: (stat.st_mode & 0o7777) as u16, uid: 0, gid: 0, mtime, xattrs }
+}
+
+fn stamp(stat: &Stat) -> Stamp {
+    let nanos = |seconds: i64, nanos: u64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    Stamp {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: stat.st_size as u64,
+        mtime: nanos(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+        ctime: nanos(stat.st_ctime as i64, stat.st_ctime_nsec as u64),
+    }
+}

@@ -1,0 +1,18 @@
+//! The algebra of directories: select, graft, apply. Pure: it reads nodes through
+//! [`Nodes`], which answers at once or names what has to be fetched, and it returns the nodes that
+//! it made. No file byte is ever touched.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod apply;
+pub mod edit;
+pub mod glob;
+pub mod graft;
+pub mod mode;
+mod nodes;
+pub mod owner;
+pub mod pattern;
+pub mod select;
+#[cfg(test)]
+mod tests;
+
+pub use nodes::{Gap, Made, Nodes, TreeError, root};

@@ -1,0 +1,255 @@
+//! A pattern as a list of items, and the set of those that are alive while a path goes by.
+
+use super::table::Table;
+
+/// Positions of one pattern. No path of Linux has more bytes.
+pub(super) const STATES_MAX: usize = 4096;
+
+const WORDS_MAX: usize = STATES_MAX / 64;
+
+/// A character of a path: its code point, or [`NOT_TEXT`] and the byte.
+pub(super) type Symbol = u32;
+
+/// What bytes that are not UTF-8 are counted from.
+pub(super) const NOT_TEXT: Symbol = 0x11_0000;
+
+const REPLACEMENT: Symbol = 0xfffd;
+
+/// The characters of `text`.
+pub(super) fn symbols(text: &[u8]) -> impl Iterator<Item = Symbol> {
+    text.utf8_chunks().flat_map(|chunk| {
+        let valid = chunk.valid().chars().map(u32::from);
+        valid.chain(chunk.invalid().iter().map(|b| NOT_TEXT + u32::from(*b)))
+    })
+}
+
+/// Some characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Set {
+    /// One.
+    One(Symbol),
+    /// U+FFFD, and bytes that are not UTF-8.
+    NotText,
+    /// All but `/`.
+    NotSlash,
+    /// All but the end of a line.
+    NotNewline,
+    /// All.
+    Any,
+    /// A class.
+    Class {
+        /// Whether it is all but these.
+        negated: bool,
+        /// From, to.
+        ranges: Vec<(Symbol, Symbol)>,
+    },
+}
+
+impl Set {
+    pub(super) fn has(&self, symbol: Symbol) -> bool {
+        match self {
+            Self::One(one) => *one == symbol,
+            Self::NotText => symbol == REPLACEMENT || symbol >= NOT_TEXT,
+            Self::NotSlash => symbol != u32::from(b'/'),
+            Self::NotNewline => symbol != u32::from(b'\n'),
+            Self::Any => true,
+            Self::Class { negated, ranges } => {
+                let symbol = if symbol >= NOT_TEXT { REPLACEMENT } else { symbol };
+                ranges.iter().any(|(low, high)| (*low..=*high).contains(&symbol)) != *negated
+            }
+        }
+    }
+}
+
+/// A part of a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    /// One character.
+    Char(Set),
+    /// Any number of characters.
+    Many(Set),
+    /// Nothing, or any text that ends with a `/`.
+    Dirs(Set),
+    /// The path's beginning.
+    Start,
+}
+
+/// Room for one step.
+pub(super) struct Scratch {
+    now: [u64; WORDS_MAX],
+    next: [u64; WORDS_MAX],
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { now: [0; WORDS_MAX], next: [0; WORDS_MAX] }
+    }
+}
+
+/// A pattern that was compiled. Bit `i` of its states: everything before item `i` has matched.
+#[derive(Debug, Clone)]
+pub(super) struct Automaton {
+    items: Vec<Item>,
+    /// How the last name of a path that matches must end.
+    tail: Vec<u8>,
+    table: Option<Box<Table>>,
+}
+
+impl Automaton {
+    pub(super) fn new(items: Vec<Item>) -> Self {
+        let tail = tail(&items);
+        let table = Table::new(&items).map(Box::new);
+        Self { items, tail, table }
+    }
+
+    /// 64-bit words that its states need.
+    pub(super) fn words(&self) -> usize {
+        self.items.len() / 64 + 1
+    }
+
+    /// The states before the path begins.
+    pub(super) fn start(&self, states: &mut [u64]) {
+        let mut at = 0;
+        while self.items.get(at) == Some(&Item::Start) {
+            at += 1;
+        }
+        self.reach(at, states);
+    }
+
+    /// Comes to item `at`, and over all that may be empty.
+    fn reach(&self, mut at: usize, states: &mut [u64]) {
+        states[at / 64] |= 1 << (at % 64);
+        while let Some(Item::Many(_) | Item::Dirs(_)) = self.items.get(at) {
+            at += 1;
+            states[at / 64] |= 1 << (at % 64);
+        }
+    }
+
+    /// The states behind a character.
+    pub(super) fn step(&self, now: &[u64], symbol: Symbol, next: &mut [u64]) {
+        next.fill(0);
+        for (word, bits) in now.iter().enumerate() {
+            let mut bits = *bits;
+            while bits != 0 {
+                let at = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                match self.items.get(at) {
+                    Some(Item::Char(set)) if set.has(symbol) => self.reach(at + 1, next),
+                    Some(Item::Many(set)) if set.has(symbol) => self.reach(at, next),
+                    Some(Item::Dirs(set)) => {
+                        if set.has(symbol) {
+                            next[word] |= 1 << (at % 64);
+                        }
+                        if symbol == u32::from(b'/') {
+                            self.reach(at + 1, next);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn is_accepted(&self, states: &[u64]) -> bool {
+        let end = self.items.len();
+        states[end / 64] >> (end % 64) & 1 == 1
+    }
+
+    /// Whether a path whose last name is `name` may match: a quick look before the exact one.
+    pub(super) fn may_end(&self, name: &[u8]) -> bool {
+        name.ends_with(&self.tail)
+    }
+
+    /// Whether `name` after `states` is a match.
+    pub(super) fn accepts(&self, states: &[u64], name: &[u8], scratch: &mut Scratch) -> bool {
+        self.run(states, name, scratch) && self.is_accepted(&scratch.now[..self.words()])
+    }
+
+    /// As [`Automaton::accepts`]; `below` gets the states behind `name` and a `/`.
+    pub(super) fn enter(
+        &self,
+        states: &[u64],
+        name: &[u8],
+        below: &mut [u64],
+        scratch: &mut Scratch,
+    ) -> bool {
+        if !self.run(states, name, scratch) {
+            return false;
+        }
+        let now = &scratch.now[..self.words()];
+        self.step(now, u32::from(b'/'), below);
+        self.is_accepted(now)
+    }
+
+    /// Runs over a name; `false` when no state is left.
+    fn run(&self, states: &[u64], name: &[u8], scratch: &mut Scratch) -> bool {
+        if let (Some(table), [now], true) = (&self.table, states, name.is_ascii()) {
+            let mut now = *now;
+            for byte in name {
+                if now == 0 {
+                    return false;
+                }
+                now = table.step(now, *byte);
+            }
+            scratch.now[0] = now;
+            return now != 0;
+        }
+        let words = self.words();
+        let Scratch { now, next } = scratch;
+        let (mut now, mut next) = (&mut now[..words], &mut next[..words]);
+        now.copy_from_slice(states);
+        let mut is_odd = false;
+        for symbol in symbols(name) {
+            if is_dead(now) {
+                return false;
+            }
+            self.step(now, symbol, next);
+            std::mem::swap(&mut now, &mut next);
+            is_odd = !is_odd;
+        }
+        if is_odd {
+            next.copy_from_slice(now);
+            std::mem::swap(&mut now, &mut next);
+        }
+        !is_dead(now)
+    }
+
+    /// Whether a path, or a directory that it is in, is a match.
+    pub(super) fn accepts_any_parent(&self, path: &[u8]) -> bool {
+        let mut scratch = Scratch::default();
+        let mut states = vec![0; self.words()];
+        self.start(&mut states);
+        for name in path.split(|b| *b == b'/') {
+            let mut below = vec![0; self.words()];
+            if self.enter(&states, name, &mut below, &mut scratch) {
+                return true;
+            }
+            states = below;
+        }
+        false
+    }
+}
+
+fn is_dead(states: &[u64]) -> bool {
+    states.iter().all(|word| *word == 0)
+}
+
+/// The bytes that the last name of a match ends with, as far as they are certain.
+fn tail(items: &[Item]) -> Vec<u8> {
+    let mut tail = Vec::new();
+    for item in items.iter().rev() {
+        let Item::Char(Set::One(symbol)) = item else { break };
+        match symbol.checked_sub(NOT_TEXT).map(u8::try_from) {
+            Some(Ok(byte)) => tail.push(byte),
+            Some(Err(_)) => break,
+            None if *symbol == u32::from(b'/') => break,
+            None => {
+                let Some(c) = char::from_u32(*symbol) else { break };
+                let mut bytes = [0; 4];
+                tail.extend(c.encode_utf8(&mut bytes).bytes().rev());
+            }
+        }
+    }
+    tail.reverse();
+    tail
+}

@@ -1,0 +1,272 @@
+//! From a pattern's text to items, by way of the regular expression that moby/patternmatcher makes
+//! of it: some patterns mean what that expression happens to mean (`[*]` is not a star).
+
+use super::automaton::{Item, Set, Symbol, symbols};
+
+/// What is wrong with a pattern.
+type Why = &'static str;
+
+const SLASH: Symbol = b'/' as Symbol;
+
+/// How a pattern is compared. Other than [`Kind::Regex`], they compare bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It has nothing special.
+    Exact,
+    /// Only `**` at its end is special.
+    Prefix,
+    /// Only `**` at its beginning is special.
+    Suffix,
+    Regex,
+}
+
+/// Compiles a clean pattern without its `!`.
+pub(super) fn compile(text: &[u8]) -> Result<Vec<Item>, Why> {
+    let (kind, regex) = translate(text);
+    let literal = |text: &[u8]| symbols(text).map(|s| Item::Char(Set::One(s))).collect::<Vec<_>>();
+    Ok(match kind {
+        Kind::Exact => literal(text),
+        Kind::Prefix => {
+            let mut items = literal(&text[..text.len() - 2]);
+            items.push(Item::Many(Set::Any));
+            items
+        }
+        Kind::Suffix => {
+            let (first, rest) = match text[2..].strip_prefix(b"/") {
+                Some(rest) => (Item::Dirs(Set::Any), rest),
+                None => (Item::Many(Set::Any), &text[2..]),
+            };
+            [vec![first], literal(rest)].concat()
+        }
+        Kind::Regex => parse(&regex)?,
+    })
+}
+
+/// The kind of a pattern, and its regular expression without `^` and `$`.
+fn translate(text: &[u8]) -> (Kind, Vec<char>) {
+    let mut kind = Kind::Exact;
+    let mut regex = Vec::new();
+    // Bytes that are not UTF-8 become U+FFFD in an expression, which matches any such byte.
+    let text: Vec<char> =
+        symbols(text).map(|s| char::from_u32(s).unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+    let mut chars = text.iter().copied().peekable();
+    let mut is_first = true;
+    while let Some(c) = chars.next() {
+        match c {
+            '*' if chars.next_if_eq(&'*').is_some() => {
+                chars.next_if_eq(&'/');
+                if chars.peek().is_some() {
+                    regex.extend("(.*/)?".chars());
+                    kind = Kind::Regex;
+                } else if kind == Kind::Exact {
+                    kind = Kind::Prefix;
+                } else {
+                    regex.extend(".*".chars());
+                    kind = Kind::Regex;
+                }
+                if is_first {
+                    kind = Kind::Suffix;
+                }
+            }
+            '*' => {
+                regex.extend("[^/]*".chars());
+                kind = Kind::Regex;
+            }
+            '?' => {
+                regex.extend("[^/]".chars());
+                kind = Kind::Regex;
+            }
+            '.' | '+' | '(' | ')' | '|' | '{' | '}' | '$' => regex.extend(['\\', c]),
+            '\\' => {
+                regex.push('\\');
+                if let Some(escaped) = chars.next() {
+                    regex.push(escaped);
+                    kind = Kind::Regex;
+                }
+            }
+            '[' | ']' => {
+                regex.push(c);
+                kind = Kind::Regex;
+            }
+            c => regex.push(c),
+        }
+        is_first = false;
+    }
+    (kind, regex)
+}
+
+/// Reads the regular expressions that [`translate`] can make.
+fn parse(regex: &[char]) -> Result<Vec<Item>, Why> {
+    let mut items = Vec::new();
+    let mut rest = regex;
+    while let Some((first, after)) = rest.split_first() {
+        let set;
+        (set, rest) = match first {
+            // Outside of classes, these come from `translate` only: `(.*/)?` and `.*`.
+            '(' => {
+                items.push(Item::Dirs(Set::NotNewline));
+                rest = after.get("(.*/)?".len() - 1..).unwrap_or_default();
+                continue;
+            }
+            '.' => (Set::NotNewline, after),
+            '^' => {
+                items.push(Item::Start);
+                rest = after;
+                continue;
+            }
+            '[' => {
+                let (negated, ranges, after) = class(after)?;
+                let is_not_slash = negated && ranges == [(SLASH, SLASH)];
+                let set = if is_not_slash { Set::NotSlash } else { Set::Class { negated, ranges } };
+                (set, after)
+            }
+            '\\' => escape(after)?,
+            &c => (literal(c), after),
+        };
+        match rest.split_first() {
+            Some(('*', after)) => {
+                items.push(Item::Many(set));
+                rest = after;
+            }
+            _ => items.push(Item::Char(set)),
+        }
+    }
+    Ok(items)
+}
+
+fn literal(c: char) -> Set {
+    if c == char::REPLACEMENT_CHARACTER { Set::NotText } else { Set::One(c.into()) }
+}
+
+const BAD_ESCAPE: Why = "a `\\` can stand before `*`, `?`, `[`, `]`, `\\` and other signs, but not \
+                         before this character";
+
+/// What follows a `\` outside of a class.
+fn escape(rest: &[char]) -> Result<(Set, &[char]), Why> {
+    let (first, after) = rest.split_first().ok_or(BAD_ESCAPE)?;
+    if let Some((negated, ranges)) = perl_class(*first) {
+        return Ok((Set::Class { negated, ranges }, after));
+    }
+    Ok((literal(escaped(*first)?), after))
+}
+
+fn escaped(c: char) -> Result<char, Why> {
+    Ok(match c {
+        'a' => '\x07',
+        'f' => '\x0c',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'v' => '\x0b',
+        c if c.is_ascii() && !c.is_ascii_alphanumeric() => c,
+        _ => return Err(BAD_ESCAPE),
+    })
+}
+
+type Ranges = Vec<(Symbol, Symbol)>;
+
+fn ranges(chars: &[(char, char)]) -> Ranges {
+    chars.iter().map(|(low, high)| (u32::from(*low), u32::from(*high))).collect()
+}
+
+fn perl_class(c: char) -> Option<(bool, Ranges)> {
+    let found = match c.to_ascii_lowercase() {
+        'd' => ranges(&[('0', '9')]),
+        's' => ranges(&[('\t', '\n'), ('\x0c', '\r'), (' ', ' ')]),
+        'w' => ranges(&[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')]),
+        _ => return None,
+    };
+    Some((c.is_ascii_uppercase(), found))
+}
+
+const OPEN_CLASS: Why = "a `[` has no `]`";
+
+/// A class behind its `[`: whether it is negated, its ranges, and what follows it.
+fn class(mut rest: &[char]) -> Result<(bool, Ranges, &[char]), Why> {
+    let negated = rest.first() == Some(&'^');
+    if negated {
+        rest = &rest[1..];
+    }
+    let mut found = Ranges::new();
+    let mut is_first = true;
+    loop {
+        match rest {
+            [] => return Err(OPEN_CLASS),
+            [']', after @ ..] if !is_first => return Ok((negated, found, after)),
+            ['[', ':', ..] if named_class(rest, &mut found)?.is_some() => {
+                rest = named_class(rest, &mut Ranges::new())?.unwrap_or_default();
+            }
+            ['\\', letter, after @ ..] if perl_class(*letter).is_some() => {
+                let (negated, part) = perl_class(*letter).unwrap_or_default();
+                found.extend(if negated { complement(part) } else { part });
+                rest = after;
+            }
+            _ => {
+                let (low, high);
+                (low, rest) = class_char(rest)?;
+                (high, rest) = match rest {
+                    ['-', next, ..] if *next != ']' => class_char(&rest[1..])?,
+                    _ => (low, rest),
+                };
+                if high < low {
+                    return Err("a range of a class goes backwards");
+                }
+                found.push((low.into(), high.into()));
+            }
+        }
+        is_first = false;
+    }
+}
+
+fn class_char(rest: &[char]) -> Result<(char, &[char]), Why> {
+    match rest {
+        ['\\', c, after @ ..] => Ok((escaped(*c)?, after)),
+        [c, after @ ..] => Ok((*c, after)),
+        [] => Err(OPEN_CLASS),
+    }
+}
+
+/// All characters that are in none of `ranges`, which are in order.
+fn complement(ranges: Ranges) -> Ranges {
+    let mut out = Ranges::new();
+    let mut from = 0;
+    for (low, high) in ranges {
+        if low > from {
+            out.push((from, low - 1));
+        }
+        from = high + 1;
+    }
+    out.push((from, u32::from(char::MAX)));
+    out
+}
+
+/// `[:name:]` inside of a class; what follows it. `None` when it is not of this form.
+fn named_class<'r>(rest: &'r [char], found: &mut Ranges) -> Result<Option<&'r [char]>, Why> {
+    let Some(end) = rest[1..].windows(2).position(|pair| pair == [':', ']']) else {
+        return Ok(None);
+    };
+    let name: String = rest.get(2..end + 1).unwrap_or_default().iter().collect();
+    let (negated, name) = match name.strip_prefix('^') {
+        Some(name) => (true, name),
+        None => (false, name.as_str()),
+    };
+    let part = ranges(match name {
+        "alnum" => &[('0', '9'), ('A', 'Z'), ('a', 'z')],
+        "alpha" => &[('A', 'Z'), ('a', 'z')],
+        "ascii" => &[('\0', '\x7f')],
+        "blank" => &[('\t', '\t'), (' ', ' ')],
+        "cntrl" => &[('\0', '\x1f'), ('\x7f', '\x7f')],
+        "digit" => &[('0', '9')],
+        "graph" => &[('!', '~')],
+        "lower" => &[('a', 'z')],
+        "print" => &[(' ', '~')],
+        "punct" => &[('!', '/'), (':', '@'), ('[', '`'), ('{', '~')],
+        "space" => &[('\t', '\r'), (' ', ' ')],
+        "upper" => &[('A', 'Z')],
+        "word" => &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')],
+        "xdigit" => &[('0', '9'), ('A', 'F'), ('a', 'f')],
+        _ => return Err("there is no class of this name"),
+    });
+    found.extend(if negated { complement(part) } else { part });
+    Ok(Some(&rest[end + 3..]))
+}

@@ -1,0 +1,116 @@
+//! Global ARGs, and what `--build-arg` says.
+
+use super::{Inputs, LowerError, LowerProblem};
+use crate::dockerfile::{Escape, Expander};
+use proto::platform::Platform;
+use std::collections::BTreeMap;
+
+/// `--build-arg`, and the ARGs before the first FROM.
+pub(super) struct Args {
+    /// `--build-arg`: of two with one name the later counts.
+    pub given: BTreeMap<String, String>,
+    /// The global ARGs, those of the builder's own first, in order.
+    pub global: Vec<(String, String)>,
+    /// Proxy settings among `--build-arg`.
+    pub proxies: Vec<(String, String)>,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<i64>,
+    pub escape: Escape,
+}
+
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+impl Args {
+    pub fn new(inputs: &Inputs<'_>, target: &Platform) -> Result<Self, LowerError> {
+        let given: BTreeMap<String, String> = inputs.request.build_args.iter().cloned().collect();
+        let escape = inputs.dockerfile.escape;
+        let mut args = Self {
+            global: own(inputs, target, &given),
+            proxies: proxies(&given),
+            epoch: None,
+            given,
+            escape,
+        };
+        for arg in &inputs.dockerfile.args {
+            for item in &arg.items {
+                let value = match (args.given.get(&item.name), &item.default) {
+                    (Some(given), _) => given.clone(),
+                    (None, Some(word)) => {
+                        let lookup = |name: &str| args.get(name);
+                        let expanded = Expander::new(escape, &lookup).word(word);
+                        expanded.map_err(|e| LowerProblem::from(e).at(&arg.at))?
+                    }
+                    (None, None) => continue,
+                };
+                set(&mut args.global, &item.name, &value);
+            }
+        }
+        let epoch = args.given.get("SOURCE_DATE_EPOCH").map(String::as_str);
+        args.epoch = epoch.or_else(|| args.get("SOURCE_DATE_EPOCH")).and_then(|v| v.parse().ok());
+        Ok(args)
+    }
+
+    /// A global ARG.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.global.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// A setting that is given or is a global ARG, and not empty.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        let given = self.given.get(name).map(String::as_str);
+        given.or_else(|| self.get(name)).filter(|v| !v.is_empty())
+    }
+}
+
+/// Sets a variable: in its place when it is there, else at the end.
+pub(super) fn set(list: &mut Vec<(String, String)>, name: &str, value: &str) {
+    match list.iter_mut().find(|(n, _)| n == name) {
+        Some((_, old)) => *old = value.to_owned(),
+        None => list.push((name.to_owned(), value.to_owned())),
+    }
+}
+
+/// The ARGs that need no declaration before FROM.
+fn own(
+    inputs: &Inputs<'_>,
+    target: &Platform,
+    given: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
+    let build = inputs.build_platform;
+    let last = inputs.dockerfile.stages.last().and_then(|s| s.name.as_ref());
+    let stage = match (&inputs.request.target, last) {
+        (Some(target), _) if !target.is_empty() => target.clone(),
+        (_, Some(name)) => name.lower.clone(),
+        _ => "default".to_owned(),
+    };
+    let values = [
+        ("BUILDPLATFORM", build.to_string()),
+        ("BUILDOS", build.os.clone()),
+        ("BUILDOSVERSION", String::new()),
+        ("BUILDARCH", build.arch.clone()),
+        ("BUILDVARIANT", build.variant.clone()),
+        ("TARGETPLATFORM", target.to_string()),
+        ("TARGETOS", target.os.clone()),
+        ("TARGETOSVERSION", String::new()),
+        ("TARGETARCH", target.arch.clone()),
+        ("TARGETVARIANT", target.variant.clone()),
+        ("TARGETSTAGE", stage),
+    ];
+    let value = |(name, own): (&str, String)| {
+        (name.to_owned(), given.get(name).cloned().unwrap_or(own))
+    };
+    values.into_iter().map(value).collect()
+}
+
+/// Proxy settings, in both spellings, as programs look for them.
+fn proxies(given: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for name in PROXIES {
+        let same = |(key, _): &(&String, &String)| key.eq_ignore_ascii_case(name);
+        if let Some((_, value)) = given.iter().rfind(same) {
+            out.push((name.to_owned(), value.clone()));
+            out.push((name.to_lowercase(), value.clone()));
+        }
+    }
+    out
+}

@@ -1,0 +1,273 @@
+//! COPY and ADD.
+
+use super::dispatch::{At, Dispatcher};
+use super::{LowerProblem, Need, StageState, Wanted};
+use crate::dockerfile::instruction::{AddFiles, CopyFiles, Transfer};
+use crate::dockerfile::source::{GitRef, Source, classify};
+use crate::dockerfile::value::Chmod;
+use crate::dockerfile::{history, path};
+use proto::id::OciDigest;
+use proto::step::{
+    CopyOp, CopySource, GitOp, HttpOp, InlineOp, Op, StepId, Unpack,
+};
+
+/// The permission bits of files whose text stands in the Dockerfile.
+const INLINE_MODE: u16 = 0o644;
+
+/// Sources that were found, with the steps that give them.
+#[derive(Default)]
+struct Sources {
+    inputs: Vec<StepId>,
+    list: Vec<CopySource>,
+}
+
+impl Sources {
+    fn add(&mut self, input: StepId, path: &str, pattern: bool, unpack: Unpack) {
+        let place = self.inputs.iter().position(|i| *i == input).unwrap_or_else(|| {
+            self.inputs.push(input);
+            self.inputs.len() - 1
+        });
+        // Input 0 is the root that is copied to.
+        let input = place as u32 + 1;
+        self.list.push(CopySource { input, path: path.to_owned(), pattern, unpack });
+    }
+}
+
+/// What ADD has and COPY has not.
+#[derive(Default)]
+struct AddOnly<'a> {
+    checksum: Option<&'a str>,
+    keep_git_dir: Option<bool>,
+    unpack: Option<bool>,
+}
+
+impl Dispatcher<'_, '_> {
+    pub(super) fn copy(
+        &mut self,
+        state: &mut StageState,
+        at: &mut At<'_>,
+        copy: &CopyFiles,
+    ) -> Result<(), LowerProblem> {
+        let copy = self.expand(state, |e| copy.expand(e))?;
+        let mut sources = Sources::default();
+        for source in &copy.files.sources {
+            if !matches!(classify(source), Ok(Source::Path)) {
+                return Err(LowerProblem::CopyUrl(source.clone()));
+            }
+            let input = match &copy.from {
+                Some(from) => self.from(from, true, "Cannot copy", at)?,
+                None => self.context(source, &state.platform),
+            };
+            if let Some((from, parents)) = copy.from.as_ref().map(|f| (f, copy.parents)) {
+                self.narrow(from, source, parents);
+            }
+            sources.add(input, source, true, Unpack::Never);
+        }
+        let row = history::copy(&copy);
+        self.transfer(state, at, &copy.files, sources, copy.parents, row)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        state: &mut StageState,
+        at: &mut At<'_>,
+        add: &AddFiles,
+    ) -> Result<(), LowerProblem> {
+        let add = self.expand(state, |e| add.expand(e))?;
+        let only = AddOnly {
+            checksum: add.checksum.as_deref(),
+            keep_git_dir: add.keep_git_dir,
+            unpack: add.unpack,
+        };
+        if only.checksum.is_some() && add.files.sources.len() != 1 {
+            let why = "can only be given for a single source".to_owned();
+            return Err(LowerProblem::Checksum(why));
+        }
+        let mut sources = Sources::default();
+        for source in &add.files.sources {
+            match classify(source)? {
+                Source::Path => {
+                    if only.checksum.is_some() {
+                        let why = "needs an http(s) or git source".to_owned();
+                        return Err(LowerProblem::Checksum(why));
+                    }
+                    let unpack = only.unpack.unwrap_or(true);
+                    let unpack = if unpack { Unpack::IfArchive } else { Unpack::Never };
+                    let input = self.context(source, &state.platform);
+                    sources.add(input, source, true, unpack);
+                }
+                Source::Http { file_name } => {
+                    self.http(state, &mut sources, source, &file_name, &only, at)?;
+                }
+                Source::Git(git) => self.git(state, &mut sources, &git, &only, at)?,
+            }
+        }
+        let row = history::add(&add);
+        self.transfer(state, at, &add.files, sources, false, row)
+    }
+
+    /// The main context, of which `source` is looked at.
+    fn context(&mut self, source: &str, platform: &proto::platform::Platform) -> StepId {
+        if !self.inputs.request.has_context {
+            return self.build.scratch(platform);
+        }
+        self.build.local("context", Some(pivotless(source)), platform)
+    }
+
+    /// Of a local directory that a name stands for, only what is copied is looked at.
+    fn narrow(&mut self, from: &str, source: &str, _parents: bool) {
+        let Ok(Some(index)) = self.stages.source(from, true) else { return };
+        if let super::stages::Base::Local(name) = &self.stages.all[index].base {
+            if self.stages.all[index].is_written {
+                return;
+            }
+            let platform = self.done.get(&index).map(|s| s.platform.clone());
+            if let Some(platform) = platform {
+                self.build.local(name, Some(pivotless(source)), &platform);
+            }
+        }
+    }
+
+    /// The stage, image or named context that `--from` names.
+    pub(super) fn from(
+        &self,
+        name: &str,
+        is_copy: bool,
+        what: &'static str,
+        at: &At<'_>,
+    ) -> Result<StepId, LowerProblem> {
+        let later = || LowerProblem::LaterStage {
+            what,
+            name: name.to_owned(),
+            current: at.stage.clone(),
+        };
+        let index = self.stages.source(name, is_copy)?.ok_or_else(later)?;
+        self.done.get(&index).map(|s| s.step).ok_or_else(later)
+    }
+
+    fn http(
+        &mut self,
+        state: &StageState,
+        sources: &mut Sources,
+        url: &str,
+        file_name: &str,
+        only: &AddOnly<'_>,
+        at: &At<'_>,
+    ) -> Result<(), LowerProblem> {
+        let checksum = match only.checksum {
+            None => None,
+            Some(text) => Some(OciDigest::parse(text).map_err(|e| {
+                LowerProblem::Checksum(format!("of a URL is `sha256:…`: {e}"))
+            })?),
+        };
+        let Some(found) = self.inputs.found.files.get(url) else {
+            let what = Wanted::File { url: url.to_owned() };
+            self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
+            return Ok(());
+        };
+        if let Some(expected) = checksum.filter(|c| *c != found.digest) {
+            let why = format!("says {expected}, but {url} has {}", found.digest);
+            return Err(LowerProblem::Checksum(why));
+        }
+        // The name that counts is the URL's: what the server calls the file can change at any time.
+        let op = Op::Http(HttpOp {
+            url: url.to_owned(),
+            name: file_name.to_owned(),
+            checksum,
+            resolved: found.digest,
+            modified: found.modified,
+        });
+        let input = self.build.plain(op, Vec::new(), &state.platform);
+        let unpack = only.unpack.unwrap_or(false);
+        let unpack = if unpack { Unpack::IfArchive } else { Unpack::Never };
+        sources.add(input, file_name, false, unpack);
+        Ok(())
+    }
+
+    fn git(
+        &mut self,
+        state: &StageState,
+        sources: &mut Sources,
+        git: &GitRef,
+        only: &AddOnly<'_>,
+        at: &At<'_>,
+    ) -> Result<(), LowerProblem> {
+        if only.keep_git_dir.zip(git.keep_git_dir).is_some_and(|(a, b)| a != b) {
+            return Err(LowerProblem::Inconsistent("keep-git-dir"));
+        }
+        let checksum = only.checksum.or(git.checksum.as_deref());
+        if only.checksum.zip(git.checksum.as_deref()).is_some_and(|(a, b)| a != b) {
+            return Err(LowerProblem::Inconsistent("checksum"));
+        }
+        let key = (git.remote.clone(), git.reference.clone());
+        let Some(commit) = self.inputs.found.commits.get(&key) else {
+            let (remote, reference) = key;
+            let what = Wanted::Commit { remote, reference };
+            self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
+            return Ok(());
+        };
+        if let Some(checksum) = checksum.filter(|c| !commit.starts_with(*c)) {
+            let why = format!("says {checksum}, but the commit is {commit}");
+            return Err(LowerProblem::Checksum(why));
+        }
+        let op = Op::Git(GitOp {
+            remote: git.remote.clone(),
+            reference: git.reference.clone(),
+            commit: commit.clone(),
+            subdir: git.subdir.clone(),
+            keep_git_dir: only.keep_git_dir.or(git.keep_git_dir).unwrap_or(false),
+            submodules: git.submodules.unwrap_or(true),
+        });
+        let input = self.build.plain(op, Vec::new(), &state.platform);
+        sources.add(input, "/", false, Unpack::Never);
+        Ok(())
+    }
+
+    fn transfer(
+        &mut self,
+        state: &mut StageState,
+        at: &mut At<'_>,
+        files: &Transfer<String>,
+        mut sources: Sources,
+        parents: bool,
+        row: String,
+    ) -> Result<(), LowerProblem> {
+        for file in &files.inline {
+            let name = path::base(&file.name).to_owned();
+            let data = file.data.clone();
+            let op = Op::Inline(InlineOp { name: name.clone(), data, mode: INLINE_MODE });
+            let input = self.build.plain(op, Vec::new(), &state.platform);
+            sources.add(input, &name, false, Unpack::Never);
+        }
+        if let Some(mode) = &files.chmod {
+            Chmod::parse(mode)?;
+        }
+        let op = Op::Copy(CopyOp {
+            sources: sources.list,
+            dest: path::destination(&state.cwd, &files.dest),
+            chown: files.chown.clone(),
+            chmod: files.chmod.clone(),
+            parents,
+            exclude: files.exclude.clone(),
+        });
+        let name = self.title(state, at);
+        // A linked layer does not look at what it is put upon. (With --chmod BuildKit does not
+        // link.)
+        let link = files.link && files.chmod.is_none();
+        let base = if link { self.build.scratch(&state.platform) } else { state.step };
+        let inputs = [vec![base], sources.inputs].concat();
+        let mut step = self.push(state, at, op, inputs, name, at.cache());
+        if link {
+            step = self.build.plain(Op::Merge, vec![state.step, step], &state.platform);
+        }
+        state.step = step;
+        state.row(row, Some(step));
+        Ok(())
+    }
+}
+
+/// The part of a path before the pivot of `--parents`, where there is one, leads to the rest all
+/// the same.
+fn pivotless(source: &str) -> &str {
+    source
+}

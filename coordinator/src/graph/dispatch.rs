@@ -1,0 +1,466 @@
+//! Each instruction of the stages that are needed, in order.
+
+use super::args::{Args, set};
+use super::config::{
+    DEFAULT_PATH, Empty, HealthConfig, ImageConfig, split_env,
+};
+use super::names::Counter;
+use super::stages::{Base, Stage, Stages, read_config};
+use super::{Builder, Inputs, LowerError, LowerProblem, Need, StageState, needs};
+use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
+use crate::dockerfile::{Expander, Instruction, Kind, Word, history, path, value};
+use proto::limit;
+use proto::platform::Platform;
+use proto::step::{
+    BaseImage, CacheUse, HistoryRow, ImageOp, MkdirOp, Needs, Op, Step, StepId, Target,
+};
+use proto::wire::worker::ResolvedImage;
+use std::collections::BTreeMap;
+
+/// ARGs that are for the builder, and no variables of RUNs.
+const SILENT_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// The remark in the history of all that a Dockerfile makes: BuildKit's.
+const COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// Lowers the stages of one target platform.
+pub(super) struct Dispatcher<'a, 'b> {
+    pub inputs: Inputs<'a>,
+    pub args: &'b Args,
+    pub stages: &'b Stages<'a>,
+    pub build: &'b mut Builder,
+    /// The stages that are done.
+    pub done: BTreeMap<usize, StageState>,
+    /// What turned out to be needed on the way.
+    pub wanted: Vec<Need>,
+    several: bool,
+}
+
+/// The instruction that is being lowered.
+pub(super) struct At<'a> {
+    pub instruction: &'a Instruction,
+    pub is_trigger: bool,
+    pub no_cache: bool,
+    pub counter: &'a mut Counter,
+    /// The stage, as messages name it.
+    pub stage: String,
+}
+
+impl<'a, 'b> Dispatcher<'a, 'b> {
+    pub fn new(
+        inputs: Inputs<'a>,
+        args: &'b Args,
+        stages: &'b Stages<'a>,
+        build: &'b mut Builder,
+        several: bool,
+    ) -> Self {
+        let (done, wanted) = (BTreeMap::new(), Vec::new());
+        Self { inputs, args, stages, build, done, wanted, several }
+    }
+
+    /// Lowers what the target needs; answers what has to be looked up before that.
+    pub fn target(
+        mut self,
+        platform: &Platform,
+        implicit: bool,
+    ) -> Result<Result<Target, Vec<Need>>, LowerError> {
+        // Images and contexts that instructions name are there from the start; stages in their
+        // order, so that a stage can only use earlier ones.
+        let (written, named): (Vec<usize>, Vec<usize>) =
+            self.stages.reachable.iter().partition(|i| self.stages.all[**i].is_written);
+        for index in named.into_iter().chain(written) {
+            let stage = &self.stages.all[index];
+            let mut counter = Counter {
+                stage: stage.name.clone(),
+                platform: self.several.then(|| platform.clone()),
+                total: total(stage),
+                index: 0,
+            };
+            let mut state = self.begin(stage, platform, &mut counter)?;
+            for (instruction, is_trigger) in &stage.instructions {
+                let mut at = At {
+                    instruction,
+                    is_trigger: *is_trigger,
+                    no_cache: stage.no_cache,
+                    counter: &mut counter,
+                    stage: self.stages.shown(index).trim_matches('`').to_owned(),
+                };
+                self.instruction(&mut state, &mut at).map_err(|p| p.at(&instruction.at))?;
+            }
+            self.done.insert(index, state);
+            if self.build.steps.len() > limit::STEPS_MAX {
+                return Err(LowerProblem::TooManySteps(limit::STEPS_MAX).nowhere());
+            }
+        }
+        if !self.wanted.is_empty() {
+            return Ok(Err(self.wanted));
+        }
+        Ok(Ok(self.finish(platform, implicit)))
+    }
+
+    /// What a stage starts from.
+    fn begin(
+        &mut self,
+        stage: &Stage<'a>,
+        target: &Platform,
+        counter: &mut Counter,
+    ) -> Result<StageState, LowerError> {
+        let platform = stage.platform.clone().unwrap_or_else(|| target.clone());
+        match &stage.base {
+            Base::Stage(base) => {
+                let mut state = self.done[base].clone();
+                state.image.config.on_build = None;
+                state.has_cmd = false;
+                Ok(state)
+            }
+            Base::Scratch | Base::Unresolved => {
+                let step = self.build.scratch(target);
+                Ok(self.state(step, target.clone(), ImageConfig::empty(target), None))
+            }
+            Base::Local(name) => {
+                let step = self.build.local(name, None, &platform);
+                let image = ImageConfig::empty(&platform);
+                Ok(self.state(step, platform, image, None))
+            }
+            Base::Image(image) => {
+                let mut config = read_config(image, stage)?;
+                config.config.on_build = None;
+                let step = self.image(stage, image, &platform, counter);
+                let base = BaseImage {
+                    reference: image.op.reference.clone(),
+                    layers: image.layers.clone(),
+                };
+                Ok(self.state(step, platform, config, Some(base)))
+            }
+        }
+    }
+
+    fn image(
+        &mut self,
+        stage: &Stage<'_>,
+        image: &ResolvedImage,
+        platform: &Platform,
+        counter: &mut Counter,
+    ) -> StepId {
+        let ImageOp { reference, manifest, .. } = &image.op;
+        let name = match reference.contains('@') {
+            true => format!("FROM {reference}"),
+            false => format!("FROM {reference}@{manifest}"),
+        };
+        let name = counter.next(&name, false, None);
+        let key = (manifest.to_string(), platform.clone());
+        if let Some(step) = self.build.images.get(&key) {
+            return *step;
+        }
+        let step = self.build.push(Step {
+            op: Op::Image(image.op.clone()),
+            inputs: Vec::new(),
+            name,
+            platform: platform.clone(),
+            at: stage.at.clone(),
+            cache: CacheUse::Use,
+            needs: Needs::default(),
+        });
+        self.build.images.insert(key, step);
+        step
+    }
+
+    fn state(
+        &self,
+        step: StepId,
+        platform: Platform,
+        mut image: ImageConfig,
+        base: Option<BaseImage>,
+    ) -> StageState {
+        if !image.config.env.iter().flatten().any(|e| split_env(e).0 == "PATH") {
+            image.set_env("PATH", DEFAULT_PATH);
+        }
+        let mut env = Vec::new();
+        for entry in image.config.env.iter().flatten() {
+            let (name, value) = split_env(entry);
+            set(&mut env, name, value);
+        }
+        let cwd = path::workdir("", &image.config.working_dir);
+        StageState {
+            step,
+            platform,
+            image,
+            base,
+            env,
+            declared: Vec::new(),
+            cwd,
+            has_cmd: false,
+            history: Vec::new(),
+        }
+    }
+
+    fn finish(self, platform: &Platform, implicit: bool) -> Target {
+        let StageState { step, mut image, base, history, platform: own, .. } =
+            self.done[&self.stages.target].clone();
+        for (name, value) in &self.inputs.request.labels {
+            let labels = image.config.labels.get_or_insert_default();
+            labels.insert(name.clone(), value.clone());
+        }
+        // With `--platform` the image is for what was asked for, whatever its base is for.
+        if !implicit {
+            let Platform { os, arch, variant } = platform.clone();
+            let same = image.os == os && image.architecture == arch;
+            if !variant.is_empty() || !same {
+                image.variant = variant;
+            }
+            (image.os, image.architecture) = (os, arch);
+        }
+        let platform = if implicit { own } else { platform.clone() };
+        let config = serde_json::to_string(&image).expect("a config of texts and numbers");
+        Target { platform, step, config, base, history, epoch: self.args.epoch }
+    }
+
+    fn instruction(&mut self, state: &mut StageState, at: &mut At<'_>) -> Result<(), LowerProblem> {
+        match &at.instruction.kind {
+            Kind::Run(run) => self.run(state, at, run),
+            Kind::Copy(copy) => self.copy(state, at, copy),
+            Kind::Add(add) => self.add(state, at, add),
+            Kind::Workdir(word) => self.workdir(state, at, word),
+            Kind::Arg(items) => self.arg(state, items),
+            kind => self.config(state, kind),
+        }
+    }
+
+    /// Instructions that change the config only.
+    fn config(&self, state: &mut StageState, kind: &Kind) -> Result<(), LowerProblem> {
+        let row = match kind {
+            Kind::Env(pairs) => self.env(state, pairs)?,
+            Kind::Label(pairs) => {
+                let pairs = self.expand(state, |e| pairs.expand(e))?;
+                let labels = state.image.config.labels.get_or_insert_default();
+                labels.extend(pairs.0.iter().map(|p| (p.key.clone(), p.value.clone())));
+                history::label(&pairs)
+            }
+            Kind::Cmd(command) => {
+                let args = command.args(&shell(state));
+                state.image.config.cmd = Some(args.clone());
+                state.image.config.args_escaped = true;
+                state.has_cmd = true;
+                history::cmd(&args)
+            }
+            Kind::Entrypoint(command) => {
+                let args = command.args(&shell(state));
+                state.image.config.entrypoint = Some(args.clone());
+                if !state.has_cmd {
+                    state.image.config.cmd = None;
+                }
+                history::entrypoint(&args)
+            }
+            Kind::Expose(words) => self.expose(state, words)?,
+            Kind::Healthcheck(check) => {
+                state.image.config.healthcheck = Some(health(check));
+                history::healthcheck(check)
+            }
+            Kind::Maintainer(name) => {
+                state.image.author = name.clone();
+                history::maintainer(name)
+            }
+            Kind::Onbuild(text) => {
+                state.image.config.on_build.get_or_insert_default().push(text.clone());
+                return Ok(());
+            }
+            Kind::Shell(args) => {
+                state.image.config.shell = Some(args.clone());
+                history::shell(args)
+            }
+            Kind::StopSignal(word) => {
+                let signal = self.expand(state, |e| e.word(word))?;
+                value::stop_signal(&signal)?;
+                state.image.config.stop_signal = signal.clone();
+                history::stop_signal(&signal)
+            }
+            Kind::User(word) => {
+                let user = self.expand(state, |e| e.word(word))?;
+                state.image.config.user = user.clone();
+                history::user(&user)
+            }
+            Kind::Volume(words) => {
+                let paths: Vec<String> =
+                    self.expand(state, |e| words.iter().map(|w| e.word(w)).collect())?;
+                if paths.iter().any(String::is_empty) {
+                    return Err(LowerProblem::BlankVolume);
+                }
+                let volumes = state.image.config.volumes.get_or_insert_default();
+                volumes.extend(paths.iter().map(|p| (p.clone(), Empty {})));
+                history::volume(&paths)
+            }
+            Kind::Add(_) | Kind::Arg(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_) => {
+                unreachable!("done by `instruction`")
+            }
+        };
+        state.row(row, None);
+        Ok(())
+    }
+
+    fn env(&self, state: &mut StageState, pairs: &Pairs) -> Result<String, LowerProblem> {
+        let pairs = self.expand(state, |e| pairs.expand(e))?;
+        for pair in &pairs.0 {
+            set(&mut state.env, &pair.key, &pair.value);
+            state.image.set_env(&pair.key, &pair.value);
+        }
+        Ok(history::env(&pairs))
+    }
+
+    fn expose(&self, state: &mut StageState, words: &[Word]) -> Result<String, LowerProblem> {
+        let mut texts = Vec::new();
+        for word in words {
+            texts.extend(self.expand(state, |e| e.words(word))?);
+        }
+        let ports = value::ports(&texts)?;
+        let entries: Vec<String> = ports.iter().flat_map(|p| p.entries()).collect();
+        let exposed = state.image.config.exposed_ports.get_or_insert_default();
+        exposed.extend(entries.iter().map(|e| (e.clone(), Empty {})));
+        Ok(history::expose(&entries))
+    }
+
+    fn arg(&self, state: &mut StageState, items: &[ArgItem]) -> Result<(), LowerProblem> {
+        let mut shown = Vec::new();
+        for ArgItem { name, default, .. } in items {
+            let value = match (self.args.given.get(name), default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(word)) => Some(self.expand(state, |e| e.word(word))?),
+                (None, None) => self.args.get(name).map(str::to_owned),
+            };
+            if let Some(value) = value.as_ref().filter(|_| !SILENT_ARGS.contains(&name.as_str())) {
+                set(&mut state.env, name, value);
+            }
+            state.declared.push((name.clone(), value.clone()));
+            shown.push((name.clone(), value));
+        }
+        state.row(history::arg(&shown), None);
+        Ok(())
+    }
+
+    fn workdir(
+        &mut self,
+        state: &mut StageState,
+        at: &mut At<'_>,
+        word: &Word,
+    ) -> Result<(), LowerProblem> {
+        let text = self.expand(state, |e| e.word(word))?;
+        let dir = path::workdir(&state.image.config.working_dir, &text);
+        state.image.config.working_dir = dir.clone();
+        state.cwd = dir.clone();
+        let name = self.title(state, at);
+        let row = history::workdir(&dir);
+        if dir == "/" {
+            state.row(row, None);
+            return Ok(());
+        }
+        let op = Op::Mkdir(MkdirOp {
+            path: path::clean(&dir),
+            owner: state.image.config.user.clone(),
+            epoch: self.args.epoch,
+        });
+        let step = self.push(state, at, op, vec![state.step], name, CacheUse::Use);
+        state.step = step;
+        state.row(row, Some(step));
+        Ok(())
+    }
+
+    /// Replaces variables by what was set before the instruction.
+    pub fn expand<T, E: Into<LowerProblem>>(
+        &self,
+        state: &StageState,
+        with: impl FnOnce(&mut Expander<'_>) -> Result<T, E>,
+    ) -> Result<T, LowerProblem> {
+        let lookup = |name: &str| find(&state.env, name);
+        with(&mut Expander::new(self.args.escape, &lookup)).map_err(Into::into)
+    }
+
+    /// The name of the step that people see.
+    pub fn title(&self, state: &StageState, at: &mut At<'_>) -> String {
+        let lookup = |name: &str| find(&state.env, name);
+        let title = at.instruction.title(&Expander::new(self.args.escape, &lookup));
+        let target = find(&state.env, "TARGETPLATFORM").and_then(|t| Platform::parse(t).ok());
+        at.counter.next(&title, at.is_trigger, target.as_ref())
+    }
+
+    pub fn push(
+        &mut self,
+        state: &StageState,
+        at: &At<'_>,
+        op: Op,
+        inputs: Vec<StepId>,
+        name: String,
+        cache: CacheUse,
+    ) -> StepId {
+        self.build.push(Step {
+            op,
+            inputs,
+            name,
+            platform: state.platform.clone(),
+            at: Some(at.instruction.at.clone()),
+            cache,
+            needs: Needs::default(),
+        })
+    }
+
+    /// What an instruction's comments ask of a machine.
+    pub fn needs(&self, at: &At<'_>) -> Result<Needs, LowerProblem> {
+        needs::read(&at.instruction.comments)
+    }
+}
+
+impl StageState {
+    /// Adds a row to the history.
+    pub fn row(&mut self, created_by: String, step: Option<StepId>) {
+        self.history.push(HistoryRow { created_by, comment: COMMENT.to_owned(), step });
+    }
+}
+
+impl At<'_> {
+    /// Whether earlier results count.
+    pub fn cache(&self) -> CacheUse {
+        if self.no_cache { CacheUse::Refresh } else { CacheUse::Use }
+    }
+}
+
+/// The value of a variable.
+pub(super) fn find<'e>(env: &'e [(String, String)], name: &str) -> Option<&'e str> {
+    env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+}
+
+/// SHELL, or what stands for it.
+pub(super) fn shell(state: &StageState) -> Vec<String> {
+    match &state.image.config.shell {
+        Some(shell) if !shell.is_empty() => shell.clone(),
+        _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+    }
+}
+
+/// How many steps of the stage people see.
+fn total(stage: &Stage<'_>) -> usize {
+    let base = matches!(stage.base, Base::Image(_)) && stage.is_written;
+    let counts = |(i, _): &&(Instruction, bool)| {
+        matches!(i.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_))
+    };
+    usize::from(base) + stage.instructions.iter().filter(counts).count()
+}
+
+fn health(check: &Healthcheck) -> HealthConfig {
+    let nanos = |d: &std::time::Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+    match check {
+        Healthcheck::None => HealthConfig { test: check.test(), ..HealthConfig::default() },
+        Healthcheck::Cmd {
+            command: CommandLine::Shell(_) | CommandLine::Exec(_),
+            interval,
+            timeout,
+            start_period,
+            start_interval,
+            retries,
+        } => HealthConfig {
+            test: check.test(),
+            interval: nanos(interval),
+            timeout: nanos(timeout),
+            start_period: nanos(start_period),
+            start_interval: nanos(start_interval),
+            retries: i64::from(*retries),
+        },
+    }
+}

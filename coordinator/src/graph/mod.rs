@@ -1,0 +1,263 @@
+//! Instructions to steps: which stages the target needs, what each starts from, and what each of
+//! its instructions does.
+//!
+//! Pure, and restartable: [`lower`] answers [`Lowered::Needs`] when it meets something that has to
+//! be looked up outside (an image, a URL, a git reference). Whoever called it looks it up, adds it
+//! to [`Found`] and calls again. What is not needed for the target is never asked for.
+//!
+//! The rules are those of BuildKit's `frontend/dockerfile/dockerfile2llb`, names of steps and texts
+//! of the history included.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod args;
+pub mod config;
+mod copy;
+mod dispatch;
+mod error;
+pub mod keys;
+mod names;
+mod needs;
+mod run;
+mod stages;
+#[cfg(test)]
+mod tests;
+
+pub use error::{LowerError, LowerProblem};
+
+use crate::dockerfile::Dockerfile;
+use dispatch::Dispatcher;
+use proto::error::SourceRange;
+use proto::id::{OciDigest, RootId, TreeId};
+use proto::platform::Platform;
+use proto::step::{
+    BaseImage, CacheUse, Graph, HistoryRow, LocalOp, Needs, Op, Step, StepId, Target,
+};
+use proto::wire::build::BuildRequest;
+use proto::wire::worker::ResolvedImage;
+use stages::Stages;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a build is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The Dockerfile.
+    pub dockerfile: &'a Dockerfile,
+    /// What the person asks for.
+    pub request: &'a BuildRequest,
+    /// The platform of the farm: BUILDPLATFORM.
+    pub build_platform: &'a Platform,
+    /// What was looked up so far.
+    pub found: &'a Found,
+}
+
+/// What was looked up outside.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Images, by the reference as [`Need`] has it and the platform.
+    pub images: BTreeMap<(String, Platform), ResolvedImage>,
+    /// Files of web servers, by URL.
+    pub files: BTreeMap<String, FoundFile>,
+    /// Commits, by repository and reference.
+    pub commits: BTreeMap<(String, String), String>,
+}
+
+/// A file of a web server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// What its bytes hash to.
+    pub digest: OciDigest,
+    /// The name that the server gives it, if any.
+    pub name: Option<String>,
+    /// When the server says it was changed last: seconds since 1970.
+    pub modified: Option<i64>,
+}
+
+/// Something that has to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// What.
+    pub what: Wanted,
+    /// For which line.
+    pub at: Option<SourceRange>,
+}
+
+/// What has to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// An image's manifest and config.
+    Image {
+        /// The full reference.
+        reference: String,
+        /// The platform.
+        platform: Platform,
+    },
+    /// A file's digest.
+    File {
+        /// Where it is.
+        url: String,
+    },
+    /// A reference's commit.
+    Commit {
+        /// The repository.
+        remote: String,
+        /// The branch, tag or commit.
+        reference: String,
+    },
+}
+
+/// What came of lowering.
+#[derive(Debug)]
+pub enum Lowered {
+    /// These have to be looked up first.
+    Needs(Vec<Need>),
+    /// The steps.
+    Draft(Draft),
+}
+
+/// A graph whose local files have not been scanned yet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Draft {
+    graph: Graph,
+    /// For each local context, what of it is looked at.
+    pub locals: BTreeMap<String, LocalPaths>,
+}
+
+/// What of a local context is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LocalPaths {
+    /// Paths and patterns.
+    pub paths: BTreeSet<String>,
+    /// Whether all of it is, whatever the paths say.
+    pub all: bool,
+}
+
+impl LocalPaths {
+    /// The paths and patterns to scan; none for all.
+    pub fn patterns(&self) -> Vec<String> {
+        if self.all { Vec::new() } else { self.paths.iter().cloned().collect() }
+    }
+}
+
+impl Draft {
+    /// The graph, with the trees that local files were scanned to.
+    pub fn finish(mut self, roots: &BTreeMap<String, RootId>) -> Graph {
+        for step in &mut self.graph.steps {
+            if let Op::Local(local) = &mut step.op {
+                local.root = roots[&local.name];
+            }
+        }
+        self.graph
+    }
+}
+
+/// The steps that the target needs, on all platforms asked for.
+pub fn lower(inputs: Inputs<'_>) -> Result<Lowered, LowerError> {
+    let mut build = Builder::default();
+    let mut needs: Vec<Need> = Vec::new();
+    let platforms = match inputs.request.platforms.as_slice() {
+        [] => vec![(inputs.build_platform.clone(), true)],
+        asked => asked.iter().map(|p| (p.clone(), false)).collect(),
+    };
+    let several = platforms.len() > 1;
+    for (platform, implicit) in platforms {
+        let args = args::Args::new(&inputs, &platform)?;
+        match Stages::plan(inputs, &args, &platform, implicit)? {
+            stages::Planned::Needs(more) => needs.extend(more),
+            stages::Planned::Stages(stages) => {
+                let dispatcher = Dispatcher::new(inputs, &args, &stages, &mut build, several);
+                match dispatcher.target(&platform, implicit)? {
+                    Ok(target) => build.targets.push(target),
+                    Err(more) => needs.extend(more),
+                }
+            }
+        }
+    }
+    if !needs.is_empty() {
+        needs.sort_by(|a, b| a.what.cmp(&b.what));
+        needs.dedup_by(|a, b| a.what == b.what);
+        return Ok(Lowered::Needs(needs));
+    }
+    let graph = Graph { steps: build.steps, targets: build.targets };
+    Ok(Lowered::Draft(Draft { graph, locals: build.locals }))
+}
+
+/// Collects steps.
+#[derive(Default)]
+struct Builder {
+    steps: Vec<Step>,
+    targets: Vec<Target>,
+    locals: BTreeMap<String, LocalPaths>,
+    local_steps: BTreeMap<String, StepId>,
+    scratch: Option<StepId>,
+    images: BTreeMap<(String, Platform), StepId>,
+}
+
+impl Builder {
+    fn push(&mut self, step: Step) -> StepId {
+        self.steps.push(step);
+        StepId(self.steps.len() as u32 - 1)
+    }
+
+    /// A step that people do not see.
+    fn plain(&mut self, op: Op, inputs: Vec<StepId>, platform: &Platform) -> StepId {
+        self.push(Step {
+            op,
+            inputs,
+            name: String::new(),
+            platform: platform.clone(),
+            at: None,
+            cache: CacheUse::Use,
+            needs: Needs::default(),
+        })
+    }
+
+    fn scratch(&mut self, platform: &Platform) -> StepId {
+        if let Some(step) = self.scratch {
+            return step;
+        }
+        let step = self.plain(Op::Scratch, Vec::new(), platform);
+        self.scratch = Some(step);
+        step
+    }
+
+    /// The files of a local context, of which `path` is looked at.
+    fn local(&mut self, name: &str, path: Option<&str>, platform: &Platform) -> StepId {
+        let paths = self.locals.entry(name.to_owned()).or_default();
+        match path.map(|p| crate::dockerfile::path::clean(&format!("/{p}"))) {
+            Some(path) if path != "/" => {
+                paths.paths.insert(path[1..].to_owned());
+            }
+            _ => paths.all = true,
+        }
+        if let Some(step) = self.local_steps.get(name) {
+            return *step;
+        }
+        // The tree is filled in when it was scanned: `Draft::finish`.
+        let root = RootId(TreeId::from_bytes([0; 32]));
+        let step = self.plain(
+            Op::Local(LocalOp { name: name.to_owned(), root }),
+            Vec::new(),
+            platform,
+        );
+        self.local_steps.insert(name.to_owned(), step);
+        step
+    }
+}
+
+/// What a stage has come to.
+#[derive(Debug, Clone)]
+struct StageState {
+    step: StepId,
+    platform: Platform,
+    image: config::ImageConfig,
+    base: Option<BaseImage>,
+    /// The environment of RUNs, ARGs included.
+    env: Vec<(String, String)>,
+    /// The ARGs declared so far, for the history.
+    declared: Vec<(String, Option<String>)>,
+    /// The directory that relative paths count from.
+    cwd: String,
+    /// Whether CMD stood in this stage itself: ENTRYPOINT then leaves it.
+    has_cmd: bool,
+    history: Vec<HistoryRow>,
+}
