@@ -1,12 +1,11 @@
 //! One at a time for each key: who comes second waits, looks again, and finds the work done.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use tokio::sync::{Mutex as Lock, OwnedMutexGuard};
 
-/// Locks by key. A key that nobody holds or waits for costs nothing.
-#[derive(Debug)]
+/// Turns by key, for tasks. A key that nobody holds or waits for costs nothing.
 pub struct Flights<K> {
     locks: Mutex<HashMap<K, Weak<Lock<()>>>>,
 }
@@ -35,10 +34,46 @@ impl<K: Eq + Hash> Flights<K> {
     pub async fn enter(&self, key: K) -> OwnedMutexGuard<()> {
         self.lock_of(key).lock_owned().await
     }
+}
 
-    /// As [`Flights::enter`], for threads that may block. Panics on a thread that runs a runtime.
-    pub fn enter_blocking(&self, key: K) -> OwnedMutexGuard<()> {
-        self.lock_of(key).blocking_lock_owned()
+/// Turns by key, for threads.
+pub struct Turns<K: Eq + Hash> {
+    held: Mutex<HashSet<K>>,
+    given_back: Condvar,
+}
+
+impl<K: Eq + Hash> Default for Turns<K> {
+    fn default() -> Self {
+        Self { held: Mutex::default(), given_back: Condvar::new() }
+    }
+}
+
+impl<K: Eq + Hash + Clone> Turns<K> {
+    fn held(&self) -> MutexGuard<'_, HashSet<K>> {
+        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Blocks until nobody else holds the key.
+    pub fn enter(&self, key: K) -> Turn<'_, K> {
+        let mut held = self.held();
+        while held.contains(&key) {
+            held = self.given_back.wait(held).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        held.insert(key.clone());
+        Turn { turns: self, key }
+    }
+}
+
+/// Holds a key until it is dropped.
+pub struct Turn<'t, K: Eq + Hash + Clone> {
+    turns: &'t Turns<K>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Clone> Drop for Turn<'_, K> {
+    fn drop(&mut self) {
+        self.turns.held().remove(&self.key);
+        self.turns.given_back.notify_all();
     }
 }
 
@@ -49,25 +84,35 @@ mod tests {
 
     #[test]
     fn work_under_one_key_is_done_once() {
-        let flights = Flights::default();
+        let turns = Turns::default();
         let (done, times) = (AtomicBool::new(false), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let _guard = flights.enter_blocking("key");
-                    if !done.swap(true, Ordering::SeqCst) {
+                    let _turn = turns.enter("key");
+                    if !done.load(Ordering::SeqCst) {
                         times.fetch_add(1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        done.store(true, Ordering::SeqCst);
                     }
                 });
             }
         });
         assert_eq!(times.into_inner(), 1);
+        assert!(turns.held().is_empty());
     }
 
-    #[test]
-    fn keys_do_not_wait_for_each_other() {
+    #[tokio::test]
+    async fn keys_do_not_wait_for_each_other() {
         let flights = Flights::default();
-        let _a = flights.enter_blocking(1);
-        let _b = flights.enter_blocking(2);
+        let a = flights.enter(1).await;
+        let _b = flights.enter(2).await;
+        let again = flights.lock_of(1);
+        assert!(again.try_lock().is_err());
+        drop(a);
+        assert!(again.try_lock().is_ok());
+        let turns = Turns::default();
+        let _a = turns.enter(1);
+        let _b = turns.enter(2);
     }
 }

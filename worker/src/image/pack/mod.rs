@@ -14,7 +14,7 @@ mod walk;
 
 pub use compress::{BadLevel, GZIP_DEFAULT, ZSTD_DEFAULT, gzip, zstd};
 
-use super::flight::Flights;
+use super::flight::Turns;
 use super::rows;
 use cache::store::{Compression, LayerBlob, OciBlob, PackedLayer, Store, StoreError, Table};
 use proto::error::Class;
@@ -76,19 +76,19 @@ pub struct Layer {
 pub struct Packer {
     store: Arc<dyn Store>,
     threads: usize,
-    flights: Flights<RootId>,
+    turns: Turns<RootId>,
 }
 
 impl Packer {
     /// Compresses with up to `threads` threads for each layer; more than 16 are not used, for the
     /// memory's sake.
     pub fn new(store: Arc<dyn Store>, threads: usize) -> Self {
-        Self { store, threads: threads.clamp(1, 16), flights: Flights::default() }
+        Self { store, threads: threads.clamp(1, 16), turns: Turns::default() }
     }
 
     /// The diff id of the layer that `diff` makes.
     pub fn diff_id(&self, diff: &RootId) -> Result<OciDigest, PackError> {
-        let _one = self.flights.enter_blocking(*diff);
+        let _one = self.turns.enter(*diff);
         let known = self.store.rows(Table::Layer, diff.0.as_bytes())?;
         let known = known.iter().find_map(|(_, value)| rows::decode::<LayerBlob>(value));
         if let Some(row) = known {
@@ -101,7 +101,7 @@ impl Packer {
 
     /// The layer that `diff` makes, packed so. Visible in the store, and durable after its barrier.
     pub fn layer(&self, diff: &RootId, compression: Compression) -> Result<Layer, PackError> {
-        let _one = self.flights.enter_blocking(*diff);
+        let _one = self.turns.enter(*diff);
         let key = LayerBlob::key(diff, compression);
         if let Some(LayerBlob { diff_id, packed: Some(packed) }) = rows::layer(&*self.store, &key)?
         {

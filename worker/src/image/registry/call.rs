@@ -239,6 +239,9 @@ async fn refused(target: &Target<'_>, response: Response, login: bool) -> Regist
         401 | 403 => RegistryError::Unauthorised { what, host, login, detail },
         404 => RegistryError::NotFound { what, host },
         429 => RegistryError::Busy { what, host, detail },
+        500..=599 if detail == status.to_string() => {
+            RegistryError::Unreachable { what, host, detail }
+        }
         500..=599 => {
             RegistryError::Unreachable { what, host, detail: format!("{status}: {detail}") }
         }

@@ -33,9 +33,9 @@ impl Session {
         let response = self.send(target, &call).await?;
         match response.status().as_u16() {
             200..=299 => Ok(digest_of(response.headers())),
-            // Not everything that answers GET answers HEAD.
-            400 | 405 | 501 => Ok(None),
-            _ => Err(self.refused(target, response).await),
+            401 | 403 | 404 => Err(self.refused(target, response).await),
+            // Not everything that answers GET answers HEAD; and if it refuses, it says why.
+            _ => Ok(None),
         }
     }
 
