@@ -47,6 +47,15 @@ pub fn tar_of_all_kinds() -> Vec<u8> {
     };
     link(EntryType::Link, "usr/bin/same", "usr/bin/tool");
     link(EntryType::Symlink, "usr/bin/soft", "tool");
+    // CAP_NET_RAW, permitted and effective (`struct vfs_cap_data`, version 2).
+    let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let attributes = [
+        ("SCHILY.xattr.user.note", &b"two\nlines"[..]),
+        ("SCHILY.xattr.security.capability", &capability),
+    ];
+    out.append_pax_extensions(attributes).unwrap();
+    out.append_data(&mut header(EntryType::Regular, 0o755, 9), "usr/bin/ping", io::empty())
+        .unwrap();
     let mut other = |kind, path: &str, mode, device: Option<(u32, u32)>| {
         let mut header = header(kind, mode, 1_500_000_000);
         if let Some((major, minor)) = device {
