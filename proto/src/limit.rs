@@ -67,6 +67,14 @@ pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
 /// taken for a bomb. Real layers stay below 100; a run of zeros in gzip reaches 1030.
 pub const LAYER_EXPANSION_MAX: u64 = 2000;
 
+/// How many bytes a layer may unpack to, however small it is: zstd packs zeros 30,000-fold, and a
+/// file of zeros is legal.
+pub const LAYER_EXPANSION_FREE_BYTES: u64 = 1 << 30;
+
+/// Bytes of memory for the names and metadata of one layer that is being unpacked: about five
+/// million entries.
+pub const LAYER_TREE_BYTES_MAX: u64 = 1 << 30;
+
 /// Entries of one layer.
 pub const LAYER_ENTRIES_MAX: u64 = 20_000_000;
 

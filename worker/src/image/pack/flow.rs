@@ -1,0 +1,197 @@
+//! An archive on its way from the store to the store: one thread reads, one hashes and cuts blocks,
+//! some compress, and the caller's hashes and writes what comes out, in order. A few blocks for each
+//! thread are in memory, never more.
+
+use super::PackError;
+use super::compress::{Worker, block_bytes};
+use super::feed::{Batch, Stopped, feed, read_error};
+use super::walk::Form;
+use crate::image::sha::Sha;
+use crate::image::unpack::{decoder, write_error};
+use cache::store::{BlobWriter, Compression, PackedLayer, Store};
+use proto::id::{BlobId, OciDigest, RootId};
+use std::io::{BufReader, Read, Write};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Bytes of one piece of a layer that is packed anew.
+const PIECE: usize = 1 << 20;
+
+/// Batches that wait between reading and hashing.
+const BATCHES: usize = 2;
+
+/// The diff id of the layer that `diff` makes: nothing is compressed, nothing is kept.
+pub fn diff_id(store: &dyn Store, diff: &RootId) -> Result<OciDigest, PackError> {
+    let mut sha = Sha::new();
+    archive(store, &[(Vec::new(), *diff)], Form::Layer, &mut |batch| {
+        batch.iter().for_each(|bytes| sha.update(bytes));
+        Ok(())
+    })?;
+    Ok(sha.finish())
+}
+
+/// Hands the archive of these trees to `take`, batch by batch. Another thread reads ahead.
+pub fn archive(
+    store: &dyn Store,
+    roots: &[(Vec<u8>, RootId)],
+    form: Form,
+    take: &mut dyn FnMut(Batch) -> Result<(), PackError>,
+) -> Result<(), PackError> {
+    let (to, batches) = sync_channel(BATCHES);
+    std::thread::scope(|scope| {
+        let feeding = scope.spawn(move || feed(store, roots, form, to));
+        let taken = batches.iter().try_for_each(take);
+        drop(batches);
+        let fed = feeding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match fed {
+            Err(Stopped::Failed(error)) => Err(error),
+            Err(Stopped::Unwanted) | Ok(()) => taken,
+        }
+    })
+}
+
+/// A block, and where to send what becomes of it.
+type Job = (Vec<u8>, SyncSender<Vec<u8>>);
+
+/// Packs the layer that `diff` makes into the store.
+pub fn pack(
+    store: &dyn Store,
+    diff: &RootId,
+    compression: Compression,
+    threads: usize,
+) -> Result<(OciDigest, PackedLayer), PackError> {
+    let roots = [(Vec::new(), *diff)];
+    let source = |take: &mut Take<'_>| archive(store, &roots, Form::Layer, take);
+    compress(store, &source, compression, threads)
+}
+
+/// Packs a layer that is packed already in another way: the same bytes, compressed otherwise.
+pub fn repack(
+    store: &dyn Store,
+    layer: &BlobId,
+    compression: Compression,
+    threads: usize,
+) -> Result<(OciDigest, PackedLayer), PackError> {
+    let source = |take: &mut Take<'_>| {
+        let packed = BufReader::with_capacity(PIECE, store.open(layer, 0)?);
+        let failed = |e| PackError::Store(read_error(layer, e));
+        let (_, mut plain) = decoder(packed).map_err(failed)?;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            if plain.by_ref().take(PIECE as u64).read_to_end(&mut piece).map_err(failed)? == 0 {
+                return Ok(());
+            }
+            take(vec![piece.into()])?;
+        }
+    };
+    compress(store, &source, compression, threads)
+}
+
+/// Takes the next bytes of an archive.
+type Take<'t> = dyn FnMut(Batch) -> Result<(), PackError> + 't;
+
+/// Gives all bytes of an archive.
+type Source<'s> = dyn Fn(&mut Take<'_>) -> Result<(), PackError> + Sync + 's;
+
+fn compress(
+    store: &dyn Store,
+    source: &Source<'_>,
+    compression: Compression,
+    threads: usize,
+) -> Result<(OciDigest, PackedLayer), PackError> {
+    let threads = if compression == Compression::None { 1 } else { threads };
+    let (jobs, to_do) = sync_channel::<Job>(threads);
+    let (order, in_order) = sync_channel(threads + 2);
+    let to_do = Mutex::new(to_do);
+    let mut sink = Sink { writer: store.writer()?, sha: Sha::new() };
+    let (cut, written) = std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| work(&to_do, compression));
+        }
+        let cutting = scope.spawn(|| {
+            let mut cutter = Cutter::new(block_bytes(compression), jobs, order);
+            source(&mut |batch| cutter.take(batch))?;
+            cutter.finish()
+        });
+        let written = in_order.iter().try_for_each(|block| sink.take(block));
+        drop(in_order);
+        let cut = cutting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (cut, written)
+    });
+    // The first cause is said: when writing failed, cutting stopped because of it.
+    written?;
+    let diff_id = cut?;
+    let Sink { writer, sha } = sink;
+    let (blob, size) = writer.finish(None)?;
+    Ok((diff_id, PackedLayer { digest: sha.finish(), blob, size }))
+}
+
+fn work(to_do: &Mutex<Receiver<Job>>, compression: Compression) {
+    let mut worker = Worker::new(compression);
+    loop {
+        let job = to_do.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).recv();
+        let Ok((block, done)) = job else { return };
+        // Nobody waits any more only when all is being given up.
+        let _ = done.send(worker.compress(block));
+    }
+}
+
+/// Hashes the archive and cuts it into blocks.
+struct Cutter {
+    size: usize,
+    block: Vec<u8>,
+    sha: Sha,
+    jobs: SyncSender<Job>,
+    order: SyncSender<Receiver<Vec<u8>>>,
+}
+
+impl Cutter {
+    fn new(size: usize, jobs: SyncSender<Job>, order: SyncSender<Receiver<Vec<u8>>>) -> Self {
+        Self { size, block: Vec::with_capacity(size), sha: Sha::new(), jobs, order }
+    }
+
+    fn take(&mut self, batch: Batch) -> Result<(), PackError> {
+        for bytes in batch {
+            self.sha.update(&bytes);
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let part = rest.len().min(self.size - self.block.len());
+                self.block.extend_from_slice(&rest[..part]);
+                rest = &rest[part..];
+                if self.block.len() == self.size {
+                    self.send()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), PackError> {
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(self.size));
+        let (done, result) = sync_channel(1);
+        let sent = self.order.send(result).is_ok() && self.jobs.send((block, done)).is_ok();
+        if sent { Ok(()) } else { Err(PackError::Stopped) }
+    }
+
+    fn finish(mut self) -> Result<OciDigest, PackError> {
+        if !self.block.is_empty() {
+            self.send()?;
+        }
+        Ok(self.sha.finish())
+    }
+}
+
+/// Hashes and writes packed blocks.
+struct Sink {
+    writer: Box<dyn BlobWriter>,
+    sha: Sha,
+}
+
+impl Sink {
+    fn take(&mut self, block: Receiver<Vec<u8>>) -> Result<(), PackError> {
+        let bytes = block.recv().map_err(|_| PackError::Stopped)?;
+        self.sha.update(&bytes);
+        self.writer.write_all(&bytes).map_err(write_error)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+use super::*;
+use crate::image::sha::sha256;
+use crate::image::unpack::{Reading, unpack};
+use cache::store::memory::MemoryStore;
+use proptest::prelude::*;
+use proto::id::BlobId;
+use proto::path::FileName;
+use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs};
+use std::collections::BTreeMap;
+
+/// A tree as a test writes it down.
+#[derive(Debug, Clone)]
+enum Item {
+    Dir(Meta, Presence, BTreeMap<String, Item>),
+    Leaf(Meta, Leaf),
+}
+
+#[derive(Debug, Clone)]
+enum Leaf {
+    File(Vec<u8>),
+    /// One of a few files that may have several names.
+    Linked(u8),
+    Symlink(String),
+    Char(u32, u32),
+    Fifo,
+    Whiteout,
+}
+
+fn meta() -> impl Strategy<Value = Meta> {
+    let xattr = prop_oneof![Just("user.a"), Just("security.capability"), Just("user.ü")];
+    let xattrs = prop::collection::vec((xattr, prop::collection::vec(any::<u8>(), 0..20)), 0..2);
+    let time = (-5_000_000_000i64..50_000_000_000, 0u32..1_000_000_000);
+    (0u16..0o10000, any::<u32>(), 0u32..5_000_000, time, xattrs).prop_map(
+        |(mode, uid, gid, (seconds, nanos), xattrs)| Meta {
+            mode,
+            uid,
+            gid,
+            mtime: Mtime { seconds, nanos },
+            xattrs: Xattrs::new(xattrs.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v))),
+        },
+    )
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let leaf = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..1200).prop_map(Leaf::File),
+        (0u8..3).prop_map(Leaf::Linked),
+        "[a-zü/]{1,150}".prop_map(Leaf::Symlink),
+        (0u32..4096, 0u32..1 << 20).prop_map(|(a, b)| Leaf::Char(a, b)),
+        Just(Leaf::Fifo),
+        Just(Leaf::Whiteout),
+    ];
+    let leaf = (meta(), leaf).prop_map(|(meta, leaf)| Item::Leaf(meta, leaf));
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        let name = prop_oneof!["[a-c]{1,2}", "[a-z.ü ]{1,60}", "\\.w[a-z]{0,3}"];
+        let name = name.prop_filter("dots", |n| n != "." && n != "..");
+        let presence =
+            prop_oneof![Just(Presence::Merge), Just(Presence::Opaque), Just(Presence::Implicit)];
+        (meta(), presence, prop::collection::btree_map(name, inner, 0..6)).prop_map(
+            |(meta, presence, children)| {
+                // A directory that is not described and holds nothing is not there at all.
+                let empty = presence == Presence::Implicit && children.is_empty();
+                Item::Dir(meta, if empty { Presence::Merge } else { presence }, children)
+            },
+        )
+    })
+}
+
+fn put_dir(store: &MemoryStore, children: &BTreeMap<String, Item>) -> DirRef {
+    let entries = children.iter().map(|(name, item)| {
+        let (meta, node) = match item {
+            Item::Dir(meta, presence, below) => {
+                (meta.clone(), Node::Dir(put_dir(store, below), *presence))
+            }
+            Item::Leaf(meta, leaf) => put_leaf(store, meta, leaf),
+        };
+        Entry { name: FileName::new(name.as_bytes()).unwrap(), meta, node }
+    });
+    let sealed = Dir::new(entries.collect()).seal();
+    store.put_nodes(&[sealed.bytes]).unwrap();
+    sealed.dir
+}
+
+fn put_leaf(store: &MemoryStore, meta: &Meta, leaf: &Leaf) -> (Meta, Node) {
+    let file = |bytes: &[u8], link| {
+        let blob = BlobId::of(bytes);
+        store.put_blobs(&[(blob, bytes.to_vec().into())]).unwrap();
+        Node::File { blob, size: bytes.len() as u64, link }
+    };
+    match leaf {
+        Leaf::File(bytes) => (meta.clone(), file(bytes, None)),
+        // Names of one file have one owner, mode and time.
+        Leaf::Linked(n) => {
+            let meta = Meta::root_owned(0o640, Mtime { seconds: 9, nanos: 0 });
+            (meta, file(&[*n; 9], Some(LinkId::of(&[&[*n]]))))
+        }
+        Leaf::Symlink(target) => (meta.clone(), Node::Symlink(target.clone().into_bytes())),
+        Leaf::Char(major, minor) => (meta.clone(), Node::Char(*major, *minor)),
+        Leaf::Fifo => (meta.clone(), Node::Fifo),
+        Leaf::Whiteout => (meta.clone(), Node::Whiteout),
+    }
+}
+
+fn put_root(store: &MemoryStore, item: &Item) -> RootId {
+    let (meta, presence, dir) = match item {
+        Item::Dir(meta, presence, below) => (meta.clone(), *presence, put_dir(store, below)),
+        leaf => {
+            let below = BTreeMap::from([("only".to_owned(), leaf.clone())]);
+            (Meta::root_owned(0o755, Mtime::default()), Presence::Implicit, put_dir(store, &below))
+        }
+    };
+    let (id, bytes) = Root { meta, dir, presence }.seal();
+    store.put_nodes(&[bytes]).unwrap();
+    id
+}
+
+/// What a tree is once it has been in an archive: one line for each entry, whole seconds, links as
+/// the first name of their group.
+fn canonical(store: &MemoryStore, id: &RootId) -> Vec<String> {
+    fn walk(s: &MemoryStore, dir: &DirRef, at: &str, out: &mut Vec<(String, Option<LinkId>)>) {
+        let AnyNode::Dir(node) = &*s.node(&dir.tree).unwrap() else { panic!() };
+        for entry in node.entries() {
+            let path = format!("{at}/{}", entry.name);
+            let mut meta = entry.meta.clone();
+            meta.mtime.nanos = 0;
+            match &entry.node {
+                Node::Dir(dir, presence) => {
+                    let meta = (*presence != Presence::Implicit).then_some(meta);
+                    out.push((format!("{path}/ {presence:?} {meta:?}"), None));
+                    walk(s, dir, &path, out);
+                }
+                Node::File { blob, size, link } => {
+                    out.push((format!("{path} {blob} {size} {meta:?}"), *link));
+                }
+                Node::Whiteout => out.push((format!("{path} gone"), None)),
+                node => out.push((format!("{path} {node:?} {meta:?}"), None)),
+            }
+        }
+    }
+    let AnyNode::Root(root) = &*store.node(&id.0).unwrap() else { panic!() };
+    let mut lines = vec![(format!("{:?}", root.presence), None)];
+    walk(store, &root.dir, "", &mut lines);
+    let first = |link| lines.iter().position(|(_, l)| *l == Some(link)).unwrap();
+    let shared = |link| lines.iter().filter(|(_, l)| *l == Some(link)).count() > 1;
+    let name = |(line, link): &(String, Option<LinkId>)| match link {
+        Some(link) if shared(*link) => format!("{line} as {}", lines[first(*link)].0),
+        _ => line.clone(),
+    };
+    lines.iter().map(name).collect()
+}
+
+fn bytes_of(store: &MemoryStore, layer: &Layer) -> Vec<u8> {
+    store.read(&layer.packed.blob).unwrap().to_vec()
+}
+
+proptest! {
+    #[test]
+    fn a_tree_survives_its_layer(item in item(), gzip in any::<bool>()) {
+        let store = Arc::new(MemoryStore::new());
+        let diff = put_root(&store, &item);
+        let how = if gzip { Compression::Gzip(1) } else { Compression::Zstd(1) };
+        let layer = Packer::new(store.clone(), 2).layer(&diff, how).unwrap();
+        let bytes = bytes_of(&store, &layer);
+        prop_assert_eq!(sha256(&bytes), layer.packed.digest);
+        let reading = Reading::Layer { diff_id: Some(layer.diff_id), lower: None };
+        let back = unpack(&*store, "x", &bytes[..], reading).unwrap();
+        prop_assert_eq!(canonical(&store, &back.root), canonical(&store, &diff));
+        // What came back makes the same layer again.
+        let again = Packer::new(Arc::new(MemoryStore::new()), 1);
+        prop_assert!(again.diff_id(&back.root).is_err(), "another store has nothing");
+        let again = Packer::new(store.clone(), 1).layer(&back.root, how).unwrap();
+        prop_assert_eq!(again, layer);
+    }
+}
+
+/// A few MB in large and small files.
+fn sample(store: &MemoryStore) -> RootId {
+    let meta = Meta::root_owned(0o644, Mtime { seconds: 1, nanos: 5 });
+    let text = |seed: u32, size: usize| -> Vec<u8> {
+        (0..size as u32).map(|i| (i.wrapping_mul(seed) >> 7) as u8 & 0x3f).collect()
+    };
+    let mut children = BTreeMap::new();
+    for n in 0..300u32 {
+        let size = if n % 100 == 7 { 2_500_000 } else { n as usize * 37 };
+        let leaf = Item::Leaf(meta.clone(), Leaf::File(text(n, size)));
+        children.insert(format!("f{n}"), leaf);
+    }
+    let below = Item::Dir(meta.clone(), Presence::Merge, children.clone());
+    children.insert("sub".into(), below);
+    put_root(store, &Item::Dir(meta, Presence::Implicit, children))
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    for how in [Compression::None, Compression::Gzip(6), Compression::Zstd(3)] {
+        let layers = [1, 2, 5, 16].map(|threads| {
+            let store = Arc::new(MemoryStore::new());
+            let diff = sample(&store);
+            let layer = Packer::new(store.clone(), threads).layer(&diff, how).unwrap();
+            assert_eq!(sha256(&bytes_of(&store, &layer)), layer.packed.digest);
+            layer
+        });
+        assert!(layers.iter().all(|layer| *layer == layers[0]), "{how:?}");
+    }
+}
+
+#[test]
+fn what_was_made_is_remembered() {
+    let store = Arc::new(MemoryStore::new());
+    let diff = sample(&store);
+    let packer = Packer::new(store.clone(), 2);
+    let diff_id = packer.diff_id(&diff).unwrap();
+    let key = LayerBlob::key(&diff, Compression::None);
+    let row = rows::layer(&*store, &key).unwrap().unwrap();
+    assert_eq!(row, LayerBlob { diff_id, packed: None }, "nothing was packed for a diff id");
+    let layers: Vec<Layer> = std::thread::scope(|scope| {
+        let pack = || packer.layer(&diff, Compression::Gzip(6)).unwrap();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(pack)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(layers.iter().all(|l| *l == layers[0] && l.diff_id == diff_id));
+    assert_eq!(store.rows(Table::Layer, b"").unwrap().len(), 2);
+    let found = rows::oci_blob(&*store, &layers[0].packed.digest).unwrap().unwrap();
+    assert_eq!(found.blob, layers[0].packed.blob);
+    let plain = packer.layer(&diff, Compression::None).unwrap();
+    assert_eq!((plain.packed.digest, plain.diff_id), (diff_id, diff_id));
+    let again = packer.repack(&plain.packed.blob, Compression::Gzip(6)).unwrap();
+    assert_eq!(again, layers[0], "packed from the tree or from another layer");
+}
+
+#[test]
+fn what_a_layer_cannot_hold_is_said() {
+    let store = Arc::new(MemoryStore::new());
+    let meta = Meta::root_owned(0o644, Mtime::default());
+    let one = |name: &str, leaf| {
+        let children = BTreeMap::from([(name.to_owned(), Item::Leaf(meta.clone(), leaf))]);
+        put_root(&store, &Item::Dir(meta.clone(), Presence::Implicit, children))
+    };
+    let packer = Packer::new(store.clone(), 1);
+    let reserved = one(".wh.x", Leaf::Fifo);
+    let error = packer.layer(&reserved, Compression::None).unwrap_err();
+    assert_eq!(error.class(), Class::User);
+    assert!(error.to_string().starts_with("`.wh.x` cannot be put into a layer"));
+    assert!(packer.diff_id(&one("d", Leaf::Char(1 << 30, 0))).is_err());
+    let missing = RootId(proto::tree::empty_dir().dir.tree);
+    assert!(matches!(packer.diff_id(&missing), Err(PackError::Store(_))));
+    let mut tar = Vec::new();
+    let size = write_tar(&*store, &[(b"linux_amd64/".to_vec(), reserved)], &mut tar).unwrap();
+    assert_eq!((size as usize, tar.len()), (2048, 2048));
+    assert!(tar.starts_with(b"linux_amd64/\0") && tar[512..].starts_with(b"linux_amd64/.wh.x\0"));
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let error = write_tar(&*store, &[(Vec::new(), reserved)], &mut Full).unwrap_err();
+    assert!(matches!(error, PackError::Write(_)));
+}
