@@ -28,7 +28,11 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Prints what `work` took, per thing if there are several.
-fn timed<T>(what: &str, count: usize, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+fn timed<T>(
+    what: &str,
+    count: usize,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let start = Instant::now();
     let result = work()?;
     let time = start.elapsed();
@@ -132,7 +136,8 @@ fn ingest_and_place(dir: &Path) -> Result<(), Failure> {
     for name in ["one", "two", "plain"] {
         std::fs::remove_dir_all(dir.join(name))?;
     }
-    timed("verify", 1, || Ok(assert!(store.verify(&mut |_| {})?.is_empty())))?;
+    let damages = timed("verify", 1, || Ok(store.verify(&mut |_| {})?))?;
+    assert!(damages.is_empty(), "{damages:?}");
     timed("close", 1, || Ok(drop(store)))?;
     let store = timed("open", 1, || Ok(DiskStore::open(&path, Options::default())?))?;
     timed("usage", 1, || Ok(store.usage()?))?;
@@ -166,9 +171,7 @@ fn large(dir: &Path) -> Result<(), Failure> {
     std::fs::write(&file, piece.repeat(64))?;
     let (id, _) = timed("adopt", 1, || Ok(store.adopt(&file)?))?;
     timed("barrier", 1, || Ok(store.barrier()?))?;
-    timed("stream", 1, || {
-        Ok(std::io::copy(&mut store.open(&id, 0)?, &mut std::io::sink())?)
-    })?;
+    timed("stream", 1, || Ok(std::io::copy(&mut store.open(&id, 0)?, &mut std::io::sink())?))?;
     timed("place: a copy, since the adopted file lives", 1, || {
         Ok(store.place(&id, &meta(), &dir.join("a"))?)
     })?;
@@ -218,8 +221,16 @@ fn lookups(dir: &Path) -> Result<(), Failure> {
         here.iter().try_for_each(|id| store.read(id).map(|_| ()))?;
         Ok(())
     })?;
-    drop(store);
+    timed("close", 1, || Ok(drop(store)))?;
     let store = timed("open", 1, || Ok(DiskStore::open(&path, Options::default())?))?;
+    timed("put one by one", 10_000, || {
+        (0..10_000).try_for_each(|i| store.put_blobs(&[blob(4 * IDS + i)]))?;
+        Ok(())
+    })?;
+    timed("read one by one", here.len(), || {
+        here.iter().try_for_each(|id| store.read(id).map(|_| ()))?;
+        Ok(())
+    })?;
     timed("missing_blobs of 10,000 that are here, after opening", here.len(), || {
         Ok(assert!(store.missing_blobs(&here)?.is_empty()))
     })?;

@@ -67,6 +67,8 @@ impl Open {
             ffi::rocksdb_options_set_paranoid_checks(options, 1);
             let absolute = ffi::rocksdb_absolute_consistency_recovery as i32;
             ffi::rocksdb_options_set_wal_recovery_mode(options, absolute);
+            // Any will do: counters are carried along, not added up.
+            ffi::rocksdb_options_set_uint64add_merge_operator(options);
             options
         };
         let all_options = vec![options.cast_const(); names.len()];

@@ -129,7 +129,8 @@ impl Files {
 
     /// Moves a damaged file out of the way.
     pub fn put_aside(&self, id: &BlobId) {
-        let to = self.quarantine.join(format!("{id}.{}", self.serial.fetch_add(1, Ordering::Relaxed)));
+        let to =
+            self.quarantine.join(format!("{id}.{}", self.serial.fetch_add(1, Ordering::Relaxed)));
         if let Err(error) = fs::rename(self.path(id), &to) {
             tracing::warn!(blob = %id, %error, "A damaged blob's file could not be put aside");
         }
@@ -137,7 +138,8 @@ impl Files {
 
     /// Keeps the damaged bytes of a packed blob for whoever looks into it.
     pub fn put_bytes_aside(&self, id: &BlobId, bytes: &[u8]) {
-        let to = self.quarantine.join(format!("{id}.{}", self.serial.fetch_add(1, Ordering::Relaxed)));
+        let to =
+            self.quarantine.join(format!("{id}.{}", self.serial.fetch_add(1, Ordering::Relaxed)));
         if let Err(error) = fs::write(to, bytes) {
             tracing::warn!(blob = %id, %error, "A damaged blob's bytes could not be put aside");
         }

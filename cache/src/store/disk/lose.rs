@@ -4,10 +4,10 @@
 //! one of them (images stay: they are what a person asked to keep, and `verify` tells of them).
 //! So what is asked for next is missing, not broken, and its producer makes it again.
 
+use super::Inner;
 use super::batch::Sync;
 use super::rocks::Cf;
 use super::value::{Place, key};
-use super::Inner;
 use crate::store::{Persisted, StoreError, Table};
 use proto::id::{BlobId, TreeId};
 use proto::tree::AnyNode;

@@ -161,10 +161,7 @@ impl DiskStore {
 
     /// Reads and checks everything. Changes nothing. Works beside all other calls, which can be
     /// slower meanwhile.
-    pub fn verify(
-        &self,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Vec<Damage>, StoreError> {
+    pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Damage>, StoreError> {
         self.inner.verify(progress)
     }
 

@@ -172,7 +172,14 @@ impl Inner {
                     inner.verify_file(id, size, &file)?;
                     None
                 };
-                Ok(Box::new(Stream { inner: inner.clone(), id: *id, file, size, at: offset, hasher }))
+                Ok(Box::new(Stream {
+                    inner: inner.clone(),
+                    id: *id,
+                    file,
+                    size,
+                    at: offset,
+                    hasher,
+                }))
             }
         }
     }

@@ -277,7 +277,8 @@ fn extents(index: &Index, dir: &Path) -> Result<BTreeMap<u32, Extent>, StoreErro
         let id = entry.file_name().to_str().and_then(Segments::parse_name);
         match id.and_then(|id| extents.get_mut(&id)) {
             Some(extent) => {
-                let metadata = entry.metadata().map_err(StoreError::io("Reading", &entry.path()))?;
+                let metadata =
+                    entry.metadata().map_err(StoreError::io("Reading", &entry.path()))?;
                 extent.len = metadata.len();
             }
             None if id.is_some() => {
@@ -431,6 +432,8 @@ impl Inner {
             batch.commit(Sync::No)?;
         }
         self.barrier()?;
+        // Else the next start would have to replay the log.
+        self.index.flush()?;
         let _ = fs::remove_dir_all(self.root.join("tmp"));
         make_dir(&self.root.join("tmp"))?;
         write_whole(&self.root, "state", "closed\n")

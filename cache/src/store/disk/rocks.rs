@@ -18,8 +18,9 @@ use bytes::Bytes;
 use proto::id::{BlobId, TreeId};
 use rayon::prelude::*;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
+    DBCompressionType, DBRecoveryMode, Direction, FlushOptions, IteratorMode, LogLevel,
+    LruCacheOptions, Options, ReadOptions,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,11 @@ fn cf_options(cf: Cf, cache: &Cache) -> Options {
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In pieces: a filter of a million keys in one is more than a part of the cache holds.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_metadata_block_size(4 << 10);
+    blocks.set_pin_top_level_index_and_filter(true);
     let mut options = Options::default();
     options.set_write_buffer_size(8 << 20);
     match cf {
@@ -131,7 +137,10 @@ fn cf_options(cf: Cf, cache: &Cache) -> Options {
 impl Index {
     /// Opens the index, or makes it.
     pub fn open(path: &Path, make: Make) -> Result<Self, rocksdb::Error> {
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let mut cache = LruCacheOptions::default();
+        cache.set_capacity(BLOCK_CACHE_BYTES);
+        cache.set_num_shard_bits(2);
+        let cache = Cache::new_lru_cache_opts(&cache);
         let families =
             Cf::ALL.map(|cf| ColumnFamilyDescriptor::new(cf.name(), cf_options(cf, &cache)));
         let db = DB::open_cf_descriptors(&db_options(make), path, families)?;
@@ -242,6 +251,12 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// Writes what is in memory and in the log to tables.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let families: Vec<_> = Cf::ALL.iter().map(|cf| self.cf(*cf)).collect();
+        self.db.flush_cfs_opt(&families, &FlushOptions::default()).map_err(|e| self.error(e))
     }
 
     /// Bytes of the index's files.

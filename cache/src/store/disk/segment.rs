@@ -285,7 +285,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let segments = segments(dir.path(), 10);
         let large = vec![7; 50];
-        let spans = segments.append(&mut segments.tail(), &[b"a", &large, b"b"], |_| Ok(())).unwrap();
+        let spans =
+            segments.append(&mut segments.tail(), &[b"a", &large, b"b"], |_| Ok(())).unwrap();
         assert_eq!(spans.iter().map(|s| s.segment).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(segments.read(&spans[1]).unwrap(), large);
     }

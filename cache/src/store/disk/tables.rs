@@ -77,15 +77,10 @@ impl Inner {
     }
 
     /// See [`crate::store::Store::aliases`].
-    pub fn aliases(
-        &self,
-        scope: &Scope,
-        ids: &[DefKey],
-    ) -> Result<Vec<Option<Alias>>, StoreError> {
+    pub fn aliases(&self, scope: &Scope, ids: &[DefKey]) -> Result<Vec<Option<Alias>>, StoreError> {
         let _gate = self.gate();
-        let scopes = self.scoped::<Alias>(scope, |scope| {
-            ids.iter().map(|id| key::alias(scope, id)).collect()
-        })?;
+        let scopes = self
+            .scoped::<Alias>(scope, |scope| ids.iter().map(|id| key::alias(scope, id)).collect())?;
         let mut answers: Vec<Option<Alias>> = vec![None; ids.len()];
         for aliases in scopes {
             for (answer, (key, alias)) in answers.iter_mut().zip(aliases) {

@@ -28,9 +28,7 @@ impl Place {
 }
 
 /// Some bytes of a segment.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub(super) struct Span {
     /// Which segment.
     pub segment: u32,

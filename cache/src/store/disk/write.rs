@@ -1,11 +1,11 @@
 //! Taking blobs.
 
+use super::Inner;
 use super::batch::Sync;
 use super::files::{HASH_BYTES, Temp};
 use super::rocks::Cf;
 use super::space::Reservation;
 use super::value::{Place, SegmentRow, state};
-use super::Inner;
 use crate::store::{BlobWriter, StoreError};
 use bytes::Bytes;
 use proto::id::BlobId;

@@ -187,11 +187,7 @@ impl<'a> Marker<'a> {
 
     /// Marks things and all below them, if the whole of it is here and fits in `room` bytes along
     /// with all that is marked already.
-    fn mark(
-        &mut self,
-        things: impl Into<Option<Things>>,
-        room: u64,
-    ) -> Result<Marked, StoreError> {
+    fn mark(&mut self, things: impl Into<Option<Things>>, room: u64) -> Result<Marked, StoreError> {
         let Some(things) = things.into() else {
             return Ok(Marked::Broken);
         };

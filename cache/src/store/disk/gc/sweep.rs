@@ -107,7 +107,8 @@ impl Inner {
             self.step("sweep trees");
             let _gate = self.gate_alone();
             marker.mark_trees(collecting.fresh_trees())?;
-            let ids: Vec<_> = some.iter().map(|(_, id)| *id).filter(|id| !marker.has_tree(id)).collect();
+            let ids: Vec<_> =
+                some.iter().map(|(_, id)| *id).filter(|id| !marker.has_tree(id)).collect();
             let mut batch = self.index.batch();
             for (id, head) in ids.iter().zip(self.index.heads(&ids)?) {
                 if let Some(head) = head {
