@@ -72,6 +72,14 @@ struct Table {
 pub(super) struct PinGuard {
     pins: Arc<Pins>,
     epoch: Epoch,
+    holder: Holder,
+}
+
+/// Who holds a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Caller,
+    Collection,
 }
 
 impl Drop for PinGuard {
@@ -84,7 +92,9 @@ impl Drop for PinGuard {
             }
         }
         self.pins.live.fetch_sub(1, Ordering::SeqCst);
-        self.pins.released.fetch_add(1, Ordering::SeqCst);
+        if self.holder == Holder::Caller {
+            self.pins.released.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -100,6 +110,10 @@ pub(super) fn blob_prefix(id: &BlobId) -> u64 {
 impl Touches {
     /// Takes a pin.
     pub fn pin(&self) -> PinGuard {
+        self.pin_for(Holder::Caller)
+    }
+
+    fn pin_for(&self, holder: Holder) -> PinGuard {
         let mut table = lock(&self.pins.table);
         if table.pins.is_empty() {
             self.forget();
@@ -108,10 +122,10 @@ impl Touches {
         let epoch = table.epoch;
         *table.pins.entry(epoch).or_default() += 1;
         self.pins.live.fetch_add(1, Ordering::SeqCst);
-        PinGuard { pins: self.pins.clone(), epoch }
+        PinGuard { pins: self.pins.clone(), epoch, holder }
     }
 
-    /// How many pins were given back so far: so that a collection that could free nothing is not
+    /// How many pins callers gave back so far: so that a collection that could free nothing is not
     /// tried again before one was.
     pub fn released(&self) -> usize {
         self.pins.released.load(Ordering::SeqCst)
@@ -174,7 +188,7 @@ impl Touches {
     /// Begins a collection: what is touched from now on is protected too. The caller holds off all
     /// who look things up, so that each of them comes wholly before or wholly after.
     pub fn begin(&self) -> Collecting<'_> {
-        let guard = self.pin();
+        let guard = self.pin_for(Holder::Collection);
         *lock(&self.fresh) = Some(HashSet::new());
         Collecting { touches: self, oldest: self.oldest(), _guard: guard }
     }
@@ -239,7 +253,7 @@ mod tests {
         assert_eq!(protected, [2, 3]);
         drop(collecting);
         drop(second);
-        assert_eq!(touches.released(), 3);
+        assert_eq!(touches.released(), 2);
         let collecting = touches.begin();
         assert!(!collecting.has_blob(&blob(2)));
     }

@@ -11,9 +11,9 @@ use std::time::Duration;
 /// How often the disk is looked at when nobody calls.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Bytes that the store must have grown before a collection is tried again that could not free
-/// enough.
-const GROWTH_BYTES: u64 = 64 << 20;
+/// By how much the store must have grown before it is collected again while no pin was given back:
+/// so many bytes, and a twentieth.
+const GROWTH_BYTES: u64 = 1 << 20;
 
 /// Whose turn it is to collect, and how the last collection ended.
 #[derive(Debug, Default)]
@@ -29,7 +29,8 @@ impl Turn {
 
     /// Whether another collection could free more than the last one.
     fn is_worth_it(&self, held: u64, released: usize) -> bool {
-        self.last.is_none_or(|(then, pins)| released != pins || held > then + GROWTH_BYTES)
+        let grown = |then: u64| held > then + (then / 20).max(GROWTH_BYTES);
+        self.last.is_none_or(|(then, pins)| released != pins || grown(then))
     }
 }
 
@@ -164,5 +165,8 @@ mod tests {
         assert!(!turn.is_worth_it(100, 0));
         assert!(turn.is_worth_it(100, 1));
         assert!(turn.is_worth_it(101 + GROWTH_BYTES, 0));
+        turn.note(1 << 30, 0);
+        assert!(!turn.is_worth_it((1 << 30) + (50 << 20), 0));
+        assert!(turn.is_worth_it((1 << 30) + (52 << 20), 0));
     }
 }

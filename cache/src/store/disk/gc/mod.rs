@@ -95,9 +95,9 @@ impl Inner {
         self.uses.flush(&mut batch);
         batch.commit(Sync::No)?;
         // From here on each look-up is noted; none is half-way while it begins.
-        let collecting = {
+        let (collecting, released) = {
             let _gate = self.gate_alone();
-            self.touches.begin()
+            (self.touches.begin(), self.touches.released())
         };
         self.step("mark");
         let mut marker = Marker::new(self);
@@ -117,7 +117,7 @@ impl Inner {
         self.measure_index();
         report.held_bytes = self.held();
         report.freed_bytes = before.saturating_sub(report.held_bytes);
-        turn.note(report.held_bytes, self.touches.released());
+        turn.note(report.held_bytes, released);
         tracing::info!(?budget, ?report, "Collected");
         Ok(report)
     }
