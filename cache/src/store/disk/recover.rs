@@ -156,7 +156,7 @@ pub(super) fn open(root: &Path, options: Options) -> Result<Inner, OpenError> {
 fn index_error(root: &Path, error: rocksdb::Error) -> OpenError {
     let detail = error.into_string();
     // A file that is gone is as bad as one that is wrong.
-    let broken = !detail.contains("No space left") && !detail.contains("lock");
+    let broken = !detail.contains("No space left") && !detail.contains("While lock file");
     let advice = if broken { DAMAGED } else { "" };
     OpenError::Index { path: root.to_owned(), detail: format!("{detail}{advice}") }
 }

@@ -21,9 +21,6 @@ const PARALLEL_BYTES: usize = 128 << 10;
 /// Bytes that a writer gathers before it hashes and writes them.
 const GATHER_BYTES: usize = 1 << 20;
 
-/// For how many bytes a writer that does not know its size asks for room at once.
-const ROOM_BYTES: u64 = 8 << 20;
-
 impl Inner {
     /// See [`crate::store::Store::put_blobs`].
     pub fn put_blobs(inner: &Arc<Self>, blobs: &[(BlobId, Bytes)]) -> Result<(), StoreError> {
@@ -44,16 +41,26 @@ impl Inner {
 
     /// Asks for room; when there is none and the store may, collects and asks again.
     pub fn reserve(&self, number: usize, bytes: u64) -> Result<Reservation<'_>, StoreError> {
+        self.reserve_beside(number, bytes, 0)
+    }
+
+    /// As [`Inner::reserve`], for who has written `unfinished` bytes already.
+    fn reserve_beside(
+        &self,
+        number: usize,
+        bytes: u64,
+        unfinished: u64,
+    ) -> Result<Reservation<'_>, StoreError> {
         self.check_poison()?;
-        let held = self.held();
+        let held = self.held() + unfinished;
         if self.options.budget.is_some_and(|budget| held + bytes > budget) {
             self.wake.wake();
         }
         match self.space.reserve(number, bytes, held) {
             Ok(reservation) => Ok(reservation),
-            Err(why) if self.options.automatic && self.make_room(bytes)? => self
+            Err(why) if self.options.automatic && self.make_room(unfinished + bytes)? => self
                 .space
-                .reserve(number, bytes, self.held())
+                .reserve(number, bytes, self.held() + unfinished)
                 .map_err(|_| self.space.full(why, bytes)),
             Err(why) => Err(self.space.full(why, bytes)),
         }
@@ -187,7 +194,6 @@ struct Large {
     temp: Temp,
     hasher: blake3::Hasher,
     size: u64,
-    room: u64,
 }
 
 impl Writer {
@@ -215,15 +221,11 @@ impl Writer {
             None => {
                 let temp = self.inner.files.temp()?;
                 let hasher = blake3::Hasher::new();
-                self.large.insert(Large { temp, hasher, size: 0, room: 0 })
+                self.large.insert(Large { temp, hasher, size: 0 })
             }
         };
         let len = self.gathered.len() as u64;
-        if large.size + len > large.room {
-            // Asked for in large pieces: what was written already counts as held by the disk.
-            drop(self.inner.reserve(1, ROOM_BYTES.max(len))?);
-            large.room = large.size + ROOM_BYTES.max(len);
-        }
+        let _room = self.inner.reserve_beside(1, len, large.size)?;
         large.hasher.update_rayon(&self.gathered);
         let written = (&large.temp.file).write_all(&self.gathered);
         written.map_err(StoreError::io("Writing", large.temp.path()))?;
@@ -255,7 +257,7 @@ impl BlobWriter for Writer {
         if !self.gathered.is_empty() || self.large.is_none() {
             self.spill()?;
         }
-        let Large { temp, hasher, size, .. } =
+        let Large { temp, hasher, size } =
             self.large.take().expect("a blob that is not small was spilled");
         let id = hasher.finalize().into();
         check_name(expected, id)?;
