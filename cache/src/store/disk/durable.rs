@@ -51,11 +51,6 @@ impl Durable {
         lock(&self.large).insert(id);
     }
 
-    /// Notes a file that comes or goes in a folder of blobs.
-    pub fn note_shard(&self, shard: Shard) {
-        lock(&self.shards).insert(shard);
-    }
-
     /// Notes a segment that comes.
     pub fn note_segments_dir(&self) {
         self.segments_dir.store(true, Ordering::SeqCst);
@@ -164,7 +159,8 @@ impl Inner {
         })
     }
 
-    fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
+    /// Makes durable which files there are in a directory.
+    pub fn sync_dir(&self, path: &Path) -> Result<(), StoreError> {
         let synced = File::open(path).and_then(|dir| (self.hooks().sync)(&dir));
         synced.map_err(|e| self.poisoned(path, e))
     }

@@ -10,7 +10,7 @@
 //!   what is not what its name says is forgotten, with all that needs it.
 
 use super::batch::Sync;
-use super::files::{Files, hash_all, make_dir};
+use super::files::{Files, hash_all, make_dir, shard_of};
 use super::lose::Lost;
 use super::rocks::{Cf, DAMAGED, Index, Make};
 use super::segment::{Extent, Segments};
@@ -305,12 +305,9 @@ impl Inner {
         let unsynced = self.unsynced_files()?;
         if past == Past::PowerLost {
             let lost = self.unsafe_bytes(&unsynced)?;
-            let aside: Vec<_> = lost.blobs.iter().map(|(id, place)| (*id, *place)).collect();
             let dropped = self.lose(lost)?;
             tracing::warn!(?dropped, "Power was lost: what was not safe was checked");
-            for (id, _) in aside.iter().filter(|(_, p)| matches!(p, Place::File { .. })) {
-                self.files.unlink(id)?;
-            }
+            self.sweep_files()?;
         }
         self.sweep_segments()?;
         for id in unsynced {
@@ -383,6 +380,25 @@ impl Inner {
     fn is_file_right(&self, id: &BlobId, size: u64) -> bool {
         let hashed = File::open(self.files.path(id)).and_then(|file| hash_all(&file));
         hashed.is_ok_and(|hashed| hashed == (*id, size))
+    }
+
+    /// Deletes the files of blobs that the index does not know: those that were just made or
+    /// deleted, and whose entry in the log was lost.
+    fn sweep_files(&self) -> Result<(), StoreError> {
+        for shard in 0..=255u8 {
+            let path = self.files.shard_path(shard);
+            for entry in fs::read_dir(&path).map_err(StoreError::io("Reading", &path))? {
+                let name = entry.map_err(StoreError::io("Reading", &path))?.file_name();
+                let id = name.to_str().and_then(|name| BlobId::parse(name).ok());
+                if let Some(id) = id
+                    && shard_of(&id) == shard
+                    && self.index.blob(&id)?.is_none()
+                {
+                    self.files.unlink(&id)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Forgets segments whose files are gone and that no blob is in.

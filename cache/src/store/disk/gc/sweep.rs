@@ -12,6 +12,7 @@ use crate::store::{Persisted, StoreError};
 use proto::id::{BlobId, TreeId};
 use proto::record::Alias;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
@@ -180,19 +181,21 @@ impl Inner {
             doomed.extend(key[1..].try_into().map(BlobId::from_bytes));
             Ok(ControlFlow::Continue(()))
         })?;
+        let mut shards = BTreeSet::new();
         for id in &doomed {
             self.step("delete file");
             let _lock = self.files.lock(id);
             // It may have been put again meanwhile: then the file is the new one's.
-            if self.index.blob(id)?.is_none() {
-                self.files.unlink(id)?;
-                self.durable.note_shard(shard_of(id));
+            if self.index.blob(id)?.is_none() && self.files.unlink(id)? {
+                shards.insert(shard_of(id));
             }
-            let mut batch = self.index.batch();
-            batch.delete(Cf::State, &state::doomed(id));
-            batch.commit(Sync::No)?;
         }
-        Ok(())
+        for shard in shards {
+            self.sync_dir(&self.files.shard_path(shard))?;
+        }
+        let mut batch = self.index.batch();
+        doomed.iter().for_each(|id| batch.delete(Cf::State, &state::doomed(id)));
+        batch.commit(Sync::No)
     }
 
     /// Deletes old files of the quarantine.
