@@ -4,8 +4,9 @@
 use super::{BlobWriter, Pin, Row, Store, StoreError, Table, hash_file};
 use bytes::Bytes;
 use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
+use proto::limit::{NODE_BYTES_MAX, TREE_DEPTH_MAX};
 use proto::record::{Alias, Record};
-use proto::tree::{AnyNode, Meta, node_id};
+use proto::tree::{AnyNode, Meta, NodeError, node_id};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
@@ -22,7 +23,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct State {
     blobs: BTreeMap<BlobId, Bytes>,
-    nodes: BTreeMap<TreeId, (Bytes, Arc<AnyNode>)>,
+    /// Encoding, node, and levels of directories below.
+    nodes: BTreeMap<TreeId, (Bytes, Arc<AnyNode>, usize)>,
     records: BTreeMap<(Scope, ContentKey), Record>,
     aliases: BTreeMap<(Scope, DefKey), Alias>,
     rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
@@ -39,13 +41,15 @@ impl MemoryStore {
     }
 }
 
-/// Looks into the asking scope, then into the trusted one.
+/// Looks into the asking scope, then into the trusted one, for what is `fit`.
 fn scoped<'a, K: Ord + Copy, V>(
     map: &'a BTreeMap<(Scope, K), V>,
     scope: &Scope,
     key: K,
+    fit: impl Fn(&&V) -> bool,
 ) -> Option<&'a V> {
-    map.get(&(scope.clone(), key)).or_else(|| map.get(&(Scope::trusted(), key)))
+    let own = map.get(&(scope.clone(), key)).filter(&fit);
+    own.or_else(|| map.get(&(Scope::trusted(), key)).filter(&fit))
 }
 
 impl State {
@@ -53,7 +57,8 @@ impl State {
         self.blobs.get(id).cloned().ok_or(StoreError::NoBlob(*id))
     }
 
-    fn check_whole(&self, id: TreeId, node: &AnyNode) -> Result<(), StoreError> {
+    /// Answers how many levels of directories are below.
+    fn check_whole(&self, id: TreeId, node: &AnyNode) -> Result<usize, StoreError> {
         let refuse = |why: String| Err(StoreError::Incomplete { tree: id, why });
         for (blob, size) in node.blobs() {
             match self.blobs.get(&blob) {
@@ -64,16 +69,42 @@ impl State {
                 Some(_) => {}
             }
         }
+        let mut height = 0;
         for dir in node.dirs() {
             match self.nodes.get(&dir.tree) {
                 None => return refuse(format!("tree {} is not here", dir.tree)),
-                Some((_, child)) if child.dir_ref(dir.tree) != Some(dir) => {
+                Some((_, child, _)) if child.dir_ref(dir.tree) != Some(dir) => {
                     return refuse(format!("the digests given for tree {} are wrong", dir.tree));
+                }
+                Some((_, _, levels)) => height = height.max(levels + 1),
+            }
+        }
+        if height > TREE_DEPTH_MAX {
+            let too_deep = NodeError::Limit { what: "depth", value: height as u64 };
+            return Err(StoreError::Node(id, too_deep));
+        }
+        Ok(height)
+    }
+
+    fn check_row(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let refuse = |why: String| Err(StoreError::Row { table, why });
+        let names = match table.names(key, value) {
+            Ok(names) => names,
+            Err(why) => return refuse(why.to_owned()),
+        };
+        for (blob, size) in names.blobs {
+            match self.blobs.get(&blob) {
+                None => return refuse(format!("blob {blob} is not here")),
+                Some(b) if size.is_some_and(|s| s != b.len() as u64) => {
+                    return refuse(format!("blob {blob} has {} bytes", b.len()));
                 }
                 Some(_) => {}
             }
         }
-        Ok(())
+        match names.trees.iter().find(|tree| !self.nodes.contains_key(tree)) {
+            Some(tree) => refuse(format!("tree {tree} is not here")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -166,19 +197,23 @@ impl Store for MemoryStore {
         let mut state = self.state();
         for bytes in nodes {
             let id = node_id(bytes);
+            if bytes.len() > NODE_BYTES_MAX {
+                let too_large = NodeError::Limit { what: "size", value: bytes.len() as u64 };
+                return Err(StoreError::Node(id, too_large));
+            }
             let node = AnyNode::decode(bytes).map_err(|e| StoreError::Node(id, e))?;
-            state.check_whole(id, &node)?;
-            state.nodes.insert(id, (Bytes::copy_from_slice(bytes), Arc::new(node)));
+            let height = state.check_whole(id, &node)?;
+            state.nodes.insert(id, (Bytes::copy_from_slice(bytes), Arc::new(node), height));
         }
         Ok(())
     }
 
     fn node(&self, id: &TreeId) -> Result<Arc<AnyNode>, StoreError> {
-        self.state().nodes.get(id).map(|(_, n)| n.clone()).ok_or(StoreError::NoTree(*id))
+        self.state().nodes.get(id).map(|(_, n, _)| n.clone()).ok_or(StoreError::NoTree(*id))
     }
 
     fn node_bytes(&self, id: &TreeId) -> Result<Bytes, StoreError> {
-        self.state().nodes.get(id).map(|(b, _)| b.clone()).ok_or(StoreError::NoTree(*id))
+        self.state().nodes.get(id).map(|(b, _, _)| b.clone()).ok_or(StoreError::NoTree(*id))
     }
 
     fn records(
@@ -188,13 +223,13 @@ impl Store for MemoryStore {
     ) -> Result<Vec<Option<Record>>, StoreError> {
         let state = self.state();
         let whole = |r: &&Record| r.layers.iter().all(|l| state.nodes.contains_key(&l.0));
-        let find = |key: &ContentKey| scoped(&state.records, scope, *key).filter(whole).cloned();
+        let find = |key: &ContentKey| scoped(&state.records, scope, *key, whole).cloned();
         Ok(keys.iter().map(find).collect())
     }
 
     fn aliases(&self, scope: &Scope, keys: &[DefKey]) -> Result<Vec<Option<Alias>>, StoreError> {
         let state = self.state();
-        Ok(keys.iter().map(|key| scoped(&state.aliases, scope, *key).cloned()).collect())
+        Ok(keys.iter().map(|key| scoped(&state.aliases, scope, *key, |_| true).cloned()).collect())
     }
 
     fn put_record(
@@ -206,9 +241,10 @@ impl Store for MemoryStore {
     ) -> Result<(), StoreError> {
         let mut state = self.state();
         let place = (scope.clone(), *key);
-        if state.records.get(&place).is_none_or(|old| old.version <= record.version) {
-            state.records.insert(place, record.clone());
+        if state.records.get(&place).is_some_and(|old| old.version > record.version) {
+            return Ok(());
         }
+        state.records.insert(place, record.clone());
         if let Some((def, alias)) = alias {
             state.aliases.insert((scope.clone(), *def), alias.clone());
         }
@@ -220,7 +256,9 @@ impl Store for MemoryStore {
     }
 
     fn put_row(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.state().rows.insert((table, key.to_vec()), value.to_vec());
+        let mut state = self.state();
+        state.check_row(table, key, value)?;
+        state.rows.insert((table, key.to_vec()), value.to_vec());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The small tables beside blobs, trees and records.
 
-use proto::id::{BlobId, OciDigest, RootId};
+use super::persist::Persisted;
+use proto::id::{BlobId, OciDigest, RootId, TreeId};
 use proto::platform::Platform;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -9,13 +10,14 @@ use rkyv::{Archive, Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// The local image store. Key: a full reference (`docker.io/library/app:latest`), or the
-    /// image id of an image without a name. Value: [`Image`]. A root: never collected.
+    /// image id of an image without a name. Value: [`Image`]. A root: never collected. Keeps its
+    /// config and its trees, and its layers as they came where [`Table::OciBlob`] has them.
     Image,
     /// Blobs by the digest that registries know them by. Key: [`OciDigest`] bytes. Value:
     /// [`OciBlob`]. Collected by last use.
     OciBlob,
-    /// Layers made of diff trees. Key: [`LayerBlob::key`]. Value: [`LayerBlob`]. Collected by last
-    /// use.
+    /// Layers made of diff trees. Key: [`LayerBlob::key`]. Value: [`LayerBlob`]. Keeps the packed
+    /// layer, not the tree. Collected by last use.
     Layer,
     /// Diff trees that layers of registries unpacked to. Key: [`OciDigest`] bytes of the diff id
     /// (the uncompressed layer). Value: [`RootId`] bytes. Collected by last use.
@@ -38,6 +40,74 @@ impl Table {
         Table::CacheMount,
         Table::Build,
     ];
+}
+
+/// What a row names. All of it but `layers` has to be here before the row is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// Blobs, each with its size where the row says it.
+    pub blobs: Vec<(BlobId, Option<u64>)>,
+    /// Trees.
+    pub trees: Vec<TreeId>,
+    /// Keys of [`Table::OciBlob`] whose blobs the row keeps, where they are here.
+    pub layers: Vec<OciDigest>,
+}
+
+impl Table {
+    /// What the row with this key and value names; or, why the two are no row of this table.
+    pub fn names(self, key: &[u8], value: &[u8]) -> Result<Names, &'static str> {
+        match self {
+            Table::Image => {
+                let image = Image::from_bytes(value).ok_or("its value is no image")?;
+                let original = |l: &ImageLayer| l.original.as_ref().map(|(_, digest, _)| *digest);
+                Ok(Names {
+                    blobs: vec![(image.config, None)],
+                    trees: image.layers.iter().filter_map(|l| Some(l.diff?.0)).collect(),
+                    layers: image.layers.iter().filter_map(original).collect(),
+                })
+            }
+            Table::OciBlob => {
+                hash32(key).ok_or("its key is no SHA-256 digest")?;
+                let blob = OciBlob::from_bytes(value).ok_or("its value is no blob's place")?;
+                Ok(Names { blobs: vec![(blob.blob, Some(blob.size))], ..Names::default() })
+            }
+            Table::Layer => {
+                if key.len() != 34 {
+                    return Err("its key is no tree and compression");
+                }
+                let layer = LayerBlob::from_bytes(value).ok_or("its value is no layer")?;
+                let packed = layer.packed.map(|p| (p.blob, Some(p.size)));
+                Ok(Names { blobs: packed.into_iter().collect(), ..Names::default() })
+            }
+            Table::Unpacked => {
+                hash32(key).ok_or("its key is no SHA-256 digest")?;
+                root_value(value)
+            }
+            Table::CacheMount => root_value(value),
+            Table::Build => Ok(Names::default()),
+        }
+    }
+
+    /// The byte that stands for the table on disk.
+    pub(super) const fn tag(self) -> u8 {
+        match self {
+            Table::Image => 0,
+            Table::OciBlob => 1,
+            Table::Layer => 2,
+            Table::Unpacked => 3,
+            Table::CacheMount => 4,
+            Table::Build => 5,
+        }
+    }
+}
+
+fn hash32(bytes: &[u8]) -> Option<[u8; 32]> {
+    bytes.try_into().ok()
+}
+
+fn root_value(value: &[u8]) -> Result<Names, &'static str> {
+    let tree = TreeId::from_bytes(hash32(value).ok_or("its value is no root's id")?);
+    Ok(Names { trees: vec![tree], ..Names::default() })
 }
 
 /// A row: key and value.

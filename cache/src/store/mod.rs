@@ -1,16 +1,23 @@
 //! One machine's store: blobs, trees, step records, and the small tables beside them.
 //!
-//! [`Store`] is the seam. [`memory`] is its readable twin: the reference of what each method
-//! promises, the oracle of the property tests, and the simulator's part.
+//! [`Store`] is the seam. [`disk`] is the real one: RocksDB and files. [`memory`] is its readable
+//! twin: the reference of what each method promises, the oracle of the property tests, and the
+//! simulator's part.
 //!
 //! All methods block; async callers use `spawn_blocking`.
 
+pub mod disk;
 pub mod memory;
 mod meta;
 mod nodes;
+mod persist;
 
+pub use disk::{DiskStore, Options};
+pub use meta::{
+    Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedLayer, Row, Table,
+};
+pub use persist::Persisted;
 pub use nodes::StoreNodes;
-pub use meta::{Compression, Image, ImageLayer, LayerBlob, OciBlob, PackedLayer, Row, Table};
 
 use bytes::Bytes;
 use proto::error::Class;
@@ -58,10 +65,18 @@ pub enum StoreError {
     /// A node that cannot be read.
     #[error("Tree node {0} is refused: {1}")]
     Node(TreeId, NodeError),
+    /// A row was handed in that is none of its table, or before what it names.
+    #[error("A row of table {table:?} is refused: {why}")]
+    Row {
+        /// The table.
+        table: Table,
+        /// What is wrong or missing.
+        why: String,
+    },
     /// The disk or the byte budget is full.
-    #[error("The store at {} is full: {detail}", path.display())]
+    #[error("{} is full: {detail}", path.display())]
     Full {
-        /// Where the store is.
+        /// What is full: the store, or the file that was written.
         path: PathBuf,
         /// What was attempted.
         detail: String,
@@ -84,6 +99,18 @@ pub enum StoreError {
         /// RocksDB's words.
         detail: String,
     },
+    /// The disk lost writes, so nothing more is taken. What was made durable before is safe.
+    #[error(
+        "The store at {} takes nothing more since the disk failed: {detail}. \
+         Check the disk, then start again: what was not yet safe is checked at the start",
+        path.display()
+    )]
+    Poisoned {
+        /// Where the store is.
+        path: PathBuf,
+        /// What failed first.
+        detail: String,
+    },
 }
 
 impl StoreError {
@@ -93,8 +120,23 @@ impl StoreError {
             Self::NoBlob(_) | Self::NoTree(_) => Class::Unavailable,
             Self::Corrupt { .. } => Class::Corrupt,
             Self::WrongBytes { .. } | Self::Incomplete { .. } | Self::Node(..) => Class::Corrupt,
+            Self::Row { .. } => Class::Corrupt,
             Self::Full { .. } => Class::Busy,
-            Self::Io { .. } | Self::Index { .. } => Class::Unavailable,
+            Self::Io { .. } | Self::Index { .. } | Self::Poisoned { .. } => Class::Unavailable,
+        }
+    }
+
+    /// For `map_err`: an error of the operating system, with what was attempted and where. A full
+    /// disk or quota is [`StoreError::Full`].
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Self::Full { path, detail: format!("{action}: {source}") }
+                }
+                _ => Self::Io { action, path, source },
+            }
         }
     }
 }
@@ -156,8 +198,8 @@ pub trait Store: Send + Sync {
     /// A tree node's encoding, verified.
     fn node_bytes(&self, id: &TreeId) -> Result<Bytes, StoreError>;
 
-    /// The records under these keys in that scope, or in the trusted one. A record whose trees are
-    /// not all here is not answered. What is answered counts as used now.
+    /// The records under these keys in that scope, or else in the trusted one. A record whose trees
+    /// are not all here is not answered. What is answered counts as used now.
     fn records(
         &self,
         scope: &Scope,
@@ -167,7 +209,8 @@ pub trait Store: Send + Sync {
     /// What these definitions led to in that scope, or in the trusted one.
     fn aliases(&self, scope: &Scope, keys: &[DefKey]) -> Result<Vec<Option<Alias>>, StoreError>;
 
-    /// Sets a record, unless the one there has a higher version; with it, the alias.
+    /// Sets a record, and with it the alias; neither of them when the record that is there has a
+    /// higher version.
     fn put_record(
         &self,
         scope: &Scope,
@@ -179,7 +222,8 @@ pub trait Store: Send + Sync {
     /// A row of a table.
     fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Sets a row of a table. Refused when what the row names is not here.
+    /// Sets a row of a table. Refused when it is no row of this table, or when what it names is not
+    /// here ([`Table::names`]).
     fn put_row(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
 
     /// Takes a row away; answers whether it was there.

@@ -1,0 +1,212 @@
+//! Deleting what is not marked: from what refers to what is referred to.
+
+use super::Report;
+use super::mark::{Choice, Marker};
+use crate::store::disk::Inner;
+use crate::store::disk::batch::Sync;
+use crate::store::disk::files::shard_of;
+use crate::store::disk::rocks::Cf;
+use crate::store::disk::touch::Collecting;
+use crate::store::disk::value::{Head, Place, key, state};
+use crate::store::{Persisted, StoreError};
+use proto::id::{BlobId, TreeId};
+use proto::record::Alias;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime};
+
+/// Things of one kind that go at once, while nobody looks anything up.
+const BATCH: usize = 1024;
+
+/// How long damaged files are kept for who wants to look into them.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Inner {
+    pub(super) fn sweep(
+        &self,
+        collecting: &Collecting<'_>,
+        marker: &mut Marker<'_>,
+        choice: Choice,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        self.sweep_table(collecting, &choice.dropped, report)?;
+        self.sweep_aliases()?;
+        self.sweep_trees(collecting, marker, report)?;
+        self.sweep_blobs(collecting, marker, report)
+    }
+
+    fn sweep_table(
+        &self,
+        collecting: &Collecting<'_>,
+        dropped: &[Vec<u8>],
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        for some in dropped.chunks(BATCH) {
+            self.step("sweep table");
+            let _gate = self.gate_alone();
+            let mut batch = self.index.batch();
+            for row in some.iter().filter(|row| !collecting.has_key(row)) {
+                match row.first() {
+                    Some(&key::RECORD) => report.records += 1,
+                    _ => report.rows += 1,
+                }
+                self.uses.forget(row);
+                batch.delete(Cf::Table, row);
+                batch.delete(Cf::Table, &key::used(row));
+            }
+            batch.commit(Sync::No)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the aliases whose records are gone.
+    fn sweep_aliases(&self) -> Result<(), StoreError> {
+        let mut aliases = Vec::new();
+        for (alias, value) in self.table(key::ALIAS)? {
+            let record = Alias::from_bytes(&value)
+                .zip(key::scope_of(&alias))
+                .map(|(to, scope)| key::record(&scope, &to.key));
+            aliases.push((alias, record));
+        }
+        for some in aliases.chunks(BATCH) {
+            self.step("sweep aliases");
+            let _gate = self.gate_alone();
+            let mut batch = self.index.batch();
+            for (alias, record) in some {
+                let keep = match record {
+                    Some(record) => self.index.has(Cf::Table, record)?,
+                    None => false,
+                };
+                if !keep {
+                    batch.delete(Cf::Table, alias);
+                }
+            }
+            batch.commit(Sync::No)?;
+        }
+        Ok(())
+    }
+
+    fn sweep_trees(
+        &self,
+        collecting: &Collecting<'_>,
+        marker: &mut Marker<'_>,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let mut dead: Vec<(u16, TreeId)> = Vec::new();
+        self.index.scan(Cf::Tree, &[], |key, value| {
+            if let (Ok(id), Some(head)) =
+                (key.try_into().map(TreeId::from_bytes), Head::from_bytes(value))
+                && !marker.has_tree(&id)
+            {
+                dead.push((head.height, id));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        dead.sort_unstable_by_key(|(height, _)| Reverse(*height));
+        for some in dead.chunks(BATCH) {
+            self.step("sweep trees");
+            let _gate = self.gate_alone();
+            marker.mark_trees(collecting.fresh_trees())?;
+            let ids: Vec<_> =
+                some.iter().map(|(_, id)| *id).filter(|id| !marker.has_tree(id)).collect();
+            let mut batch = self.index.batch();
+            for (id, head) in ids.iter().zip(self.index.heads(&ids)?) {
+                if let Some(head) = head {
+                    report.trees.add(head.len.into());
+                    batch.delete_tree(id, &head);
+                    self.nodes.remove(id);
+                }
+            }
+            batch.commit(Sync::No)?;
+        }
+        Ok(())
+    }
+
+    fn sweep_blobs(
+        &self,
+        collecting: &Collecting<'_>,
+        marker: &mut Marker<'_>,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let mut some: Vec<BlobId> = Vec::new();
+        self.index.scan(Cf::Blob, &[], |key, _| {
+            if let Ok(id) = key.try_into().map(BlobId::from_bytes)
+                && !marker.has_blob(&id)
+            {
+                some.push(id);
+            }
+            if some.len() == BATCH {
+                self.sweep_some_blobs(collecting, marker, &some, report)?;
+                some.clear();
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        self.sweep_some_blobs(collecting, marker, &some, report)
+    }
+
+    fn sweep_some_blobs(
+        &self,
+        collecting: &Collecting<'_>,
+        marker: &mut Marker<'_>,
+        ids: &[BlobId],
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        self.step("sweep blobs");
+        let _gate = self.gate_alone();
+        marker.mark_trees(collecting.fresh_trees())?;
+        let free = |id: &&BlobId| !marker.has_blob(id) && !collecting.has_blob(id);
+        let ids: Vec<_> = ids.iter().filter(free).copied().collect();
+        let mut batch = self.index.batch();
+        for (id, place) in ids.iter().zip(self.index.blobs(&ids)?) {
+            let Some(place) = place else {
+                continue;
+            };
+            batch.delete_blob(id, &place);
+            match place {
+                Place::Packed(span) => report.packed.add(span.len.into()),
+                Place::File { size } => {
+                    report.large.add(size);
+                    batch.put(Cf::State, &state::doomed(id), &[]);
+                }
+            }
+        }
+        batch.commit(Sync::No)
+    }
+
+    /// Deletes the files of blobs that the index has given up, for good.
+    pub(super) fn delete_doomed(&self) -> Result<(), StoreError> {
+        let mut doomed = Vec::new();
+        self.index.scan(Cf::State, &[state::DOOMED], |key, _| {
+            doomed.extend(key[1..].try_into().map(BlobId::from_bytes));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut shards = BTreeSet::new();
+        for id in &doomed {
+            self.step("delete file");
+            let _lock = self.files.lock(id);
+            // It may have been put again meanwhile: then the file is the new one's.
+            if self.index.blob(id)?.is_none() && self.files.unlink(id)? {
+                shards.insert(shard_of(id));
+            }
+        }
+        for shard in shards {
+            self.sync_dir(&self.files.shard_path(shard))?;
+        }
+        let mut batch = self.index.batch();
+        doomed.iter().for_each(|id| batch.delete(Cf::State, &state::doomed(id)));
+        batch.commit(Sync::No)
+    }
+
+    /// Deletes old files of the quarantine.
+    pub(super) fn sweep_quarantine(&self) {
+        let entries = std::fs::read_dir(self.files.quarantine()).into_iter().flatten().flatten();
+        for entry in entries {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+            if age.is_some_and(|age| age > QUARANTINE) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The store on disk, from outside.
+
+mod collect;
+mod common;
+mod damage;
+mod files;
+mod full;
+mod open;
+mod place;
+mod power;
+mod stress;
+mod twin;
