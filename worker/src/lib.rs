@@ -1,1 +1,3 @@
 //! Slipway's hands on one machine: root file systems, containers, images.
+
+pub mod rootfs;
