@@ -105,35 +105,57 @@ pub(crate) fn is_own_xattr(name: &[u8]) -> bool {
     name.starts_with(b"system.posix_acl_") || !proto::tree::is_host_xattr(name)
 }
 
+/// Extended attributes: name and value.
+pub(crate) type XattrList = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// All extended attributes of `name` in `dir`, also those that are not its own.
-pub(crate) fn all_xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn all_xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<XattrList> {
     let path = proc_path(dir, name);
-    let mut list = vec![0; 1 << 10];
-    let count = loop {
-        match rustix::fs::llistxattr(&path, &mut list[..]) {
-            Ok(count) => break count,
-            Err(rustix::io::Errno::RANGE) if list.len() < 1 << 16 => list.resize(1 << 16, 0),
-            Err(rustix::io::Errno::OPNOTSUPP) => break 0,
-            Err(e) => return Err(e.into()),
-        }
-    };
-    let names = list[..count].split(|b| *b == 0).filter(|n| !n.is_empty());
-    names.map(|n| Ok((n.to_vec(), xattr(&path, n)?))).collect()
+    read_xattrs(
+        |list| rustix::fs::llistxattr(&path, list),
+        |name, value| rustix::fs::lgetxattr(&path, name, value),
+    )
 }
 
-fn xattr(path: &Path, name: &[u8]) -> io::Result<Vec<u8>> {
-    let mut value = vec![0; 256];
-    loop {
-        match rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value[..]) {
-            Ok(len) => {
-                value.truncate(len);
-                return Ok(value);
-            }
-            Err(rustix::io::Errno::RANGE) if value.len() < limit::XATTR_BYTES_MAX => {
-                value.resize(limit::XATTR_BYTES_MAX, 0);
-            }
-            Err(e) => return Err(e.into()),
+/// All extended attributes of an open directory.
+pub(crate) fn dir_xattrs(dir: impl AsFd) -> io::Result<XattrList> {
+    read_xattrs(
+        |list| rustix::fs::flistxattr(&dir, list),
+        |name, value| rustix::fs::fgetxattr(&dir, name, value),
+    )
+}
+
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&OsStr, &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<XattrList> {
+    let names = match grow(limit::XATTR_BYTES_MAX, list) {
+        Err(rustix::io::Errno::OPNOTSUPP) => Vec::new(),
+        other => other?,
+    };
+    let names = names.split(|b| *b == 0).filter(|name| !name.is_empty());
+    let read = |name: &[u8]| {
+        let value = grow(limit::XATTR_BYTES_MAX, |b| get(OsStr::from_bytes(name), b))?;
+        Ok((name.to_vec(), value))
+    };
+    names.map(read).collect()
+}
+
+/// Calls with a small buffer, and with one of `max` bytes when that is too small.
+fn grow(
+    max: usize,
+    call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    let mut small = [0; 256];
+    match call(&mut small) {
+        Ok(len) => Ok(small[..len].to_vec()),
+        Err(rustix::io::Errno::RANGE) => {
+            let mut large = vec![0; max];
+            let len = call(&mut large)?;
+            large.truncate(len);
+            Ok(large)
         }
+        Err(e) => Err(e),
     }
 }
 

@@ -26,7 +26,7 @@ const FILES_AT_ONCE: usize = 128;
 /// diff's root, which only matters where nothing lies above.
 ///
 /// A directory that is only [`Presence::Implicit`] gets the metadata that its entry carries;
-/// [`super::implicit`] puts the right ones there.
+/// [`super::resolve`] puts the right ones there.
 pub(crate) fn materialize(
     store: &dyn Store,
     diff: &RootId,

@@ -11,14 +11,23 @@
 //! that no end of this process, not even by `kill -9`, leaves a mount behind.
 
 mod at;
+mod capture;
+mod disk;
 mod error;
 mod fold;
-mod implicit;
+mod layers;
 mod materialize;
+mod overlay;
+mod resolve;
+mod squash;
 #[cfg(test)]
 mod testing;
+mod verify;
 
+pub use capture::{Diff, RootMeta, capture};
 pub use error::RootfsError;
+pub use layers::{Damage, LayerCache};
+pub use overlay::{Access, Overlay, Upper};
 
 use cache::store::Store;
 use proto::id::{RootId, TreeId};

@@ -1,10 +1,13 @@
-//! Gives directories that a layer only names on the way ([`Presence::Implicit`]) the metadata that
-//! they have below.
+//! Makes a layer into the one that overlayfs has to be given, upon the layers below it.
 //!
-//! overlayfs shows a directory with the metadata of the topmost layer that has it. So a layer that
-//! must not change a directory's metadata has to repeat those of the layers under it. The result is
-//! a diff tree of its own, without implicit directories, and so has a name of its own: the same
-//! layer upon another base is another directory on disk, as it must be.
+//! - overlayfs shows a directory with the metadata of the topmost layer that has it. So a layer that
+//!   only names a directory on the way ([`Presence::Implicit`]) has to repeat the metadata that it
+//!   has below.
+//! - overlayfs shows whiteouts in a directory that it merges with nothing as names of nothing. So
+//!   whiteouts that hide nothing go.
+//!
+//! The result is a diff tree of its own, and so has a name of its own: the same layer upon another
+//! base is another directory on disk, as it must be. Most layers are their own result.
 
 use super::fold::{self, Fold};
 use super::{RootfsError, load_dir, load_root};
@@ -27,14 +30,14 @@ pub(crate) struct Resolver {
 
 #[derive(Default)]
 struct State {
-    /// Layers without implicit directories.
+    /// Layers without implicit directories and whiteouts.
     plain: HashSet<RootId>,
     /// What a layer becomes upon those below it, by a hash of their names.
     upon: HashMap<(RootId, blake3::Hash), RootId>,
 }
 
 impl Resolver {
-    /// The diffs, lowest first, without implicit directories. New nodes go into the store.
+    /// The diffs, lowest first, as overlayfs has to be given them. New nodes go into the store.
     pub(crate) fn resolve(
         &self,
         store: &dyn Store,
@@ -65,7 +68,7 @@ impl Resolver {
             return Ok(*known);
         }
         let root = load_root(store, diff)?;
-        if !has_implicit(store, root.dir.tree)? {
+        if is_plain(store, root.dir.tree)? {
             self.state().plain.insert(*diff);
             return Ok(*diff);
         }
@@ -83,27 +86,27 @@ impl Resolver {
     }
 }
 
-fn has_implicit(store: &dyn Store, top: TreeId) -> Result<bool, RootfsError> {
+fn is_plain(store: &dyn Store, top: TreeId) -> Result<bool, RootfsError> {
     let (mut seen, mut next) = (HashSet::new(), vec![top]);
     while let Some(tree) = next.pop() {
         let node = load_dir(store, &tree)?;
         let AnyNode::Dir(dir) = &*node else { return Err(RootfsError::Kind(tree)) };
         for entry in dir.entries() {
             match &entry.node {
-                Node::Dir(_, Presence::Implicit) => return Ok(true),
+                Node::Dir(_, Presence::Implicit) | Node::Whiteout => return Ok(false),
                 Node::Dir(below, _) if seen.insert(below.tree) => next.push(below.tree),
                 _ => {}
             }
         }
     }
-    Ok(false)
+    Ok(true)
 }
 
 fn rewrite(store: &dyn Store, root: &Root, below: &[RootId]) -> Result<RootId, RootfsError> {
     let roots = below.iter().map(|id| load_root(store, id)).collect::<Result<Vec<_>, _>>()?;
     let tops = roots.iter().map(|root| root.dir.tree).collect();
     let work = Rewrite { store, below: tops };
-    let job = Job { tree: root.dir.tree, path: Vec::new() };
+    let job = Job { tree: root.dir.tree, path: Vec::new(), opaque: false };
     let dir = fold::fold(&work, job, fold::threads())?;
     let (id, bytes) = Root { dir, ..root.clone() }.seal();
     store.put_nodes(&[bytes])?;
@@ -119,6 +122,8 @@ struct Rewrite<'a> {
 struct Job {
     tree: TreeId,
     path: Vec<FileName>,
+    /// Whether the directory, or one above it in its layer, hides all below.
+    opaque: bool,
 }
 
 impl Fold for Rewrite<'_> {
@@ -133,7 +138,8 @@ impl Fold for Rewrite<'_> {
         let node = load_dir(self.store, &job.tree)?;
         let jobs = dirs(&node).map(|(entry, below)| {
             let path = job.path.iter().chain([&entry.name]).cloned().collect();
-            Job { tree: below.tree, path }
+            let hides = matches!(entry.node, Node::Dir(_, Presence::Opaque));
+            Job { tree: below.tree, path, opaque: job.opaque || hides }
         });
         let jobs = jobs.collect();
         Ok(((job, node), jobs))
@@ -144,20 +150,19 @@ impl Fold for Rewrite<'_> {
         let mut outs = outs.into_iter();
         let mut entries = Vec::with_capacity(dir.entries().len());
         for entry in dir.entries() {
-            let Node::Dir(_, presence) = entry.node else {
-                entries.push(entry.clone());
-                continue;
-            };
-            let below = outs.next().expect("an answer for each directory");
-            let (meta, presence) = match presence {
-                Presence::Implicit => (self.meta_below(&job.path, &entry.name)?, Presence::Merge),
-                other => (entry.meta.clone(), other),
-            };
-            entries.push(Entry {
-                name: entry.name.clone(),
-                meta,
-                node: Node::Dir(below, presence),
-            });
+            match &entry.node {
+                Node::Dir(_, presence) => {
+                    let below = outs.next().expect("an answer for each directory");
+                    let (meta, presence) = match presence {
+                        Presence::Implicit => (self.meta(&job, &entry.name)?, Presence::Merge),
+                        other => (entry.meta.clone(), *other),
+                    };
+                    let node = Node::Dir(below, presence);
+                    entries.push(Entry { name: entry.name.clone(), meta, node });
+                }
+                Node::Whiteout if self.below(&job, &entry.name)?.is_none() => {}
+                _ => entries.push(entry.clone()),
+            }
         }
         let sealed = Dir::new(entries).seal();
         if sealed.dir.tree != job.tree {
@@ -170,15 +175,26 @@ impl Fold for Rewrite<'_> {
 impl Rewrite<'_> {
     /// The metadata of that directory in the layers below; without one, those that any runtime
     /// gives to a directory that it has to make: root's, 0755.
-    fn meta_below(&self, path: &[FileName], name: &FileName) -> Result<Meta, RootfsError> {
+    fn meta(&self, job: &Job, name: &FileName) -> Result<Meta, RootfsError> {
+        Ok(match self.below(job, name)? {
+            Some(Entry { meta, node: Node::Dir(..), .. }) => meta,
+            _ => Meta::root_owned(0o755, Mtime::default()),
+        })
+    }
+
+    /// What the layers below show under that name.
+    fn below(&self, job: &Job, name: &FileName) -> Result<Option<Entry>, RootfsError> {
+        if job.opaque {
+            return Ok(None);
+        }
         for top in self.below.iter().rev() {
-            match self.find(*top, path, name)? {
-                Found::Here(meta) => return Ok(meta),
+            match self.find(*top, &job.path, name)? {
+                Found::Here(entry) => return Ok(Some(entry)),
                 Found::Hidden => break,
                 Found::LookBelow => {}
             }
         }
-        Ok(Meta::root_owned(0o755, Mtime::default()))
+        Ok(None)
     }
 
     fn find(
@@ -194,10 +210,10 @@ impl Rewrite<'_> {
             let Some(entry) = dir.get(step.as_bytes()) else {
                 return Ok(if opaque { Found::Hidden } else { Found::LookBelow });
             };
-            let Node::Dir(below, presence) = &entry.node else { return Ok(Found::Hidden) };
-            if index == path.len() {
-                return Ok(Found::Here(entry.meta.clone()));
+            if index == path.len() && entry.node != Node::Whiteout {
+                return Ok(Found::Here(entry.clone()));
             }
+            let Node::Dir(below, presence) = &entry.node else { return Ok(Found::Hidden) };
             tree = below.tree;
             opaque |= *presence == Presence::Opaque;
         }
@@ -206,7 +222,7 @@ impl Rewrite<'_> {
 }
 
 enum Found {
-    Here(Meta),
+    Here(Entry),
     LookBelow,
     Hidden,
 }
@@ -271,6 +287,27 @@ mod tests {
         let resolver = Resolver::default();
         for middle in [b, w] {
             assert_eq!(resolver.resolve(&store, &[a, middle, c]).unwrap()[2], want);
+        }
+    }
+
+    #[test]
+    fn whiteouts_of_nothing_go() {
+        let store = MemoryStore::new();
+        let a = root(&store, vec![dir("d", 0o755, vec![file("x", b"1", 0o644)])]);
+        let opaque = |children| Spec { presence: Presence::Opaque, ..dir("d", 0o755, children) };
+        let new = |children| dir("new", 0o755, children);
+        for (layer, want) in [
+            (vec![whiteout("d"), whiteout("e")], vec![whiteout("d")]),
+            (vec![opaque(vec![whiteout("x")])], vec![opaque(vec![])]),
+            (vec![new(vec![whiteout("x")])], vec![new(vec![])]),
+            (vec![dir("d", 0o755, vec![whiteout("x")])], vec![dir("d", 0o755, vec![whiteout("x")])]),
+        ] {
+            let layer = root(&store, layer);
+            let out = Resolver::default().resolve(&store, &[a, layer]).unwrap();
+            assert_eq!(out[1], root(&store, want));
+            // Twice the same: the second time they hide nothing any more.
+            let twice = Resolver::default().resolve(&store, &[layer]).unwrap();
+            assert_eq!(Resolver::default().resolve(&store, &twice).unwrap(), twice);
         }
     }
 }
