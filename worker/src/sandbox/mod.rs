@@ -1,0 +1,5 @@
+//! Containers.
+
+pub(crate) mod bpf;
+pub(crate) mod cgroup;
+pub(crate) mod seccomp;
