@@ -5,4 +5,4 @@ mod filter;
 mod profile;
 
 pub(crate) use filter::Filter;
-pub(crate) use profile::default_filter;
+pub(crate) use profile::{default_filter, default_oci};

@@ -5,6 +5,8 @@
 //! that are an `int`. Calls by the x32 interface, which no distribution's kernel has, are refused.
 
 use super::filter::{Arch, Filter, Verdict};
+use oci_spec::runtime::LinuxSeccomp;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
@@ -37,18 +39,58 @@ pub(crate) fn default_filter(machine: &str) -> Option<Filter> {
     Some(Filter::compile(&tables, Verdict::Errno(EPERM)))
 }
 
-fn verdicts(arch: Arch) -> BTreeMap<u32, Verdict> {
-    let mut out = BTreeMap::new();
+/// The names of the calls that the profile lets through on an architecture.
+fn allowed(arch: Arch) -> Vec<&'static str> {
+    let mut out = Vec::new();
     let mut applies = false;
     for line in PROFILE.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if let Some(arches) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             applies = arches.split(' ').any(|a| a == "any" || a == arch.name());
         } else if applies {
-            let numbers = line.split(' ').filter_map(|name| number(arch, name));
-            out.extend(numbers.map(|number| (number, Verdict::Allow)));
+            out.extend(line.split_whitespace());
         }
     }
+    out
+}
+
+/// The profile as a spec has it, for other runtimes, which compile it themselves.
+pub(crate) fn default_oci(machine: &str) -> Option<LinuxSeccomp> {
+    let (arches, oci) = match machine {
+        "x86_64" => ([Arch::X86_64, Arch::X86], ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]),
+        "aarch64" => ([Arch::Aarch64, Arch::Arm], ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
+        _ => return None,
+    };
+    let mut names: Vec<&str> = arches.into_iter().flat_map(allowed).collect();
+    names.sort_unstable();
+    names.dedup();
+    let allow = "SCMP_ACT_ALLOW";
+    let arg = |value: u32, op: &str| json!([{"index": 0, "value": value, "op": op}]);
+    let mut rules = vec![
+        json!({"names": names, "action": allow}),
+        json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}),
+        json!({"names": ["clone"], "action": allow, "args": [
+            {"index": 0, "value": CLONE_NEW, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]}),
+        // Between and beyond the families that are refused, as Docker has it.
+        json!({"names": ["socket"], "action": allow, "args": arg(38, "SCMP_CMP_LT")}),
+        json!({"names": ["socket"], "action": allow, "args": arg(39, "SCMP_CMP_EQ")}),
+        json!({"names": ["socket"], "action": allow, "args": arg(40, "SCMP_CMP_GT")}),
+    ];
+    rules.extend(PERSONALITIES.iter().map(|value| {
+        json!({"names": ["personality"], "action": allow, "args": arg(*value, "SCMP_CMP_EQ")})
+    }));
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": EPERM,
+        "architectures": oci,
+        "syscalls": rules,
+    });
+    Some(serde_json::from_value(profile).expect("the profile is a valid one"))
+}
+
+fn verdicts(arch: Arch) -> BTreeMap<u32, Verdict> {
+    let numbers = allowed(arch).into_iter().filter_map(|name| number(arch, name));
+    let mut out: BTreeMap<u32, Verdict> = numbers.map(|n| (n, Verdict::Allow)).collect();
     let special = [
         ("clone", Verdict::AllowUnlessBits(0, CLONE_NEW)),
         ("clone3", Verdict::Errno(ENOSYS)),
