@@ -10,7 +10,7 @@
 //! Whoever is to see one gets the descriptor and attaches it in a mount namespace of its own, so
 //! that no end of this process, not even by `kill -9`, leaves a mount behind.
 
-mod at;
+pub(crate) mod at;
 mod capture;
 mod disk;
 mod error;
@@ -26,7 +26,9 @@ mod verify;
 
 pub use capture::{Diff, RootMeta, capture};
 pub use error::RootfsError;
+pub(crate) use error::class_of;
 pub use layers::{Damage, LayerCache};
+pub(crate) use overlay::tag;
 pub use overlay::{Access, Overlay, Upper};
 
 use cache::store::Store;

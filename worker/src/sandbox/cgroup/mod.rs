@@ -148,6 +148,11 @@ pub struct Usage {
 }
 
 impl Cgroup {
+    /// Whether there is a group at all.
+    pub(crate) fn exists(&self) -> bool {
+        !self.dirs().is_empty()
+    }
+
     /// Its path in each hierarchy.
     pub(crate) fn path(&self) -> &str {
         &self.path
