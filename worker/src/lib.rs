@@ -1,3 +1,5 @@
 //! Slipway's hands on one machine: root file systems, containers, images.
 
 pub mod image;
+pub mod rootfs;
+pub mod sandbox;

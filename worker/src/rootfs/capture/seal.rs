@@ -1,0 +1,434 @@
+//! The second look: contents are hashed, what is the same as below is dropped, nodes are made.
+
+use super::super::fold::Fold;
+use super::super::materialize::own_meta;
+use super::super::{RootfsError, at, load_dir};
+use super::scan::{Found, Links, What};
+use bytes::Bytes;
+use cache::store::{Store, StoreError, hash_file};
+use proto::id::{BlobId, TreeId};
+use proto::limit;
+use proto::path::FileName;
+use proto::tree::{AnyNode, Dir, DirRef, Entry, Meta, Node, Presence, Root};
+use rustix::fs::AtFlags;
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// How many files one thread hashes at a time.
+const FILES_AT_ONCE: usize = 64;
+
+/// How many bytes of nodes are put at a time.
+const NODES_AT_ONCE: usize = 1 << 20;
+
+pub(super) struct Seal<'a> {
+    store: &'a dyn Store,
+    top: &'a Path,
+    links: Links,
+    /// What was hashed under another name.
+    hashed: Mutex<HashMap<u64, (BlobId, u64)>>,
+    /// Nodes on their way to the store, children before parents.
+    nodes: Mutex<Vec<Vec<u8>>>,
+}
+
+pub(super) enum Job {
+    Dir { place: Place, opaque: bool, meta: Meta, entries: Vec<Found>, below: Below },
+    Files { dir: Arc<Open>, files: Vec<Found>, below: Option<Arc<AnyNode>> },
+}
+
+pub(super) enum Place {
+    Top(OwnedFd),
+    In { above: Arc<Open>, name: FileName },
+}
+
+/// What lies under a directory's name in the tree below.
+pub(super) enum Below {
+    /// A directory, with its metadata: none for `/`, which is never dropped.
+    Dir(TreeId, Option<Meta>),
+    /// Something else.
+    Other,
+    /// Nothing.
+    Nothing,
+}
+
+/// An open directory.
+pub(super) struct Open {
+    fd: OwnedFd,
+    above: Option<(Arc<Open>, FileName)>,
+}
+
+pub(super) enum Frame {
+    Files(Vec<Entry>),
+    Dir { dir: Arc<Open>, meta: Meta, presence: Presence, below: Below, entries: Vec<Entry> },
+}
+
+pub(super) enum Out {
+    Files(Vec<Entry>),
+    /// A directory that changed nothing.
+    Same(FileName),
+    Dir(Option<FileName>, Meta, DirRef, Presence),
+}
+
+/// The job for the whole upper directory.
+pub(super) fn root_job(fd: OwnedFd, entries: Vec<Found>, meta: &Meta, below: &Root) -> Job {
+    let below = Below::Dir(below.dir.tree, None);
+    Job::Dir { place: Place::Top(fd), opaque: false, meta: meta.clone(), entries, below }
+}
+
+impl Fold for Seal<'_> {
+    type Job = Job;
+    type Frame = Frame;
+    type Out = Out;
+
+    fn enter(&self, job: Job) -> Result<(Frame, Vec<Job>), RootfsError> {
+        match job {
+            Job::Files { dir, files, below } => {
+                Ok((Frame::Files(self.hash(&dir, files, below.as_deref())?), Vec::new()))
+            }
+            Job::Dir { place, opaque, meta, entries, below } => {
+                self.enter_dir(place, opaque, meta, entries, below)
+            }
+        }
+    }
+
+    fn leave(&self, frame: Frame, outs: Vec<Out>) -> Result<Out, RootfsError> {
+        match frame {
+            Frame::Files(entries) => Ok(Out::Files(entries)),
+            Frame::Dir { dir, meta, presence, below, entries } => {
+                self.leave_dir(&dir, meta, presence, &below, entries, outs)
+            }
+        }
+    }
+}
+
+impl<'a> Seal<'a> {
+    pub(super) fn new(store: &'a dyn Store, top: &'a Path, links: Links) -> Self {
+        Self { store, top, links, hashed: Mutex::default(), nodes: Mutex::default() }
+    }
+
+    /// Puts what is left of the nodes; answers the top directory.
+    pub(super) fn finish(&self, out: Out) -> Result<DirRef, RootfsError> {
+        let Out::Dir(_, _, dir, _) = out else {
+            return Err(RootfsError::Changed { path: self.top.to_owned() });
+        };
+        let nodes = std::mem::take(&mut *self.nodes.lock().unwrap_or_else(|p| p.into_inner()));
+        self.store.put_nodes(&nodes)?;
+        Ok(dir)
+    }
+
+    fn enter_dir(
+        &self,
+        place: Place,
+        opaque: bool,
+        meta: Meta,
+        found: Vec<Found>,
+        below: Below,
+    ) -> Result<(Frame, Vec<Job>), RootfsError> {
+        let dir = match place {
+            Place::Top(fd) => Open { fd, above: None },
+            Place::In { above, name } => {
+                let fd = at::open_dir(&above.fd, name.as_bytes())
+                    .map_err(RootfsError::io("Opening", self.shown(&above, Some(&name))))?;
+                Open { fd, above: Some((above, name)) }
+            }
+        };
+        let dir = Arc::new(dir);
+        let (presence, node) = self.presence(&dir, opaque, &below)?;
+        let mut sorted = Sorted::default();
+        for found in found {
+            sorted.add(found, &dir, node.as_deref().and_then(as_dir));
+        }
+        let Sorted { mut jobs, files, others, gone } = sorted;
+        // A whiteout of nothing says nothing.
+        for name in &gone {
+            self.unlink(&dir, name, AtFlags::empty())?;
+        }
+        if !gone.is_empty() {
+            self.restore_time(&dir, &meta)?;
+        }
+        let mut files = files.into_iter().peekable();
+        while files.peek().is_some() {
+            let some = files.by_ref().take(FILES_AT_ONCE).collect();
+            jobs.push(Job::Files { dir: dir.clone(), files: some, below: node.clone() });
+        }
+        Ok((Frame::Dir { dir, meta, presence, below, entries: others }, jobs))
+    }
+
+    /// Whether the directory hides one below, and the node of the one that it does not hide.
+    /// overlayfs marks many new directories as opaque that hide nothing: those lose the mark, so
+    /// that equal changes have equal diffs.
+    fn presence(
+        &self,
+        dir: &Open,
+        opaque: bool,
+        below: &Below,
+    ) -> Result<(Presence, Option<Arc<AnyNode>>), RootfsError> {
+        let node = match below {
+            Below::Dir(tree, _) => Some(load_dir(self.store, tree)?),
+            Below::Other | Below::Nothing => None,
+        };
+        if !opaque {
+            return Ok((Presence::Merge, node));
+        }
+        if node.as_deref().and_then(as_dir).is_some_and(|dir| !dir.entries().is_empty()) {
+            return Ok((Presence::Opaque, None));
+        }
+        let name = std::str::from_utf8(at::OPAQUE).expect("it is text");
+        rustix::fs::fremovexattr(&dir.fd, name)
+            .map_err(RootfsError::io("Setting an attribute of", self.shown(dir, None)))?;
+        Ok((Presence::Merge, None))
+    }
+
+    fn leave_dir(
+        &self,
+        dir: &Open,
+        meta: Meta,
+        presence: Presence,
+        below: &Below,
+        mut entries: Vec<Entry>,
+        outs: Vec<Out>,
+    ) -> Result<Out, RootfsError> {
+        let mut same = Vec::new();
+        for out in outs {
+            match out {
+                Out::Files(files) => entries.extend(files),
+                Out::Same(name) => same.push((name, AtFlags::REMOVEDIR)),
+                Out::Dir(name, meta, dir, presence) => {
+                    let name = name.expect("only the top has no name");
+                    entries.push(Entry { name, meta, node: Node::Dir(dir, presence) });
+                }
+            }
+        }
+        if let (Below::Dir(tree, _), Presence::Merge) = (below, presence) {
+            let node = load_dir(self.store, tree)?;
+            let lower = as_dir(&node).ok_or(RootfsError::Kind(*tree))?;
+            entries.retain(|entry| {
+                let drop = lower.get(entry.name.as_bytes()).is_some_and(|l| is_same(entry, l));
+                if drop {
+                    same.push((entry.name.clone(), AtFlags::empty()));
+                }
+                !drop
+            });
+        }
+        for (name, flags) in &same {
+            self.unlink(dir, name, *flags)?;
+        }
+        if !same.is_empty() {
+            self.restore_time(dir, &meta)?;
+        }
+        let name = dir.above.as_ref().map(|(_, name)| name.clone());
+        if let (Below::Dir(_, Some(lower)), Presence::Merge, Some(name)) = (below, presence, &name)
+            && entries.is_empty()
+            && *own_meta(lower) == meta
+        {
+            return Ok(Out::Same(name.clone()));
+        }
+        let sealed = Dir::new(entries).seal();
+        self.put_node(sealed.bytes)?;
+        Ok(Out::Dir(name, meta, sealed.dir, presence))
+    }
+
+    fn unlink(&self, dir: &Open, name: &FileName, flags: AtFlags) -> Result<(), RootfsError> {
+        rustix::fs::unlinkat(&dir.fd, name.as_bytes(), flags)
+            .map_err(RootfsError::io("Removing", self.shown(dir, Some(name))))
+    }
+
+    fn restore_time(&self, dir: &Open, meta: &Meta) -> Result<(), RootfsError> {
+        rustix::fs::futimens(&dir.fd, &at::timestamps(meta.mtime))
+            .map_err(RootfsError::io("Setting the time of", self.shown(dir, None)))
+    }
+
+    fn put_node(&self, bytes: Vec<u8>) -> Result<(), RootfsError> {
+        if bytes.len() > limit::NODE_BYTES_MAX {
+            let why = format!("its list of entries takes {} bytes", bytes.len());
+            return Err(RootfsError::Limit { path: self.top.to_owned(), why });
+        }
+        // The lock is held while they are put: parents must not overtake their children.
+        let mut nodes = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
+        nodes.push(bytes);
+        if nodes.iter().map(Vec::len).sum::<usize>() >= NODES_AT_ONCE || nodes.len() >= 256 {
+            self.store.put_nodes(&std::mem::take(&mut *nodes))?;
+        }
+        Ok(())
+    }
+
+    /// Hashes files and puts into the store what is not the same as below.
+    fn hash(
+        &self,
+        dir: &Arc<Open>,
+        files: Vec<Found>,
+        below: Option<&AnyNode>,
+    ) -> Result<Vec<Entry>, RootfsError> {
+        let below = below.and_then(as_dir);
+        let mut batch = Batch { store: self.store, blobs: Vec::new(), bytes: 0 };
+        let mut entries = Vec::with_capacity(files.len());
+        for Found { name, meta, what } in files {
+            let What::File { size, inode } = what else { continue };
+            let known = inode.and_then(|inode| self.hashed().get(&inode).copied());
+            let (blob, size) = match known {
+                Some(known) => known,
+                None => {
+                    let lower = below.and_then(|dir| dir.get(name.as_bytes()));
+                    let there = match lower.map(|entry| &entry.node) {
+                        Some(Node::File { blob, size: s, .. }) if *s == size => Some(*blob),
+                        _ => None,
+                    };
+                    self.hash_one(dir, &name, size, there, &mut batch)?
+                }
+            };
+            if let Some(inode) = inode {
+                self.hashed().insert(inode, (blob, size));
+            }
+            let link = inode.and_then(|inode| self.links.get(&inode).copied());
+            entries.push(Entry { name, meta, node: Node::File { blob, size, link } });
+        }
+        batch.put()?;
+        Ok(entries)
+    }
+
+    fn hash_one(
+        &self,
+        dir: &Open,
+        name: &FileName,
+        size: u64,
+        there: Option<BlobId>,
+        batch: &mut Batch<'_>,
+    ) -> Result<(BlobId, u64), RootfsError> {
+        let shown = || self.shown(dir, Some(name));
+        let open = || {
+            at::open_file(&dir.fd, name.as_bytes()).map_err(RootfsError::io("Opening", shown()))
+        };
+        if size <= limit::PACKED_BLOB_BYTES_MAX as u64 {
+            let mut data = Vec::with_capacity(size as usize + 1);
+            let mut file = open()?.take(size + 1);
+            file.read_to_end(&mut data).map_err(RootfsError::io("Reading", shown()))?;
+            if data.len() as u64 != size {
+                return Err(RootfsError::Changed { path: shown() });
+            }
+            let id = BlobId::of(&data);
+            if there != Some(id) {
+                batch.add(id, data.into())?;
+            }
+            return Ok((id, size));
+        }
+        if let Some(there) = there {
+            let (id, hashed) =
+                hash_file(&mut open()?).map_err(RootfsError::io("Reading", shown()))?;
+            if id == there {
+                return Ok((id, hashed));
+            }
+        }
+        let path = at::proc_path(dir.fd.as_fd(), name.as_bytes());
+        self.store.adopt(&path).map_err(|e| match e {
+            StoreError::Io { action, source, .. } => {
+                RootfsError::Io { action, path: shown(), source }
+            }
+            other => other.into(),
+        })
+    }
+
+    fn hashed(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (BlobId, u64)>> {
+        self.hashed.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    fn shown(&self, dir: &Open, name: Option<&FileName>) -> PathBuf {
+        let mut names: Vec<String> = name.iter().map(|n| n.to_string()).collect();
+        let mut next = &dir.above;
+        while let Some((above, name)) = next {
+            names.push(name.to_string());
+            next = &above.above;
+        }
+        names.iter().rev().fold(self.top.to_owned(), |path, name| path.join(name))
+    }
+}
+
+/// A directory's entries by what has to be done with them.
+#[derive(Default)]
+struct Sorted {
+    jobs: Vec<Job>,
+    files: Vec<Found>,
+    others: Vec<Entry>,
+    gone: Vec<FileName>,
+}
+
+impl Sorted {
+    fn add(&mut self, found: Found, dir: &Arc<Open>, below: Option<&Dir>) {
+        let Found { name, meta, what } = found;
+        let lower = below.and_then(|dir| dir.get(name.as_bytes()));
+        let node = match what {
+            What::Dir { opaque, entries } => {
+                let below = match lower {
+                    Some(Entry { meta, node: Node::Dir(dir, _), .. }) => {
+                        Below::Dir(dir.tree, Some(meta.clone()))
+                    }
+                    Some(_) => Below::Other,
+                    None => Below::Nothing,
+                };
+                let place = Place::In { above: dir.clone(), name };
+                self.jobs.push(Job::Dir { place, opaque, meta, entries, below });
+                return;
+            }
+            What::File { .. } => {
+                self.files.push(Found { name, meta, what });
+                return;
+            }
+            What::Whiteout if lower.is_none() => {
+                self.gone.push(name);
+                return;
+            }
+            What::Whiteout => Node::Whiteout,
+            What::Symlink(target) => Node::Symlink(target),
+            What::Char(major, minor) => Node::Char(major, minor),
+            What::Block(major, minor) => Node::Block(major, minor),
+            What::Fifo => Node::Fifo,
+            What::Socket => Node::Socket,
+        };
+        self.others.push(Entry { name, meta, node });
+    }
+}
+
+/// Whether an entry changes nothing. Of linked files only those are the same whose links are: a
+/// file that lost its other names by being copied up, and nothing else, is no change.
+fn is_same(entry: &Entry, lower: &Entry) -> bool {
+    let same_node = match (&entry.node, &lower.node) {
+        (
+            Node::File { blob, size, link },
+            Node::File { blob: lower_blob, size: lower_size, link: lower_link },
+        ) => blob == lower_blob && size == lower_size && (link.is_none() || link == lower_link),
+        (Node::Dir(..) | Node::Whiteout, _) => false,
+        (node, lower) => node == lower,
+    };
+    same_node && *own_meta(&lower.meta) == entry.meta
+}
+
+fn as_dir(node: &AnyNode) -> Option<&Dir> {
+    match node {
+        AnyNode::Dir(dir) => Some(dir),
+        AnyNode::Root(_) => None,
+    }
+}
+
+struct Batch<'a> {
+    store: &'a dyn Store,
+    blobs: Vec<(BlobId, Bytes)>,
+    bytes: usize,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, id: BlobId, data: Bytes) -> Result<(), RootfsError> {
+        self.bytes += data.len();
+        self.blobs.push((id, data));
+        if self.bytes >= limit::BATCH_BYTES { self.put() } else { Ok(()) }
+    }
+
+    fn put(&mut self) -> Result<(), RootfsError> {
+        if !self.blobs.is_empty() {
+            self.store.put_blobs(&self.blobs)?;
+            self.blobs.clear();
+            self.bytes = 0;
+        }
+        Ok(())
+    }
+}

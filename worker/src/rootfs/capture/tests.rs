@@ -1,0 +1,210 @@
+use super::super::testing::*;
+use super::*;
+use crate::rootfs::materialize::materialize;
+use cache::store::memory::MemoryStore;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+fn upper() -> (tempfile::TempDir, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("upper");
+    fs::create_dir(&path).unwrap();
+    (temp, path)
+}
+
+/// Makes `change` into a directory, and captures that upon `below`.
+fn changed(store: &MemoryStore, below: Vec<Spec>, change: Vec<Spec>) -> (Diff, Vec<String>) {
+    let (_temp, path) = upper();
+    let below = root(store, below);
+    materialize(store, &root(store, change), &path).unwrap();
+    let diff = capture(store, &path, &below, RootMeta::Below).unwrap();
+    (diff, tree(&path))
+}
+
+fn tree(path: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut next = vec![path.to_owned()];
+    while let Some(dir) = next.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path_of = entry.unwrap().path();
+            out.push(path_of.strip_prefix(path).unwrap().display().to_string());
+            if path_of.symlink_metadata().unwrap().is_dir() {
+                next.push(path_of);
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+/// The diff that has exactly these entries.
+fn diff_of(store: &MemoryStore, entries: Vec<Spec>) -> RootId {
+    let root = load_root(store, &root(store, entries)).unwrap();
+    let meta = Meta::root_owned(0o755, Mtime::default());
+    Root { meta, dir: root.dir, presence: Presence::Implicit }.seal().0
+}
+
+#[test]
+fn nothing_changed_is_the_empty_diff() {
+    let store = MemoryStore::new();
+    let (one, left) = changed(&store, vec![], vec![]);
+    let (two, _) = changed(&store, vec![file("a", b"a", 0o600)], vec![]);
+    assert_eq!((one.id, left), (two.id, vec![]));
+    assert_eq!(one.summary, Summary::default());
+}
+
+#[test]
+fn what_is_as_below_is_dropped_here_and_on_disk() {
+    let store = MemoryStore::new();
+    let below = || {
+        vec![
+            dir("etc", 0o755, vec![file("same", b"1", 0o644), symlink("link", "x")]),
+            dir("deep", 0o755, vec![dir("er", 0o700, vec![special("pipe", What::Fifo)])]),
+            file("big", &vec![7; 300 << 10], 0o644),
+        ]
+    };
+    let (diff, left) = changed(&store, below(), below());
+    assert_eq!(diff.id, changed(&store, vec![], vec![]).0.id);
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn each_kind_of_change_is_one() {
+    let store = MemoryStore::new();
+    let base = || file("f", b"1", 0o644);
+    for change in [
+        file("f", b"2", 0o644),
+        file("f", b"1", 0o600),
+        Spec { mtime: 5, ..base() },
+        Spec { owner: (1, 0), ..base() },
+        Spec { owner: (0, 1), ..base() },
+        Spec { xattrs: vec![("user.x", b"y".to_vec())], ..base() },
+        symlink("f", "g"),
+        dir("f", 0o755, vec![]),
+        special("f", What::Socket),
+        special("f", What::Char(5, 1)),
+        special("f", What::Block(7, 9)),
+        whiteout("f"),
+    ] {
+        let (diff, left) = changed(&store, vec![base()], vec![change.clone()]);
+        assert_eq!(diff.id, diff_of(&store, vec![change.clone()]), "{change:?}");
+        assert_eq!(left, ["f"]);
+    }
+}
+
+#[test]
+fn a_directory_that_only_leads_somewhere_keeps_its_time() {
+    let store = MemoryStore::new();
+    let (_temp, path) = upper();
+    let below = root(&store, vec![dir("d", 0o755, vec![file("same", b"1", 0o644)])]);
+    let change = vec![dir("d", 0o755, vec![file("same", b"1", 0o644), file("new", b"1", 0o644)])];
+    materialize(&store, &root(&store, change), &path).unwrap();
+    let diff = capture(&store, &path, &below, RootMeta::Below).unwrap();
+    let want = vec![dir("d", 0o755, vec![file("new", b"1", 0o644)])];
+    assert_eq!(diff.id, diff_of(&store, want));
+    assert_eq!(path.join("d").metadata().unwrap().mtime(), 1_000_000_000);
+}
+
+#[test]
+fn opaque_means_that_something_is_hidden() {
+    let store = MemoryStore::new();
+    let opaque = |name: &str| Spec { presence: Presence::Opaque, ..dir(name, 0o700, vec![]) };
+    let below = vec![
+        dir("full", 0o755, vec![file("x", b"1", 0o644)]),
+        dir("empty", 0o755, vec![]),
+        file("file", b"1", 0o644),
+    ];
+    let change = ["full", "empty", "file", "new"].map(opaque);
+    let (diff, _) = changed(&store, below, change.into());
+    let plain = |name: &str| dir(name, 0o700, vec![]);
+    let want = vec![opaque("full"), plain("empty"), plain("file"), plain("new")];
+    assert_eq!(diff.id, diff_of(&store, want));
+}
+
+#[test]
+fn whiteouts_of_nothing_go() {
+    let store = MemoryStore::new();
+    let below = vec![file("a", b"1", 0o644)];
+    let (diff, left) = changed(&store, below, vec![whiteout("a"), whiteout("b")]);
+    assert_eq!(diff.id, diff_of(&store, vec![whiteout("a")]));
+    assert_eq!(left, ["a"]);
+}
+
+#[test]
+fn links_are_named_by_their_paths() {
+    let store = MemoryStore::new();
+    let make = || {
+        let (temp, path) = upper();
+        fs::create_dir(path.join("d")).unwrap();
+        fs::write(path.join("a"), "1").unwrap();
+        fs::hard_link(path.join("a"), path.join("d/b")).unwrap();
+        fs::hard_link(path.join("a"), temp.path().join("outside")).unwrap();
+        fs::write(path.join("single"), "1").unwrap();
+        fs::hard_link(path.join("single"), temp.path().join("outside2")).unwrap();
+        let below = root(&store, vec![]);
+        (capture(&store, &path, &below, RootMeta::Below).unwrap(), temp)
+    };
+    let ((one, _a), (two, _b)) = (make(), make());
+    let link = |diff: &Diff, dir: Option<&str>, name: &str| {
+        let root = load_root(&store, &diff.id).unwrap();
+        let mut node = crate::rootfs::load_dir(&store, &root.dir.tree).unwrap();
+        for step in dir.into_iter().chain([name]) {
+            let proto::tree::AnyNode::Dir(entries) = &*node.clone() else { panic!() };
+            match &entries.get(step.as_bytes()).unwrap().node {
+                proto::tree::Node::Dir(below, _) => {
+                    node = crate::rootfs::load_dir(&store, &below.tree).unwrap();
+                }
+                proto::tree::Node::File { link, .. } => return *link,
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!()
+    };
+    assert!(link(&one, None, "a").is_some());
+    assert_eq!(link(&one, None, "a"), link(&one, Some("d"), "b"));
+    assert_eq!(link(&one, None, "a"), link(&two, None, "a"));
+    assert_eq!(link(&one, None, "single"), None);
+}
+
+#[test]
+fn a_new_name_for_a_file_below_keeps_both() {
+    let store = MemoryStore::new();
+    let below = root(&store, vec![file("a", b"1", 0o644)]);
+    let (_temp, path) = upper();
+    let change = vec![linked("a", b"1", "g"), linked("b", b"1", "g")];
+    materialize(&store, &root(&store, change), &path).unwrap();
+    let diff = capture(&store, &path, &below, RootMeta::Below).unwrap();
+    assert_eq!(diff.summary.entries, 2);
+    assert!(diff.summary.links);
+}
+
+#[test]
+fn the_top_can_be_kept() {
+    let store = MemoryStore::new();
+    let (_temp, path) = upper();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o1770)).unwrap();
+    let below = root(&store, vec![]);
+    let below_diff = capture(&store, &path, &below, RootMeta::Below).unwrap();
+    let kept = capture(&store, &path, &below, RootMeta::Kept).unwrap();
+    assert_ne!(below_diff.id, kept.id);
+    assert_eq!(load_root(&store, &kept.id).unwrap().meta.mode, 0o1770);
+    assert_eq!(kept.root_meta.mode, 0o1770);
+}
+
+#[test]
+fn too_deep_is_said_so() {
+    let store = MemoryStore::new();
+    let (_temp, path) = upper();
+    let mut fd = at::open_host_dir(&path).unwrap();
+    for _ in 0..limit_depth() {
+        fd = at::make_dir(&fd, b"d").unwrap();
+    }
+    let below = root(&store, vec![]);
+    let error = capture(&store, &path, &below, RootMeta::Below).unwrap_err();
+    assert!(matches!(error, RootfsError::TooDeep { .. }), "{error}");
+}
+
+fn limit_depth() -> usize {
+    proto::limit::TREE_DEPTH_MAX + 1
+}

@@ -1,0 +1,386 @@
+//! Control groups: limits, accounts, and killing everything at once.
+//!
+//! All of one state directory's groups lie in one group of its own, `/slipway-<hash>`, at the top
+//! of each hierarchy, so that a later process finds what an earlier one left. Where groups cannot
+//! be used, containers run without limits, and that is said once.
+
+mod device;
+mod layout;
+mod limit;
+
+pub use device::{Kind as DeviceKind, Rule as DeviceRule};
+pub(crate) use device::{ALL as ALL_DEVICES, DEFAULT as DEFAULT_DEVICES};
+pub(crate) use layout::{Layout, unescape};
+pub use limit::Limits;
+
+use super::bpf::{self, Hook};
+use rustix::process::{Pid, Signal};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a killed group may take to become empty: a process in the middle of a system call that
+/// cannot be interrupted (a slow disk) dies when that ends.
+const EMPTY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The control groups of one state directory.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    layout: Layout,
+    parent: String,
+    /// Controllers that work in the second version's hierarchy.
+    unified: BTreeSet<String>,
+    /// Why there are none at all.
+    unusable: Option<String>,
+}
+
+impl Cgroups {
+    /// Finds this machine's hierarchies and makes our group, named `parent`, in each of them.
+    pub(crate) fn open(parent: &str) -> Self {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let layout = Layout::parse(&text);
+        let mut groups = Self {
+            layout,
+            parent: format!("/{parent}"),
+            unified: BTreeSet::new(),
+            unusable: None,
+        };
+        if let Err(e) = groups.make_parent() {
+            groups.unusable = Some(e.to_string());
+        }
+        if groups.layout.hierarchies().is_empty() {
+            groups.unusable = Some("no control groups are mounted".to_owned());
+        }
+        if let Some(why) = &groups.unusable {
+            tracing::warn!(%why, "containers run without limits, for control groups cannot be used");
+        }
+        groups
+    }
+
+    /// Why limits cannot be set, if so.
+    pub(crate) fn unusable(&self) -> Option<&str> {
+        self.unusable.as_deref()
+    }
+
+    /// The hierarchies that there are.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Our group's path in each hierarchy.
+    pub(crate) fn parent(&self) -> &str {
+        &self.parent
+    }
+
+    fn make_parent(&mut self) -> io::Result<()> {
+        for hierarchy in self.layout.hierarchies() {
+            make_dir(&within(hierarchy, &self.parent))?;
+        }
+        let Some(top) = self.layout.unified.clone() else { return Ok(()) };
+        let ours = within(&top, &self.parent);
+        for controller in ["memory", "cpu", "pids"] {
+            // Each has to be handed down, level by level; what cannot be is left out.
+            let on = format!("+{controller}");
+            let _ = fs::write(top.join("cgroup.subtree_control"), &on);
+            if fs::write(ours.join("cgroup.subtree_control"), &on).is_ok() {
+                self.unified.insert(controller.to_owned());
+            } else if !self.layout.split.contains_key(controller) {
+                tracing::warn!(%controller, "the control group's limits cannot be used");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a group in ours, or in the group `parent` of the caller's choice.
+    pub(crate) fn group(&self, parent: Option<&str>, name: &str) -> io::Result<Cgroup> {
+        let parent = match parent {
+            Some(other) => format!("/{}{}", other.trim_matches('/'), self.parent),
+            None => self.parent.clone(),
+        };
+        let path = format!("{parent}/{name}");
+        let mut group = Cgroup { path, unified: None, split: Vec::new(), set: None };
+        if self.unusable.is_some() {
+            return Ok(group);
+        }
+        if let Some(top) = &self.layout.unified {
+            let dir = within(top, &group.path);
+            make_dir(&dir)?;
+            group.unified = Some(dir);
+        }
+        for (controller, top) in &self.layout.split {
+            let dir = within(top, &group.path);
+            make_dir(&dir)?;
+            group.split.push((controller.clone(), dir));
+        }
+        Ok(group)
+    }
+}
+
+fn within(top: &Path, path: &str) -> PathBuf {
+    top.join(path.trim_start_matches('/'))
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path).map_err(|e| {
+        io::Error::new(e.kind(), format!("creating the control group {}: {e}", path.display()))
+    })
+}
+
+/// One group, in each hierarchy. Dropping it kills what is in it, and removes it.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: String,
+    unified: Option<PathBuf>,
+    split: Vec<(String, PathBuf)>,
+    /// The limits that were set last.
+    set: Option<Limits>,
+}
+
+/// What the processes of a group used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Processor time.
+    pub cpu: Duration,
+    /// The most memory at any time, in bytes; 0 where the kernel does not tell.
+    pub memory_peak_bytes: u64,
+}
+
+impl Cgroup {
+    /// Whether there is a group at all.
+    pub(crate) fn exists(&self) -> bool {
+        !self.dirs().is_empty()
+    }
+
+    /// Its path in each hierarchy.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its directory in the second version's hierarchy.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.unified.as_deref()
+    }
+
+    /// Its directories in the first version's hierarchies, by controller.
+    pub(crate) fn split(&self) -> &[(String, PathBuf)] {
+        &self.split
+    }
+
+    fn dirs(&self) -> Vec<&Path> {
+        let mut dirs: Vec<&Path> = self.split.iter().map(|(_, dir)| dir.as_path()).collect();
+        dirs.extend(self.unified.as_deref());
+        dirs.sort();
+        dirs.dedup();
+        dirs
+    }
+
+    /// Moves a process into the group. This waits for all processors once, some ten milliseconds.
+    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
+        for dir in self.dirs() {
+            write(&dir.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Lets the group open these devices only.
+    pub(crate) fn allow_devices(&self, rules: &[DeviceRule]) -> io::Result<()> {
+        if let Some(dir) = self.controller("devices") {
+            write(&dir.join("devices.deny"), "a")?;
+            return rules
+                .iter()
+                .try_for_each(|rule| write(&dir.join("devices.allow"), &rule.to_string()));
+        }
+        let Some(dir) = &self.unified else { return Ok(()) };
+        bpf::attach(fs::File::open(dir)?, Hook::Device, &device::program(rules))
+    }
+
+    fn controller(&self, name: &str) -> Option<&Path> {
+        self.split.iter().find(|(controller, _)| controller == name).map(|(_, dir)| dir.as_path())
+    }
+
+    /// Sets the limits, in place of those before.
+    pub(crate) fn limit(&mut self, limits: &Limits) -> io::Result<()> {
+        if self.set.as_ref() == Some(limits) {
+            return Ok(());
+        }
+        self.set = None;
+        for setting in limits.first() {
+            if let Some(dir) = self.controller(setting.controller) {
+                check(&setting, write(&dir.join(setting.file), &setting.value))?;
+            }
+        }
+        for setting in limits.second() {
+            if let (None, Some(dir)) = (self.controller(setting.controller), &self.unified) {
+                check(&setting, write(&dir.join(setting.file), &setting.value))?;
+            }
+        }
+        self.set = Some(*limits);
+        Ok(())
+    }
+
+    /// How often the kernel killed a process of the group because its memory was full.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let first = self.controller("memory").map(|dir| dir.join("memory.oom_control"));
+        let second = || self.unified.as_ref().map(|dir| dir.join("memory.events"));
+        let Some(file) = first.or_else(second) else { return 0 };
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// What was used since [`Cgroup::start_account`].
+    pub(crate) fn usage(&self, start: &Usage) -> Usage {
+        let now = self.account();
+        Usage { cpu: now.cpu.saturating_sub(start.cpu), ..now }
+    }
+
+    /// Begins a new account.
+    pub(crate) fn start_account(&self) -> Usage {
+        if let Some(dir) = self.controller("memory") {
+            let _ = write(&dir.join("memory.max_usage_in_bytes"), "0");
+        }
+        self.account()
+    }
+
+    fn account(&self) -> Usage {
+        let number = |path: Option<PathBuf>| -> Option<u64> {
+            fs::read_to_string(path?).ok()?.trim().parse().ok()
+        };
+        let first = |name: &str, file: &str| self.controller(name).map(|dir| dir.join(file));
+        let second = |file: &str| self.unified.as_ref().map(|dir| dir.join(file));
+        let cpu = match number(first("cpuacct", "cpuacct.usage")) {
+            Some(nanos) => Duration::from_nanos(nanos),
+            None => {
+                let text = second("cpu.stat").and_then(|path| fs::read_to_string(path).ok());
+                let text = text.unwrap_or_default();
+                let micros = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+                Duration::from_micros(micros.and_then(|n| n.parse().ok()).unwrap_or(0))
+            }
+        };
+        let peak = number(first("memory", "memory.max_usage_in_bytes"))
+            .or_else(|| number(second("memory.peak")));
+        Usage { cpu, memory_peak_bytes: peak.unwrap_or(0) }
+    }
+
+    /// Kills all processes in the group and waits until they are gone.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        kill_all(&self.dirs(), self.controller("freezer"))
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        self.dirs().into_iter().try_for_each(remove_group)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(e) = self.kill().and_then(|()| self.remove()) {
+            tracing::warn!(group = %self.path, error = %e, "a control group is left for the next start");
+        }
+    }
+}
+
+fn check(setting: &limit::Setting, done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(e) if setting.needed => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    fs::write(path, value).map_err(|e| {
+        io::Error::new(e.kind(), format!("writing `{value}` to {}: {e}", path.display()))
+    })
+}
+
+/// Kills all processes in these directories of one group, and in the groups in it.
+pub(crate) fn kill_all(dirs: &[&Path], freezer: Option<&Path>) -> io::Result<()> {
+    let deadline = Instant::now() + EMPTY_WITHIN;
+    let mut pause = Duration::from_micros(100);
+    loop {
+        let mut pids = BTreeSet::new();
+        for dir in dirs {
+            processes(dir, &mut pids)?;
+        }
+        if pids.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the processes {pids:?} do not die"),
+            ));
+        }
+        // Frozen processes cannot make new ones while they are counted; they die frozen.
+        let freeze = |state: &str| freezer.map(|dir| fs::write(dir.join("freezer.state"), state));
+        let killed = dirs.iter().any(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
+        if !killed {
+            freeze("FROZEN");
+            for dir in dirs {
+                processes(dir, &mut pids)?;
+            }
+        }
+        for pid in pids {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+        if !killed {
+            freeze("THAWED");
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// The processes of a group and of the groups in it. Nothing when it is not there.
+fn processes(dir: &Path, into: &mut BTreeSet<i32>) -> io::Result<()> {
+    let text = match fs::read_to_string(dir.join("cgroup.procs")) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // A threaded group: its processes are listed above it.
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    into.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for below in groups_in(dir)? {
+        processes(&below, into)?;
+    }
+    Ok(())
+}
+
+fn groups_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let dirs = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        entry.file_type().ok()?.is_dir().then(|| entry.path())
+    });
+    Ok(dirs.collect())
+}
+
+/// Removes an empty group and the groups in it.
+pub(crate) fn remove_group(dir: &Path) -> io::Result<()> {
+    for below in groups_in(dir)? {
+        remove_group(&below)?;
+    }
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match fs::remove_dir(dir) {
+            // The last process is out of the list before it is out of the group.
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && pause.as_millis() < 2000 => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

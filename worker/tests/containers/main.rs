@@ -1,0 +1,8 @@
+//! Real containers, on a root made of busybox. Needs root.
+
+mod changes;
+mod confinement;
+mod house;
+mod lifetime;
+mod mounts;
+mod process;
