@@ -113,28 +113,13 @@ fn ingest_and_place(dir: &Path) -> Result<(), Failure> {
         ids.chunks(300).try_for_each(|some| store.read_many(some).map(|_| ()))?;
         Ok(())
     })?;
-    for (threads, to) in [(1, "one"), (2, "two")] {
-        let out = dir.join(to);
-        std::fs::create_dir(&out)?;
-        for i in 0..DIRS {
-            std::fs::create_dir(out.join(i.to_string()))?;
+    for round in 1..=3 {
+        for threads in [1, 2] {
+            let what = format!("place, {threads} threads, round {round}");
+            with_dirs(dir, |out| timed(&what, FILES, || place_all(&store, &ids, out, threads)))?;
         }
-        let what = format!("place, {threads} threads");
-        timed(&what, FILES, || place_all(&store, &ids, &out, threads))?;
-    }
-    let out = dir.join("plain");
-    std::fs::create_dir(&out)?;
-    for i in 0..DIRS {
-        std::fs::create_dir(out.join(i.to_string()))?;
-    }
-    timed("for comparison: std::fs::write of the same, 1 thread", FILES, || {
-        for (i, (_, bytes)) in blobs.iter().enumerate() {
-            std::fs::write(out.join(format!("{}/{i}", i % DIRS)), bytes)?;
-        }
-        Ok(())
-    })?;
-    for name in ["one", "two", "plain"] {
-        std::fs::remove_dir_all(dir.join(name))?;
+        let what = format!("for comparison: std::fs::write, 1 thread, round {round}");
+        with_dirs(dir, |out| timed(&what, FILES, || write_all(&blobs, out)))?;
     }
     let damages = timed("verify", 1, || Ok(store.verify(&mut |_| {})?))?;
     assert!(damages.is_empty(), "{damages:?}");
@@ -143,6 +128,24 @@ fn ingest_and_place(dir: &Path) -> Result<(), Failure> {
     timed("usage", 1, || Ok(store.usage()?))?;
     let report = timed("prune all", FILES, || Ok(store.prune(Prune::All)?))?;
     assert_eq!(report.packed.number, FILES as u64);
+    Ok(())
+}
+
+/// Works in a directory with directories, which is deleted again.
+fn with_dirs(dir: &Path, work: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    let out = dir.join("out");
+    std::fs::create_dir(&out)?;
+    for i in 0..DIRS {
+        std::fs::create_dir(out.join(i.to_string()))?;
+    }
+    work(&out)?;
+    Ok(std::fs::remove_dir_all(out)?)
+}
+
+fn write_all(blobs: &[(BlobId, Bytes)], out: &Path) -> Result<(), Failure> {
+    for (i, (_, bytes)) in blobs.iter().enumerate() {
+        std::fs::write(out.join(format!("{}/{i}", i % DIRS)), bytes)?;
+    }
     Ok(())
 }
 

@@ -64,8 +64,7 @@ pub fn tree(seed: u64, sizes: &[usize]) -> Tree {
         nodes.push(sealed.bytes);
     }
     let top = Dir::new(dirs).seal();
-    let (root, bytes) =
-        Root { meta: meta(0o755), dir: top.dir, presence: Presence::Merge }.seal();
+    let (root, bytes) = Root { meta: meta(0o755), dir: top.dir, presence: Presence::Merge }.seal();
     nodes.push(top.bytes);
     nodes.push(bytes);
     Tree { blobs, nodes, root }

@@ -302,7 +302,10 @@ fn flip_index(prefix: &str, suffix: &str, tries: u64) -> u64 {
 fn check_broken_index(path: &Path, what: &str) {
     match DiskStore::open(path, options()) {
         Err(error) => {
-            assert!(matches!(error, OpenError::Index { .. } | OpenError::Store(_)), "{what}: {error}");
+            assert!(
+                matches!(error, OpenError::Index { .. } | OpenError::Store(_)),
+                "{what}: {error}"
+            );
             let advice = "move the store's directory away";
             assert!(error.to_string().contains(advice), "{what}: {error}");
         }

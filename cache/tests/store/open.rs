@@ -1,6 +1,8 @@
 //! Opening stores, and what can be in the way.
 
-use crate::common::{assert_sound, blob, open, options, put_blobs, put_record, put_tree, read_tree, tree};
+use crate::common::{
+    assert_sound, blob, open, options, put_blobs, put_record, put_tree, read_tree, tree,
+};
 use cache::store::disk::OpenError;
 use cache::store::{DiskStore, Store, Table};
 use proto::error::Class;

@@ -53,7 +53,13 @@ fn metas() -> Vec<Meta> {
         Meta { mode: 0o644, uid: 0, gid: 0, mtime: time, xattrs: Xattrs::default() },
         Meta { mode: 0o6755, uid: 1000, gid: 2000, mtime: time, xattrs: Xattrs::default() },
         Meta { mode: 0o4711, uid: 33, gid: 44, mtime: Mtime::default(), xattrs: all.clone() },
-        Meta { mode: 0, uid: 5, gid: 6, mtime: Mtime { seconds: -5, nanos: 999_999_999 }, xattrs: all },
+        Meta {
+            mode: 0,
+            uid: 5,
+            gid: 6,
+            mtime: Mtime { seconds: -5, nanos: 999_999_999 },
+            xattrs: all,
+        },
         Meta { mode: 0o1777, uid: 0, gid: 9, mtime: time, xattrs: xattrs(&[("user.a", b"b")]) },
     ]
 }

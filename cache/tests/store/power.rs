@@ -5,8 +5,8 @@
 //! off anywhere behind the barrier; and the machine is under another boot.
 
 use crate::common::{
-    Tree, assert_sound, blob, has_record, open, options, put_blobs, put_record, put_tree, read_tree,
-    tree,
+    Tree, assert_sound, blob, has_record, open, options, put_blobs, put_record, put_tree,
+    read_tree, tree,
 };
 use cache::store::disk::{Budget, Hooks};
 use cache::store::{DiskStore, Store, StoreError};
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Numbers that look random and are the same each time.
@@ -138,6 +139,48 @@ fn what_was_found_right_is_not_looked_at_again() {
     drop(open(&copy));
     assert_eq!(fs::read_to_string(copy.join("state")).unwrap(), "closed\n");
     assert_sound(&open(&copy));
+}
+
+/// Where the store of the next test is, and what was safe when its collection came to deleting.
+static WATCHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+static SAFE: Mutex<Option<BTreeMap<PathBuf, u64>>> = Mutex::new(None);
+
+/// Before bytes are deleted, the index has been synced.
+fn watch(step: &'static str) {
+    if ["delete file", "delete segment"].contains(&step)
+        && let Some(path) = WATCHED.lock().unwrap().as_deref()
+    {
+        *SAFE.lock().unwrap() = Some(sizes(path));
+    }
+}
+
+#[test]
+fn a_collection_outlives_a_loss_of_power() {
+    for seed in 0..12 {
+        let mut dice = Dice(seed);
+        let temp = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = temp.path().join("store");
+        let hooks = Hooks { step: watch, ..Hooks::default() };
+        let options = options().segment_bytes(1 << 20).hooks(hooks);
+        let store = DiskStore::open(&path, options.clone()).unwrap();
+        let trees: Vec<Tree> = (0..12).map(|n| some_tree(seed * 100 + n, &mut dice)).collect();
+        let kept: Vec<usize> = (0..12).filter(|_| dice.roll(3) == 0).collect();
+        trees.iter().for_each(|tree| put_tree(&store, tree));
+        kept.iter().for_each(|n| put_record(&store, *n as u64, &trees[*n], None));
+        store.barrier().unwrap();
+        *WATCHED.lock().unwrap() = Some(path.clone());
+        store.collect(Budget::bytes(u64::MAX)).unwrap();
+        *WATCHED.lock().unwrap() = None;
+        let safe = SAFE.lock().unwrap().take().expect("something was deleted");
+        let copy = temp.path().join("copy");
+        lose_power(&path, &copy, &safe, &mut dice);
+        let found = DiskStore::open(&copy, options).unwrap();
+        assert_sound(&found);
+        for n in kept {
+            assert!(has_record(&found, n as u64));
+            read_tree(&found, &trees[n]);
+        }
+    }
 }
 
 static FAILING: AtomicBool = AtomicBool::new(false);

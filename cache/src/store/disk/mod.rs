@@ -42,6 +42,8 @@ mod scrub;
 mod segment;
 mod space;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod touch;
 mod usage;
 mod uses;

@@ -90,7 +90,8 @@ fn make(
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), StoreError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(dest, flags, Mode::RUSR | Mode::WUSR);
+    // Set-id bits have to wait for the owner; what the umask takes away comes back with the rest.
+    let opened = rustix::fs::open(dest, flags, Mode::from_raw_mode(u32::from(meta.mode & 0o777)));
     let mut file: File = opened.map_err(|e| StoreError::io("Placing", dest)(e.into()))?.into();
     fill(&mut file).and_then(|()| set_meta(&file, meta)).map_err(|error| {
         let _ = std::fs::remove_file(dest);
@@ -139,12 +140,20 @@ fn copy_by_hand(from: &File, mut to: &File) -> io::Result<()> {
 /// Sets owner, mode, attributes and times, in the order in which the kernel leaves them alone: a
 /// change of owner takes set-id bits and capabilities away, and every change is one of ctime only.
 fn set_meta(file: &File, meta: &Meta) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-    rustix::fs::fchown(file, Some(uid), Some(gid))?;
+    // A change costs the file system a transaction, a look does not.
+    let is = rustix::fs::fstat(file)?;
+    let owned = (is.st_uid, is.st_gid) == (meta.uid, meta.gid);
+    if !owned {
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        rustix::fs::fchown(file, Some(uid), Some(gid))?;
+    }
     for (name, value) in meta.xattrs.iter() {
         rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())?;
     }
-    rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode.into()))?;
+    // Access control lists among the attributes change the mode too.
+    if !owned || !meta.xattrs.is_empty() || is.st_mode & 0o7777 != u32::from(meta.mode) {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode.into()))?;
+    }
     let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };
     rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time })?;
     Ok(())

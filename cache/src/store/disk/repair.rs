@@ -67,6 +67,7 @@ impl Inner {
         batch.commit(Sync::No)?;
         self.drop_lost(lost, &mut repaired)?;
         repaired.rows += self.drop_refused_rows()?;
+        self.sweep_aliases()?;
         self.count_again()?;
         self.barrier()?;
         Ok(repaired)

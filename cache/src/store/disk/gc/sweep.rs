@@ -12,7 +12,7 @@ use crate::store::{Persisted, StoreError};
 use proto::id::{BlobId, TreeId};
 use proto::record::Alias;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
@@ -31,7 +31,6 @@ impl Inner {
         report: &mut Report,
     ) -> Result<(), StoreError> {
         self.sweep_table(collecting, &choice.dropped, report)?;
-        self.sweep_aliases()?;
         self.sweep_trees(collecting, marker, report)?;
         self.sweep_blobs(collecting, marker, report)
     }
@@ -42,6 +41,10 @@ impl Inner {
         dropped: &[Vec<u8>],
         report: &mut Report,
     ) -> Result<(), StoreError> {
+        let mut aliases: HashMap<Vec<u8>, Vec<Vec<u8>>> = HashMap::new();
+        for (alias, record) in self.aliases_of_records()? {
+            aliases.entry(record.unwrap_or_default()).or_default().push(alias);
+        }
         for some in dropped.chunks(BATCH) {
             self.step("sweep table");
             let _gate = self.gate_alone();
@@ -54,14 +57,18 @@ impl Inner {
                 self.uses.forget(row);
                 batch.delete(Cf::Table, row);
                 batch.delete(Cf::Table, &key::used(row));
+                // With it, so that none ever leads to nothing.
+                for alias in aliases.get(row).into_iter().flatten() {
+                    batch.delete(Cf::Table, alias);
+                }
             }
             batch.commit(Sync::No)?;
         }
         Ok(())
     }
 
-    /// Deletes the aliases whose records are gone.
-    fn sweep_aliases(&self) -> Result<(), StoreError> {
+    /// All aliases, each with the key of its record; None where it can't be read.
+    fn aliases_of_records(&self) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
         let mut aliases = Vec::new();
         for (alias, value) in self.table(key::ALIAS)? {
             let record = Alias::from_bytes(&value)
@@ -69,8 +76,12 @@ impl Inner {
                 .map(|(to, scope)| key::record(&scope, &to.key));
             aliases.push((alias, record));
         }
-        for some in aliases.chunks(BATCH) {
-            self.step("sweep aliases");
+        Ok(aliases)
+    }
+
+    /// Deletes aliases that lead to no record.
+    pub(in crate::store::disk) fn sweep_aliases(&self) -> Result<(), StoreError> {
+        for some in self.aliases_of_records()?.chunks(BATCH) {
             let _gate = self.gate_alone();
             let mut batch = self.index.batch();
             for (alias, record) in some {
