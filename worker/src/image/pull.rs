@@ -86,7 +86,7 @@ impl Puller {
         part: &Part,
         progress: &Progress,
     ) -> Result<OciBlob, RegistryError> {
-        let _one = self.pulling.enter(part.digest).await;
+        let (_one, _pin) = (self.pulling.enter(part.digest).await, self.store.pin());
         let (store, digest) = (self.store.clone(), part.digest);
         if let Some(row) = blocking(move || rows::oci_blob(&*store, &digest)).await? {
             progress(&part.digest, part.size, part.size);
@@ -157,6 +157,7 @@ impl Puller {
         image: &Resolved,
         progress: &Progress,
     ) -> Result<Vec<RootId>, PullError> {
+        let _pin = self.store.pin();
         let one = |layer| self.layer(session, &image.reference, layer, progress);
         let roots = try_join_all(image.layers.iter().map(one)).await?;
         let mut done: Vec<RootId> = Vec::with_capacity(roots.len());

@@ -49,6 +49,7 @@ pub async fn push(
     by_digest: bool,
     progress: &Progress,
 ) -> Result<Pushed, RegistryError> {
+    let _pin = store.pin();
     let mut wanted: BTreeMap<OciDigest, Source> = BTreeMap::new();
     for image in &set.images {
         for layer in &image.layers {

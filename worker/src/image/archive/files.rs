@@ -5,7 +5,7 @@ use super::load::LoadError;
 use crate::image::sha::Sha;
 use crate::image::tape::{Kind, Reader};
 use crate::image::unpack::{BadArchive, components, decompressed, write_error};
-use cache::store::{Store, StoreError};
+use cache::store::Store;
 use proto::id::{BlobId, OciDigest};
 use proto::limit;
 use proto::path::join_absolute;
@@ -149,6 +149,6 @@ fn take(store: &dyn Store, input: &mut impl Read) -> Result<Found, LoadError> {
         input.by_ref().take(1 << 20).read_to_end(&mut piece).map_err(unread)?;
         sha.update(&piece);
     }
-    let (blob, size) = writer.finish(None).map_err(StoreError::from)?;
+    let (blob, size) = writer.finish(None)?;
     Ok(Found { blob, size, digest: sha.finish() })
 }

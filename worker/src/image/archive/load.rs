@@ -108,6 +108,7 @@ pub fn load(
     platform: &Platform,
     now: Millis,
 ) -> Result<Vec<Loaded>, LoadError> {
+    let _pin = store.pin();
     let files = match source {
         Source::Tar(input) => Files::of_tar(store, input)?,
         Source::Dir(path) => Files::of_dir(&path)?,

@@ -101,7 +101,7 @@ impl Packer {
 
     /// The layer that `diff` makes, packed so. Visible in the store, and durable after its barrier.
     pub fn layer(&self, diff: &RootId, compression: Compression) -> Result<Layer, PackError> {
-        let _one = self.turns.enter(*diff);
+        let (_one, _pin) = (self.turns.enter(*diff), self.store.pin());
         let key = LayerBlob::key(diff, compression);
         if let Some(LayerBlob { diff_id, packed: Some(packed) }) = rows::layer(&*self.store, &key)?
         {
@@ -115,6 +115,7 @@ impl Packer {
 
     /// A packed layer, packed otherwise. Its uncompressed bytes stay the same.
     pub fn repack(&self, layer: &BlobId, compression: Compression) -> Result<Layer, PackError> {
+        let _pin = self.store.pin();
         let (diff_id, packed) = flow::repack(&*self.store, layer, compression, self.threads)?;
         self.name(&packed)?;
         Ok(Layer { diff_id, packed })

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// Bytes of a token server's answer.
 const TOKEN_BYTES_MAX: usize = 1 << 20;
 
+/// How long a login may take to come. A helper may ask a person.
+const LOGIN_TIME_MAX: Duration = Duration::from_secs(120);
+
 /// What a registry answers to who says nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
@@ -110,7 +113,8 @@ impl Session {
             return Ok(login.clone());
         }
         let host = endpoint.host.clone();
-        let login = self.credentials.login(&host).await;
+        let login = tokio::time::timeout(LOGIN_TIME_MAX, self.credentials.login(&host)).await;
+        let login = login.unwrap_or_else(|_| Err("nobody answers".into()));
         let login = login.map_err(|why| RegistryError::Credentials { host: host.clone(), why })?;
         logins.insert(host, login.clone());
         Ok(login)

@@ -75,6 +75,7 @@ impl Session {
         platform: &Platform,
         freshness: Freshness,
     ) -> Result<Resolved, RegistryError> {
+        let _pin = store.pin();
         let endpoints = self.endpoints(reference)?;
         let mut failed = None;
         for endpoint in &endpoints {

@@ -53,7 +53,7 @@ impl Sparse {
     /// The parts that the records name, and the real size.
     pub fn map(&self, stored: u64) -> Option<Map> {
         let parts = self.parts.chunks_exact(2).map(|p| (p[0], p[1])).collect();
-        if self.parts.len() % 2 != 0 {
+        if !self.parts.len().is_multiple_of(2) {
             return None;
         }
         Map::new(parts, self.size?, stored)

@@ -89,6 +89,8 @@ pub fn unpack(
     input: impl Read + Send,
     reading: Reading<'_>,
 ) -> Result<Unpacked, UnpackError> {
+    // Blobs are put long before the nodes that name them.
+    let _pin = store.pin();
     let (pump, ends) = stream();
     let (batches, to_keep) = sync_channel(1);
     let keeper = Keeper::new(store, batches);
