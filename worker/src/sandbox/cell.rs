@@ -86,11 +86,14 @@ impl CellMaker {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let scratch = self.run_dir.join(number.to_string());
         std::fs::create_dir(&scratch).map_err(SandboxError::io("Creating", &scratch))?;
-        let group = self
+        let mut group = self
             .groups
             .group(wish.parent.as_deref(), &format!("c{number}"))
             .map_err(SandboxError::Limits)?;
         group.allow_devices(&wish.devices).map_err(SandboxError::Limits)?;
+        if self.view == View::Host {
+            group.share().map_err(SandboxError::Limits)?;
+        }
         let shown: Vec<_> =
             group.split().iter().filter(|(name, _)| SHOWN.contains(&name.as_str())).collect();
         let home = Home::new(self.view, &scratch);

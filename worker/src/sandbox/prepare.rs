@@ -4,7 +4,7 @@ use super::capability::CapSet;
 use super::cell::{Cell, Wish};
 use super::cgroup::{ALL_DEVICES, DEFAULT_DEVICES, DeviceRule, Limits};
 use super::environment::{Terminal, environment};
-use super::helper::{self, Job, JobMaker, NETWORK_PATH};
+use super::helper::{self, Job, JobMaker};
 use super::names::{DEFAULT_HOSTNAME, Resolver, hosts};
 use super::net::Network;
 use super::plan::{Inputs, Plan};
@@ -57,7 +57,6 @@ struct Details {
     identity: Identity,
     hostname: String,
     devices: Vec<DeviceNode>,
-    limits: Limits,
     timeout: Option<Duration>,
     spoils_network: bool,
 }
@@ -88,12 +87,10 @@ impl Sandbox {
         make_cwd(overlay.root(), &op.cwd, &identity)?;
         let wish = wish(op, &devices);
         let mut cell = self.inner.cells.take(&wish)?;
-        if self.inner.runtime == Runtime::Embedded {
-            cell.group.limit(&limits).map_err(SandboxError::Limits)?;
-        }
+        cell.group.limit(&limits).map_err(SandboxError::Limits)?;
         let spoils_network = op.security == SecurityMode::Insecure;
         let order =
-            Details { op: op.clone(), identity, hostname, devices, limits, timeout, spoils_network };
+            Details { op: op.clone(), identity, hostname, devices, timeout, spoils_network };
         let parts = Parts { root: overlay, plan, stubs };
         Ok(Prepared { sandbox: self.clone(), parts, cell, network, order })
     }
@@ -150,7 +147,7 @@ impl Prepared {
 
     fn spec(&self, terminal: bool) -> Result<oci_spec::runtime::Spec, SandboxError> {
         let inner = &self.sandbox.inner;
-        let Details { op, identity, hostname, devices, limits, .. } = &self.order;
+        let Details { op, identity, hostname, devices, .. } = &self.order;
         let lists = op.env.iter().chain(&op.proxy_env).chain(&self.parts.plan.env);
         let has_terminal = if terminal { Terminal::Yes } else { Terminal::No };
         let env = environment(lists, &identity.home, has_terminal);
@@ -161,13 +158,15 @@ impl Prepared {
         let maker = match inner.runtime {
             Runtime::Embedded => Maker::Helper(self.cell.view().clone()),
             Runtime::Program(_) => Maker::Runtime {
-                cgroup_path: format!("{}-run", self.cell.group.path()),
-                limits: *limits,
+                cgroup_path: format!("{}/run", self.cell.group.path()),
                 seccomp: Box::new(seccomp::default_oci(&inner.machine)),
             },
         };
         let network = match self.network.file() {
-            Some(_) => NetworkNamespace::Path(NETWORK_PATH.to_owned()),
+            Some(_) => {
+                let path = self.cell.home().network();
+                NetworkNamespace::Path(path.to_string_lossy().into_owned())
+            }
             None => NetworkNamespace::Host,
         };
         let container = Container {

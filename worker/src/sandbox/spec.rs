@@ -5,11 +5,11 @@
 //! `no_new_privileges`.
 
 use super::capability::CapSet;
-use super::cgroup::{DeviceKind, DeviceRule, Limits};
+use super::cgroup::{DeviceKind, DeviceRule};
 use super::user::Identity;
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
-    LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSeccomp,
+    Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace,
+    LinuxNamespaceType, LinuxResources, LinuxSeccomp,
     Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
 };
 use proto::step::SecurityMode;
@@ -131,7 +131,7 @@ pub(crate) enum Maker {
     /// system calls itself, for which it needs one capability more than the container gets.
     Helper(CgroupView),
     /// An OCI runtime.
-    Runtime { cgroup_path: String, limits: Limits, seccomp: Box<Option<LinuxSeccomp>> },
+    Runtime { cgroup_path: String, seccomp: Box<Option<LinuxSeccomp>> },
 }
 
 /// All that is known of a container.
@@ -340,10 +340,10 @@ impl Container<'_> {
             .set_resources(None)
             .set_cgroups_path(None)
             .set_seccomp(None);
-        if let Maker::Runtime { cgroup_path, limits, seccomp } = &self.maker {
+        if let Maker::Runtime { cgroup_path, seccomp } = &self.maker {
             linux
                 .set_cgroups_path(Some(PathBuf::from(cgroup_path)))
-                .set_resources(Some(self.resources(limits)));
+                .set_resources(Some(self.resources()));
             if !self.is_insecure() {
                 linux.set_seccomp((**seccomp).clone());
             }
@@ -370,24 +370,9 @@ impl Container<'_> {
         all
     }
 
-    fn resources(&self, limits: &Limits) -> LinuxResources {
+    /// Limits are not among them: those are set on the group that the runtime makes its own in.
+    fn resources(&self) -> LinuxResources {
         let mut resources = LinuxResources::default();
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        if let Some(bytes) = limits.memory_bytes {
-            let mut memory = LinuxMemory::default();
-            memory.set_limit(Some(signed(bytes)));
-            resources.set_memory(Some(memory));
-        }
-        if let Some(millis) = limits.cpu_millis {
-            let mut cpu = LinuxCpu::default();
-            cpu.set_quota(Some(i64::from(millis) * 100)).set_period(Some(100_000));
-            resources.set_cpu(Some(cpu));
-        }
-        if let Some(count) = limits.pids {
-            let mut pids = LinuxPids::default();
-            pids.set_limit(i64::from(count));
-            resources.set_pids(Some(pids));
-        }
         let rule = |allow: bool, device: Option<&DeviceNode>| {
             let mut rule = LinuxDeviceCgroup::default();
             rule.set_allow(allow).set_access(Some("rwm".to_owned()));

@@ -19,7 +19,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(30);
 /// on the processes, not on names.
 pub(crate) fn sweep(tag: &str, dir: &Path) -> Result<(), SandboxError> {
     let layout = Layout::parse(&super::read_host("/proc/self/mountinfo"));
-    for top in layout.hierarchies() {
+    for top in &layout.all {
         for group in groups_named(top, tag) {
             let freezer = layout.split.get("freezer").filter(|f| group.starts_with(f));
             let freezer = freezer.map(|_| group.as_path());
@@ -27,7 +27,7 @@ pub(crate) fn sweep(tag: &str, dir: &Path) -> Result<(), SandboxError> {
         }
     }
     kill_strays(tag)?;
-    for top in layout.hierarchies() {
+    for top in &layout.all {
         for group in groups_named(top, tag) {
             if let Err(e) = cgroup::remove_group(&group) {
                 tracing::warn!(group = %group.display(), error = %e, "a control group stays");
@@ -45,9 +45,11 @@ pub(crate) fn sweep(tag: &str, dir: &Path) -> Result<(), SandboxError> {
 
 /// Removes the groups that were made for all, if nothing is in them any more.
 pub(crate) fn remove_groups(groups: &Cgroups) {
-    for top in groups.layout().hierarchies() {
+    for top in &groups.layout().all {
         let dir = top.join(groups.parent().trim_start_matches('/'));
-        if let Err(e) = fs::remove_dir(&dir) {
+        if let Err(e) = fs::remove_dir(&dir)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::debug!(group = %dir.display(), error = %e, "a control group stays");
         }
     }

@@ -11,6 +11,8 @@ pub(crate) struct Layout {
     pub unified: Option<PathBuf>,
     /// The first version's, by controller; several controllers may share one.
     pub split: BTreeMap<String, PathBuf>,
+    /// All hierarchies, also those that we make no groups in; other runtimes do.
+    pub all: Vec<PathBuf>,
 }
 
 /// The controllers that we know what to do with.
@@ -29,6 +31,9 @@ impl Layout {
             };
             let place = PathBuf::from(unescape(place));
             let options = after.split(' ').nth(2).unwrap_or_default();
+            if matches!(kind, "cgroup" | "cgroup2") && !layout.all.contains(&place) {
+                layout.all.push(place.clone());
+            }
             match kind {
                 "cgroup2" => {
                     layout.unified.get_or_insert(place);
@@ -47,7 +52,7 @@ impl Layout {
         layout
     }
 
-    /// Each hierarchy once.
+    /// Each hierarchy that we make groups in, once.
     pub(crate) fn hierarchies(&self) -> Vec<&Path> {
         let mut all: Vec<&Path> = self.split.values().map(PathBuf::as_path).collect();
         all.extend(self.unified.as_deref());
@@ -95,6 +100,7 @@ mod tests {
         );
         let path = |name: &str| PathBuf::from(format!("/sys/fs/cgroup/{name}"));
         assert_eq!(layout.unified, Some(path("unified")));
+        assert_eq!(layout.all.len(), 5);
         assert_eq!(layout.split["cpu"], layout.split["cpuacct"]);
         assert_eq!(layout.split["memory"], path("memory"));
         assert_eq!(

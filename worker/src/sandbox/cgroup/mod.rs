@@ -100,10 +100,12 @@ impl Cgroups {
             None => self.parent.clone(),
         };
         let path = format!("{parent}/{name}");
-        let mut group = Cgroup { path, unified: None, split: Vec::new(), set: None };
+        let mut group =
+            Cgroup { path, unified: None, split: Vec::new(), leaf: None, all: Vec::new(), set: None };
         if self.unusable.is_some() {
             return Ok(group);
         }
+        group.all.clone_from(&self.layout.all);
         if let Some(top) = &self.layout.unified {
             let dir = within(top, &group.path);
             make_dir(&dir)?;
@@ -134,6 +136,10 @@ pub(crate) struct Cgroup {
     path: String,
     unified: Option<PathBuf>,
     split: Vec<(String, PathBuf)>,
+    /// The group in this one that processes are added to, if not this one itself.
+    leaf: Option<&'static str>,
+    /// All hierarchies: another runtime may have made groups below ours in any of them.
+    all: Vec<PathBuf>,
     /// The limits that were set last.
     set: Option<Limits>,
 }
@@ -176,9 +182,25 @@ impl Cgroup {
         dirs
     }
 
+    /// Lets another runtime make groups of its own in this one: the second version wants processes
+    /// at the ends of the tree only, so those that are added go into a group beside.
+    pub(crate) fn share(&mut self) -> io::Result<()> {
+        for dir in self.dirs() {
+            make_dir(&dir.join("helper"))?;
+        }
+        if let Some(dir) = &self.unified {
+            for controller in ["memory", "cpu", "pids"] {
+                let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+        self.leaf = Some("helper");
+        Ok(())
+    }
+
     /// Moves a process into the group. This waits for all processors once, some ten milliseconds.
     pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
         for dir in self.dirs() {
+            let dir = self.leaf.map_or(dir.to_owned(), |leaf| dir.join(leaf));
             write(&dir.join("cgroup.procs"), &pid.to_string())?;
         }
         Ok(())
@@ -222,12 +244,20 @@ impl Cgroup {
 
     /// How often the kernel killed a process of the group because its memory was full.
     pub(crate) fn oom_kills(&self) -> u64 {
-        let first = self.controller("memory").map(|dir| dir.join("memory.oom_control"));
-        let second = || self.unified.as_ref().map(|dir| dir.join("memory.events"));
-        let Some(file) = first.or_else(second) else { return 0 };
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+        let count = |file: PathBuf| -> u64 {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            count.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+        };
+        match (self.controller("memory"), &self.unified) {
+            // The first version counts in the group that the process was in, and only there.
+            (Some(dir), _) => {
+                let leaf = self.leaf.map_or(0, |l| count(dir.join(l).join("memory.oom_control")));
+                count(dir.join("memory.oom_control")) + leaf
+            }
+            (None, Some(dir)) => count(dir.join("memory.events")),
+            (None, None) => 0,
+        }
     }
 
     /// What was used since [`Cgroup::start_account`].
@@ -270,7 +300,7 @@ impl Cgroup {
     }
 
     fn remove(&self) -> io::Result<()> {
-        self.dirs().into_iter().try_for_each(remove_group)
+        self.all.iter().try_for_each(|top| remove_group(&within(top, &self.path)))
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::mount::{
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// The helper's own file system in memory, and in it each job's.
@@ -48,6 +48,11 @@ impl Home {
     /// Where the file of that number is.
     pub(crate) fn file(&self, number: usize) -> PathBuf {
         self.base.join(JOB).join("f").join(number.to_string())
+    }
+
+    /// Where the network namespace is.
+    pub(crate) fn network(&self) -> PathBuf {
+        self.base.join(JOB).join("net")
     }
 
     /// Where the control group's directory of that number is.
@@ -137,6 +142,13 @@ fn mount_memory(path: &Path) -> io::Result<()> {
     attach(&mount, path)
 }
 
+/// Gives a namespace that hangs on a file a path.
+pub(super) fn name_namespace(file: &OwnedFd, path: &Path) -> io::Result<()> {
+    std::fs::File::create_new(path)?;
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::mount::mount_bind(source, path)?)
+}
+
 /// Attaches a detached mount.
 pub(super) fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -147,15 +159,3 @@ pub(super) fn attach(mount: &OwnedFd, path: &Path) -> io::Result<()> {
         )
     })
 }
-
-/// Keeps a file open under that number, through forks.
-pub(super) fn keep_at(file: OwnedFd, number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: nothing else is open under the number, and the new descriptor is owned here alone.
-    unsafe {
-        if libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(number))
-    }
-}
-

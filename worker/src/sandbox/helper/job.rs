@@ -1,7 +1,7 @@
 //! One container, from the order to its end, in a process of its own.
 
 use super::ipc::{self, Received};
-use super::{Home, Job, JobMaker, NETWORK_PATH, Note, exec, home, report};
+use super::{Home, Job, JobMaker, Note, exec, home, report};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
@@ -39,10 +39,10 @@ fn make(socket: &OwnedFd, home: &Home, mut order: Received<Job>) -> Result<Note,
     home::open_job(home).map_err(text("making room for the container's files"))?;
     attach_all(home, &mut order).map_err(text("attaching the container's file systems"))?;
     write_files(home, &order).map_err(text("writing the container's files"))?;
-    let _network = match order.message.network {
-        Some(number) => Some(keep_network(&mut order, number).map_err(text("the network"))?),
-        None => None,
-    };
+    if let Some(number) = order.message.network {
+        let named = order.take(number).and_then(|f| home::name_namespace(&f, &home.network()));
+        named.map_err(text("naming the container's network"))?;
+    }
     if let Some(stdio) = order.message.stdio {
         let mut take = |number| order.take(number);
         let files = (take(stdio[0]), take(stdio[1]), take(stdio[2]));
@@ -92,11 +92,6 @@ fn write_files(home: &Home, order: &Received<Job>) -> io::Result<()> {
         rustix::fs::fchmod(&made, Mode::from_raw_mode(file.mode.into()))?;
     }
     Ok(())
-}
-
-fn keep_network(order: &mut Received<Job>, number: usize) -> io::Result<OwnedFd> {
-    let at = NETWORK_PATH.rsplit('/').next().and_then(|n| n.parse().ok());
-    home::keep_at(order.take(number)?, at.ok_or(io::ErrorKind::InvalidData)?)
 }
 
 fn contain(
@@ -181,6 +176,10 @@ fn wait_for(pid: Pid) -> io::Result<i32> {
 fn run_other(home: &Home, program: &Path, id: &str) -> Result<Note, String> {
     let (log, pid_file) = (home.state().join("log"), home.state().join("pid"));
     let mut command = std::process::Command::new(program);
+    if program.file_name().is_some_and(|name| name == "crun") {
+        // It is in the container's group already, and refuses machines with both versions.
+        command.arg("--cgroup-manager=disabled");
+    }
     command.arg("--root").arg(home.state().join("root")).arg("--log").arg(&log);
     command.arg("run").arg("--bundle").arg(home.bundle());
     command.arg("--pid-file").arg(&pid_file).arg(id);

@@ -66,7 +66,7 @@ pub(crate) struct Job {
     pub files: Vec<NewFile>,
     /// Standard input, output and error; none for a terminal of its own.
     pub stdio: Option<[usize; 3]>,
-    /// The network namespace, which the spec names by [`NETWORK_PATH`].
+    /// The network namespace, which the spec names by [`Home::network`].
     pub network: Option<usize>,
     /// Who makes the container.
     pub maker: JobMaker,
@@ -114,9 +114,6 @@ pub(crate) struct NewFile {
     /// Its group.
     pub gid: u32,
 }
-
-/// Where a job keeps the network namespace open.
-pub(crate) const NETWORK_PATH: &str = "/proc/self/fd/200";
 
 /// What a helper says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -99,20 +99,16 @@ fn groups_of_the_first_version_are_bound_one_by_one() {
 
 #[test]
 fn for_another_runtime() {
-    let limits = Limits { memory_bytes: Some(1 << 30), cpu_millis: Some(2000), pids: Some(9) };
     let device = [DeviceNode::character("/dev/fuse", 10, 229)];
     let spec = build(|c| {
         c.devices = &device;
         let seccomp = Box::new(super::super::seccomp::default_oci("x86_64"));
-        c.maker = Maker::Runtime { cgroup_path: "/a/b".to_owned(), limits, seccomp };
+        c.maker = Maker::Runtime { cgroup_path: "/a/b".to_owned(), seccomp };
     })
     .unwrap();
     assert_eq!(spec["process"]["capabilities"]["effective"].as_array().unwrap().len(), 14);
     let linux = &spec["linux"];
     assert_eq!(linux["cgroupsPath"], "/a/b");
-    assert_eq!(linux["resources"]["memory"]["limit"], 1u64 << 30);
-    assert_eq!(linux["resources"]["cpu"], json!({"quota": 200_000, "period": 100_000}));
-    assert_eq!(linux["resources"]["pids"]["limit"], 9);
     assert_eq!(linux["resources"]["devices"][0], json!({"allow": false, "access": "rwm"}));
     assert_eq!(linux["resources"]["devices"][1]["major"], 10);
     assert_eq!(linux["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
