@@ -234,7 +234,10 @@ impl Sink for Lines<'_, '_> {
         self.out.text.push(c);
     }
 
-    fn end(&mut self, _: LineEnd) {
+    fn end(&mut self, end: LineEnd) {
+        if end == LineEnd::Return && !*self.out.mid_line {
+            return;
+        }
         self.open();
         self.out.end_line();
     }

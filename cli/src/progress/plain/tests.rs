@@ -24,7 +24,7 @@ fn one_step_after_the_other() {
             (0, &[known(1, "[internal] load"), begins(1, "[internal] load", 0)]),
             (50, &[done(1, "[internal] load", 0, 20), cached(2, "[1/3] FROM debian", 30)]),
             (60, &[begins(3, "[2/3] RUN make", 60)]),
-            (200, &[log(3, 183, "cc\ta.c\n\nc"), log(3, 190, "c b.c\r\n10%\r20%")]),
+            (200, &[log(3, 183, "cc\ta.c\n\nc"), log(3, 190, "c b.c\r\n\r10%\r20%")]),
             (
                 300,
                 &[log(3, 300, "\r100%\n\x1b[1mbold\x1b[0m"), done(3, "[2/3] RUN make", 60, 3260)]
