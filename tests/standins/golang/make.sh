@@ -21,5 +21,12 @@ cp "$HERE"/greeting/* "$WORK/zip/$module@$version"
 echo $version > "$proxy/list"
 echo "{\"Version\":\"$version\",\"Time\":\"2023-07-20T10:40:41Z\"}" > "$proxy/$version.info"
 cp "$HERE/greeting/go.mod" "$proxy/$version.mod"
-(cd "$WORK/zip" && /usr/bin/python3 -m zipfile -c "$proxy/$version.zip" example.com)
+# Only files: no entries for directories.
+/usr/bin/python3 - "$WORK/zip" "$proxy/$version.zip" <<'END'
+import pathlib, sys, zipfile
+root = pathlib.Path(sys.argv[1])
+with zipfile.ZipFile(sys.argv[2], "w") as out:
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        out.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes())
+END
 pack "$root" 10-golang
