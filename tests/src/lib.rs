@@ -1,1 +1,22 @@
-//! What the scenarios share.
+//! What the scenarios and the benchmarks share: the builders that they drive, the registries,
+//! engines and web servers around them, images and trees as values, and the images that stand in
+//! for those of the internet.
+//!
+//! Everything starts real processes, needs root, and cleans up after itself, also after a panic or
+//! when the process is killed. It panics with a message that says what to do: that is what a test
+//! wants.
+
+pub mod builder;
+pub mod command;
+pub mod engine;
+pub mod faulty;
+pub mod http;
+pub mod image;
+pub mod layout;
+pub mod registry;
+pub mod scratch;
+pub mod service;
+pub mod slipway;
+pub mod standin;
+pub mod tool;
+pub mod tree;

@@ -1,0 +1,6 @@
+#include <stdio.h>
+
+int main(void) {
+    puts("made by bar");
+    return 0;
+}

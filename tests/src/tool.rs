@@ -1,0 +1,31 @@
+//! The programs of the machine that scenarios use, and the packages that bring them.
+
+use std::path::{Path, PathBuf};
+
+/// Where Debian keeps programs. `/usr/local` is left out on purpose: what lies there is not the
+/// version that is meant.
+const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+
+/// Programs and their Debian packages, where the names differ.
+const PACKAGES: [(&str, &str); 8] = [
+    ("docker", "docker.io"),
+    ("dockerd", "docker.io"),
+    ("python3", "python3"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("setcap", "libcap2-bin"),
+    ("setfacl", "acl"),
+];
+
+/// The path of a program. Panics, naming the package, when it is not installed.
+pub fn tool(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| {
+        let package = PACKAGES.iter().find(|(tool, _)| *tool == name).map_or(name, |(_, p)| p);
+        panic!("`{name}` is not installed: apt-get install {package} (see ops/packages.txt)")
+    })
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,3 @@
+//! All scenarios: one binary, one module each.
+
+mod seeds;
