@@ -65,6 +65,7 @@ struct HeadDir {
     entries: u64,
     bytes: u64,
     links: bool,
+    marks: bool,
 }
 
 impl Head {
@@ -74,6 +75,7 @@ impl Head {
             entries: d.summary.entries,
             bytes: d.summary.bytes,
             links: d.summary.links,
+            marks: d.summary.marks,
         });
         Self { dir, height, len, blob }
     }
@@ -81,7 +83,12 @@ impl Head {
     /// What parents must carry for the node, whose id is `tree`.
     pub fn dir_ref(&self, tree: TreeId) -> Option<DirRef> {
         let dir = self.dir.as_ref()?;
-        let summary = Summary { entries: dir.entries, bytes: dir.bytes, links: dir.links };
+        let summary = Summary {
+            entries: dir.entries,
+            bytes: dir.bytes,
+            links: dir.links,
+            marks: dir.marks,
+        };
         Some(DirRef { tree, content: ContentDigest::from_bytes(dir.content), summary })
     }
 }
