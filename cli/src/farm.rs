@@ -125,7 +125,7 @@ async fn replace(farm: &Farm, config: &Config) -> Result<(), Failure> {
 }
 
 async fn start(farm: &Farm, config: &Config) -> Result<(), Failure> {
-    if let Err(failure) = worker::sandbox::check_privilege() {
+    if let Err(failure) = worker::sandbox::check_machine() {
         return Err(failure);
     }
     let mut child = spawn(config)?;

@@ -16,7 +16,9 @@ pub use compress::{BadLevel, GZIP_DEFAULT, ZSTD_DEFAULT, gzip, zstd};
 
 use super::flight::Turns;
 use super::rows;
-use cache::store::{Compression, LayerBlob, OciBlob, PackedLayer, Store, StoreError, Table};
+use cache::store::{
+    Compression, LayerBlob, OciBlob, PackedLayer, Source, Store, StoreError, Table,
+};
 use proto::error::Class;
 use proto::id::{BlobId, OciDigest, RootId};
 use proto::limit;
@@ -134,7 +136,7 @@ impl Packer {
 /// Writes the files of merged trees as one tar (`-o type=tar`): each under its prefix, which is
 /// empty or ends with a slash. Answers how many bytes were written.
 pub fn write_tar(
-    store: &dyn Store,
+    store: &dyn Source,
     roots: &[(Vec<u8>, RootId)],
     out: &mut dyn Write,
 ) -> Result<u64, PackError> {
