@@ -17,7 +17,7 @@ pub use compress::{BadLevel, GZIP_DEFAULT, ZSTD_DEFAULT, gzip, zstd};
 use super::flight::Turns;
 use super::rows;
 use cache::store::{
-    Compression, LayerBlob, OciBlob, PackedLayer, Persisted, Store, StoreError, Table,
+    Compression, LayerBlob, OciBlob, PackedLayer, Persisted, Source, Store, StoreError, Table,
 };
 use proto::error::Class;
 use proto::id::{BlobId, OciDigest, RootId};
@@ -136,7 +136,7 @@ impl Packer {
 /// Writes the files of merged trees as one tar (`-o type=tar`): each under its prefix, which is
 /// empty or ends with a slash. Answers how many bytes were written.
 pub fn write_tar(
-    store: &dyn Store,
+    store: &dyn Source,
     roots: &[(Vec<u8>, RootId)],
     out: &mut dyn Write,
 ) -> Result<u64, PackError> {
