@@ -174,7 +174,8 @@ impl Step<'_> {
         let RunTask { op, layers, root, binds, fresh_caches, resources } = task;
         let (op, trees) = bound(op, &binds);
         let caches = self.caches(&op, &binds, fresh_caches, &mut turns)?;
-        let inputs = Inputs { trees, caches, secrets, ..Inputs::default() };
+        let same_caches = same_caches(&op);
+        let inputs = Inputs { trees, caches, same_caches, secrets, ..Inputs::default() };
         let needs = self.lease.needs;
         let root = Stack { diffs: layers, merged: root };
         let timeout = (needs.timeout_ms > 0).then(|| Duration::from_millis(needs.timeout_ms));
@@ -311,6 +312,20 @@ fn bound(mut op: RunOp, binds: &[Option<Bind>]) -> (RunOp, Vec<Stack>) {
         }
     }
     (op, trees)
+}
+
+/// Mounts of a cache that an earlier mount of the step shows too: the place of that one, by theirs.
+fn same_caches(op: &RunOp) -> BTreeMap<usize, usize> {
+    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut same = BTreeMap::new();
+    for (index, mount) in op.mounts.iter().enumerate() {
+        let MountKind::Cache(cache) = &mount.kind else { continue };
+        match first.get(cache.id.as_str()) {
+            Some(other) => drop(same.insert(index, *other)),
+            None => drop(first.insert(&cache.id, index)),
+        }
+    }
+    same
 }
 
 fn limits(asked: &proto::wire::build::Resources, needs: &proto::step::Needs) -> Limits {
