@@ -45,17 +45,15 @@ pub async fn serve(house: &Arc<House>, mut stream: Stream) -> Result<(), NetErro
                 break;
             }
         }
-        // The other end says nothing more; what is asked for goes on being answered.
-        drop(put);
-        std::future::pending::<()>().await;
+        // Whoever asked has gone: what is being done for nobody is dropped.
     };
-    let tell = async {
+    let tell = async move {
         while let Some((reply, payload)) = replies.recv().await {
             to.send_with(&reply, &[payload]).await?;
         }
         Ok::<_, NetError>(())
     };
-    let answered = async {
+    let answered = async move {
         let mut talk = Talk { out, inputs };
         let last = match answer(house, request, &mut talk).await {
             Ok(()) => Reply::Done,
