@@ -1,3 +1,12 @@
 //! All scenarios: one binary, one module each.
 
-mod seeds;
+mod cache;
+mod conformance;
+mod farm;
+mod images;
+mod lifetime;
+mod network;
+mod outputs;
+mod registries;
+mod secrets;
+mod tools;
