@@ -188,6 +188,8 @@ impl Stage<'_> {
             Remark(rule, message, line) => self.display.event(Event::Warning(Warning {
                 rule: rule.into(),
                 message: message.into(),
+                detail: String::new(),
+                url: String::new(),
                 at: Some(place(line)),
                 excerpt: Vec::new(),
             })),

@@ -5,3 +5,5 @@
 
 pub mod core;
 pub mod dockerfile;
+pub mod graph;
+pub mod server;

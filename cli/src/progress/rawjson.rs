@@ -137,6 +137,10 @@ struct VertexWarning<'a> {
     /// BuildKit's level of the linter's warnings.
     level: u8,
     short: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    detail: Vec<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    url: &'a str,
     #[serde(rename = "sourceInfo", skip_serializing_if = "Option::is_none")]
     source_info: Option<SourceInfo<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -168,6 +172,12 @@ impl<'a> From<&'a Warning> for VertexWarning<'a> {
         Self {
             level: 1,
             short: BASE64_STANDARD.encode(report::remark(warning)),
+            detail: Some(warning.detail.as_str())
+                .filter(|detail| !detail.is_empty())
+                .map(|detail| BASE64_STANDARD.encode(detail))
+                .into_iter()
+                .collect(),
+            url: &warning.url,
             source_info: warning.at.as_ref().map(|at| SourceInfo { filename: &at.file }),
             range: warning.at.iter().map(range).collect(),
         }
@@ -210,6 +220,8 @@ mod tests {
             Event::Warning(Warning {
                 rule: "StageNameCasing".into(),
                 message: "Stage name 'A' should be lowercase".into(),
+                detail: "hi".into(),
+                url: "https://u".into(),
                 at: Some(SourceRange { file: "Dockerfile".into(), first_line: 3, last_line: 4 }),
                 excerpt: Vec::new(),
             }),
@@ -224,7 +236,8 @@ mod tests {
                 r#""logs":[{{"vertex":"sha256:{z}5","stream":2,"data":"G1szMW1oaf8K","#,
                 r#""timestamp":"2025-08-20T14:26:41.000Z"}}],"#,
                 r#""warnings":[{{"level":1,"short":"U3RhZ2VOYW1lQ2FzaW5nOiBTdGFnZSBuYW1lICdBJyBza"#,
-                r#"G91bGQgYmUgbG93ZXJjYXNlIChsaW5lIDMp","sourceInfo":{{"filename":"Dockerfile"}},"#,
+                r#"G91bGQgYmUgbG93ZXJjYXNlIChsaW5lIDMp","detail":["aGk="],"url":"https://u","#,
+                r#""sourceInfo":{{"filename":"Dockerfile"}},"#,
                 r#""range":[{{"start":{{"line":3}},"end":{{"line":4}}}}]}}]}}"#,
                 "\n"
             ),

@@ -45,7 +45,16 @@ pub fn warnings(warnings: &[Warning], expand: bool, palette: &Palette) -> String
     let mut out = format!("\n {title}\n");
     for warning in warnings {
         let _ = writeln!(out, " - {}", text::one_line(&remark(warning)));
-        if expand && let Some(at) = &warning.at {
+        if !expand {
+            continue;
+        }
+        if !warning.detail.is_empty() {
+            let _ = writeln!(out, "{}", text::one_line(&warning.detail));
+        }
+        if !warning.url.is_empty() {
+            let _ = writeln!(out, "More info: {}", text::one_line(&warning.url));
+        }
+        if let Some(at) = &warning.at {
             out.push_str(&excerpt(at, &warning.excerpt));
         }
     }

@@ -95,6 +95,8 @@ pub fn remark(rule: &str, message: &str, line: u32) -> Event {
     Event::Warning(Warning {
         rule: rule.into(),
         message: message.into(),
+        detail: "Names of stages are written in small letters".into(),
+        url: "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/".into(),
         at: Some(place(line)),
         excerpt: vec![(line, "FROM debian AS Builder".into())],
     })
@@ -175,7 +177,8 @@ pub fn any_event() -> impl Strategy<Value = Event> {
                     last_line,
                 });
                 let excerpt = vec![(7, message.clone())];
-                Event::Warning(Warning { rule, message, at, excerpt })
+                let (detail, url) = (message.clone(), rule.clone());
+                Event::Warning(Warning { rule, message, detail, url, at, excerpt })
             }
         ),
     ]

@@ -3,7 +3,7 @@
 use super::{Inputs, LowerError, LowerProblem};
 use crate::dockerfile::{Escape, Expander};
 use proto::platform::Platform;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `--build-arg`, and the ARGs before the first FROM.
 pub(super) struct Args {
@@ -21,8 +21,21 @@ pub(super) struct Args {
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 impl Args {
+    /// What this build is given.
     pub fn new(inputs: &Inputs<'_>, target: &Platform) -> Result<Self, LowerError> {
-        let given: BTreeMap<String, String> = inputs.request.build_args.iter().cloned().collect();
+        Self::with(inputs, target, inputs.request.build_args.iter().cloned().collect())
+    }
+
+    /// As if no `--build-arg` were given: what the Dockerfile itself says.
+    pub fn defaults(inputs: &Inputs<'_>, target: &Platform) -> Result<Self, LowerError> {
+        Self::with(inputs, target, BTreeMap::new())
+    }
+
+    fn with(
+        inputs: &Inputs<'_>,
+        target: &Platform,
+        given: BTreeMap<String, String>,
+    ) -> Result<Self, LowerError> {
         let escape = inputs.dockerfile.escape;
         let mut args = Self {
             global: own(inputs, target, &given),
@@ -48,6 +61,13 @@ impl Args {
         let epoch = args.given.get("SOURCE_DATE_EPOCH").map(String::as_str);
         args.epoch = epoch.or_else(|| args.get("SOURCE_DATE_EPOCH")).and_then(|v| v.parse().ok());
         Ok(args)
+    }
+
+    /// The names of all global ARGs, also of those without a value.
+    pub fn names(&self, inputs: &Inputs<'_>) -> BTreeSet<String> {
+        let written = inputs.dockerfile.args.iter().flat_map(|arg| &arg.items);
+        let written = written.map(|item| item.name.clone());
+        self.global.iter().map(|(name, _)| name.clone()).chain(written).collect()
     }
 
     /// A global ARG.
@@ -96,9 +116,8 @@ fn own(
         ("TARGETVARIANT", target.variant.clone()),
         ("TARGETSTAGE", stage),
     ];
-    let value = |(name, own): (&str, String)| {
-        (name.to_owned(), given.get(name).cloned().unwrap_or(own))
-    };
+    let value =
+        |(name, own): (&str, String)| (name.to_owned(), given.get(name).cloned().unwrap_or(own));
     values.into_iter().map(value).collect()
 }
 

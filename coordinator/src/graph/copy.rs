@@ -7,9 +7,7 @@ use crate::dockerfile::source::{GitRef, Source, classify};
 use crate::dockerfile::value::Chmod;
 use crate::dockerfile::{history, path};
 use proto::id::OciDigest;
-use proto::step::{
-    CopyOp, CopySource, GitOp, HttpOp, InlineOp, Op, StepId, Unpack,
-};
+use proto::step::{CopyOp, CopySource, GitOp, HttpOp, InlineOp, Op, StepId, Unpack};
 
 /// The permission bits of files whose text stands in the Dockerfile.
 const INLINE_MODE: u16 = 0o644;
@@ -48,7 +46,7 @@ impl Dispatcher<'_, '_> {
         at: &mut At<'_>,
         copy: &CopyFiles,
     ) -> Result<(), LowerProblem> {
-        let copy = self.expand(state, |e| copy.expand(e))?;
+        let copy = self.expand(state, at, |e| copy.expand(e))?;
         let mut sources = Sources::default();
         for source in &copy.files.sources {
             if !matches!(classify(source), Ok(Source::Path)) {
@@ -56,7 +54,10 @@ impl Dispatcher<'_, '_> {
             }
             let input = match &copy.from {
                 Some(from) => self.from(from, true, "Cannot copy", at)?,
-                None => self.context(source, &state.platform),
+                None => {
+                    self.advice.copied(&self.inputs, at, "COPY", source);
+                    self.context(source, &state.platform)
+                }
             };
             if let Some((from, parents)) = copy.from.as_ref().map(|f| (f, copy.parents)) {
                 self.narrow(from, source, parents);
@@ -73,7 +74,7 @@ impl Dispatcher<'_, '_> {
         at: &mut At<'_>,
         add: &AddFiles,
     ) -> Result<(), LowerProblem> {
-        let add = self.expand(state, |e| add.expand(e))?;
+        let add = self.expand(state, at, |e| add.expand(e))?;
         let only = AddOnly {
             checksum: add.checksum.as_deref(),
             keep_git_dir: add.keep_git_dir,
@@ -93,6 +94,7 @@ impl Dispatcher<'_, '_> {
                     }
                     let unpack = only.unpack.unwrap_or(true);
                     let unpack = if unpack { Unpack::IfArchive } else { Unpack::Never };
+                    self.advice.copied(&self.inputs, at, "ADD", source);
                     let input = self.context(source, &state.platform);
                     sources.add(input, source, true, unpack);
                 }
@@ -136,11 +138,8 @@ impl Dispatcher<'_, '_> {
         what: &'static str,
         at: &At<'_>,
     ) -> Result<StepId, LowerProblem> {
-        let later = || LowerProblem::LaterStage {
-            what,
-            name: name.to_owned(),
-            current: at.stage.clone(),
-        };
+        let later =
+            || LowerProblem::LaterStage { what, name: name.to_owned(), current: at.stage.clone() };
         let index = self.stages.source(name, is_copy)?.ok_or_else(later)?;
         self.done.get(&index).map(|s| s.step).ok_or_else(later)
     }
@@ -156,9 +155,10 @@ impl Dispatcher<'_, '_> {
     ) -> Result<(), LowerProblem> {
         let checksum = match only.checksum {
             None => None,
-            Some(text) => Some(OciDigest::parse(text).map_err(|e| {
-                LowerProblem::Checksum(format!("of a URL is `sha256:…`: {e}"))
-            })?),
+            Some(text) => Some(
+                OciDigest::parse(text)
+                    .map_err(|e| LowerProblem::Checksum(format!("of a URL is `sha256:…`: {e}")))?,
+            ),
         };
         let Some(found) = self.inputs.found.files.get(url) else {
             let what = Wanted::File { url: url.to_owned() };

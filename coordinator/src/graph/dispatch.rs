@@ -1,13 +1,13 @@
 //! Each instruction of the stages that are needed, in order.
 
+use super::advice::Advice;
 use super::args::{Args, set};
-use super::config::{
-    DEFAULT_PATH, Empty, HealthConfig, ImageConfig, split_env,
-};
+use super::config::{DEFAULT_PATH, Empty, HealthConfig, ImageConfig, split_env};
 use super::names::Counter;
 use super::stages::{Base, Stage, Stages, read_config};
 use super::{Builder, Inputs, LowerError, LowerProblem, Need, Rows, StageState, needs};
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
+use crate::dockerfile::lint::StageChecks;
 use crate::dockerfile::{Expander, Instruction, Kind, Word, history, path, value};
 use proto::limit;
 use proto::platform::Platform;
@@ -33,6 +33,7 @@ pub(super) struct Dispatcher<'a, 'b> {
     pub done: BTreeMap<usize, StageState>,
     /// What turned out to be needed on the way.
     pub wanted: Vec<Need>,
+    pub advice: Advice<'b>,
     several: bool,
 }
 
@@ -52,10 +53,11 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         args: &'b Args,
         stages: &'b Stages<'a>,
         build: &'b mut Builder,
+        advice: Advice<'b>,
         several: bool,
     ) -> Self {
         let (done, wanted) = (BTreeMap::new(), Vec::new());
-        Self { inputs, args, stages, build, done, wanted, several }
+        Self { inputs, args, stages, build, done, wanted, advice, several }
     }
 
     /// Lowers what the target needs; answers what has to be looked up before that.
@@ -111,6 +113,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 let mut state = self.done[base].clone();
                 state.image.config.on_build = None;
                 state.has_cmd = false;
+                state.checks = StageChecks::on(&state.checks);
                 Ok(state)
             }
             Base::Scratch | Base::Unresolved => {
@@ -125,6 +128,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             Base::Image(image) => {
                 let mut config = read_config(image, stage)?;
                 config.config.on_build = None;
+                self.advice.base_platform(stage, &platform, &config);
                 let step = self.image(stage, image, &platform, counter);
                 let base = BaseImage {
                     reference: image.op.reference.clone(),
@@ -190,6 +194,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             declared: Vec::new(),
             cwd,
             has_cmd: false,
+            checks: StageChecks::default(),
             history: Rows::default(),
         }
     }
@@ -222,22 +227,25 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             Kind::Copy(copy) => self.copy(state, at, copy),
             Kind::Add(add) => self.add(state, at, add),
             Kind::Workdir(word) => self.workdir(state, at, word),
-            Kind::Arg(items) => self.arg(state, items),
-            kind => self.config(state, kind),
+            Kind::Arg(items) => self.arg(state, at, items),
+            _ => self.config(state, at),
         }
     }
 
     /// Instructions that change the config only.
-    fn config(&self, state: &mut StageState, kind: &Kind) -> Result<(), LowerProblem> {
-        let row = match kind {
-            Kind::Env(pairs) => self.env(state, pairs)?,
+    fn config(&mut self, state: &mut StageState, at: &At<'_>) -> Result<(), LowerProblem> {
+        let row = match &at.instruction.kind {
+            Kind::Env(pairs) => self.env(state, at, pairs)?,
             Kind::Label(pairs) => {
-                let pairs = self.expand(state, |e| pairs.expand(e))?;
+                let pairs = self.expand(state, at, |e| pairs.expand(e))?;
+                self.advice.on(at, |spot| spot.label(&pairs));
                 let labels = state.image.config.labels.get_or_insert_default();
                 labels.extend(pairs.0.iter().map(|p| (p.key.clone(), p.value.clone())));
                 history::label(&pairs)
             }
             Kind::Cmd(command) => {
+                let (has_shell, checks) = (has_shell(state), &mut state.checks);
+                self.advice.on(at, |spot| checks.cmd(spot, command, has_shell));
                 let args = command.args(&shell(state));
                 state.image.config.cmd = Some(args.clone());
                 state.image.config.args_escaped = true;
@@ -245,6 +253,8 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 history::cmd(&args)
             }
             Kind::Entrypoint(command) => {
+                let (has_shell, checks) = (has_shell(state), &mut state.checks);
+                self.advice.on(at, |spot| checks.entrypoint(spot, command, has_shell));
                 let args = command.args(&shell(state));
                 state.image.config.entrypoint = Some(args.clone());
                 if !state.has_cmd {
@@ -252,8 +262,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 }
                 history::entrypoint(&args)
             }
-            Kind::Expose(words) => self.expose(state, words)?,
+            Kind::Expose(words) => self.expose(state, at, words)?,
             Kind::Healthcheck(check) => {
+                self.advice.on(at, |spot| state.checks.healthcheck(spot));
                 state.image.config.healthcheck = Some(health(check));
                 history::healthcheck(check)
             }
@@ -270,19 +281,19 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 history::shell(args)
             }
             Kind::StopSignal(word) => {
-                let signal = self.expand(state, |e| e.word(word))?;
+                let signal = self.expand(state, at, |e| e.word(word))?;
                 value::stop_signal(&signal)?;
                 state.image.config.stop_signal = signal.clone();
                 history::stop_signal(&signal)
             }
             Kind::User(word) => {
-                let user = self.expand(state, |e| e.word(word))?;
+                let user = self.expand(state, at, |e| e.word(word))?;
                 state.image.config.user = user.clone();
                 history::user(&user)
             }
             Kind::Volume(words) => {
                 let paths: Vec<String> =
-                    self.expand(state, |e| words.iter().map(|w| e.word(w)).collect())?;
+                    self.expand(state, at, |e| words.iter().map(|w| e.word(w)).collect())?;
                 if paths.iter().any(String::is_empty) {
                     return Err(LowerProblem::BlankVolume);
                 }
@@ -298,8 +309,14 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         Ok(())
     }
 
-    fn env(&self, state: &mut StageState, pairs: &Pairs) -> Result<String, LowerProblem> {
-        let pairs = self.expand(state, |e| pairs.expand(e))?;
+    fn env(
+        &mut self,
+        state: &mut StageState,
+        at: &At<'_>,
+        pairs: &Pairs,
+    ) -> Result<String, LowerProblem> {
+        let pairs = self.expand(state, at, |e| pairs.expand(e))?;
+        self.advice.on(at, |spot| spot.env(&pairs));
         for pair in &pairs.0 {
             set(&mut state.env, &pair.key, &pair.value);
             state.image.set_env(&pair.key, &pair.value);
@@ -307,24 +324,36 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         Ok(history::env(&pairs))
     }
 
-    fn expose(&self, state: &mut StageState, words: &[Word]) -> Result<String, LowerProblem> {
+    fn expose(
+        &mut self,
+        state: &mut StageState,
+        at: &At<'_>,
+        words: &[Word],
+    ) -> Result<String, LowerProblem> {
         let mut texts = Vec::new();
         for word in words {
-            texts.extend(self.expand(state, |e| e.words(word))?);
+            texts.extend(self.expand(state, at, |e| e.words(word))?);
         }
         let ports = value::ports(&texts)?;
+        self.advice.on(at, |spot| spot.expose(&ports));
         let entries: Vec<String> = ports.iter().flat_map(|p| p.entries()).collect();
         let exposed = state.image.config.exposed_ports.get_or_insert_default();
         exposed.extend(entries.iter().map(|e| (e.clone(), Empty {})));
         Ok(history::expose(&entries))
     }
 
-    fn arg(&self, state: &mut StageState, items: &[ArgItem]) -> Result<(), LowerProblem> {
+    fn arg(
+        &mut self,
+        state: &mut StageState,
+        at: &At<'_>,
+        items: &[ArgItem],
+    ) -> Result<(), LowerProblem> {
         let mut shown = Vec::new();
         for ArgItem { name, default, .. } in items {
+            self.advice.on(at, |spot| spot.arg(name));
             let value = match (self.args.given.get(name), default) {
                 (Some(given), _) => Some(given.clone()),
-                (None, Some(word)) => Some(self.expand(state, |e| e.word(word))?),
+                (None, Some(word)) => Some(self.expand(state, at, |e| e.word(word))?),
                 (None, None) => self.args.get(name).map(str::to_owned),
             };
             if let Some(value) = value.as_ref().filter(|_| !SILENT_ARGS.contains(&name.as_str())) {
@@ -343,7 +372,8 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         at: &mut At<'_>,
         word: &Word,
     ) -> Result<(), LowerProblem> {
-        let text = self.expand(state, |e| e.word(word))?;
+        let text = self.expand(state, at, |e| e.word(word))?;
+        self.advice.on(at, |spot| state.checks.workdir(spot, &text));
         let dir = path::workdir(&state.image.config.working_dir, &text);
         state.image.config.working_dir = dir.clone();
         state.cwd = dir.clone();
@@ -366,12 +396,16 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
 
     /// Replaces variables by what was set before the instruction.
     pub fn expand<T, E: Into<LowerProblem>>(
-        &self,
+        &mut self,
         state: &StageState,
+        at: &At<'_>,
         with: impl FnOnce(&mut Expander<'_>) -> Result<T, E>,
     ) -> Result<T, LowerProblem> {
         let lookup = |name: &str| find(&state.env, name);
-        with(&mut Expander::new(self.args.escape, &lookup)).map_err(Into::into)
+        let mut expander = Expander::new(self.args.escape, &lookup);
+        let result = with(&mut expander).map_err(Into::into);
+        self.advice.variables(at, state, expander.missing());
+        result
     }
 
     /// The name of the step that people see.
@@ -425,6 +459,10 @@ impl At<'_> {
 /// The value of a variable.
 pub(super) fn find<'e>(env: &'e [(String, String)], name: &str) -> Option<&'e str> {
     env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+}
+
+fn has_shell(state: &StageState) -> bool {
+    state.image.config.shell.as_ref().is_some_and(|shell| !shell.is_empty())
 }
 
 /// SHELL, or what stands for it.

@@ -1,6 +1,7 @@
 //! Why a Dockerfile cannot be built as it is asked for.
 
 use crate::dockerfile::expand::ExpandError;
+use crate::dockerfile::lint::{CheckError, Violation};
 use crate::dockerfile::mount::MountError;
 use crate::dockerfile::source::GitUrlError;
 use crate::dockerfile::value::{ChmodError, PortError, SignalError};
@@ -114,6 +115,12 @@ pub enum LowerProblem {
         /// What is wrong with it.
         why: String,
     },
+    /// `--build-arg BUILDKIT_DOCKERFILE_CHECK=…`.
+    #[error("BUILDKIT_DOCKERFILE_CHECK: {0}")]
+    Check(#[from] CheckError),
+    /// Advice where none is allowed.
+    #[error(transparent)]
+    Advice(Box<Violation>),
     /// Something that no front end but another one does.
     #[error("The front end `{0}` of `# syntax=` is not supported")]
     Syntax(String),
@@ -145,6 +152,7 @@ impl LowerProblem {
                  set `--build-arg BUILDKIT_SYNTAX=docker/dockerfile:1`."
                     .to_owned(),
             ),
+            Self::Advice(violation) => Some(violation.hint()),
             Self::StageIndex(_) => Some("Better name stages: `FROM … AS name`.".to_owned()),
             _ => None,
         }

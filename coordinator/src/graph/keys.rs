@@ -32,14 +32,15 @@ pub fn keys(graph: &Graph, selections: &Selections, nonce: &str) -> Vec<StepKeys
     for (index, step) in graph.steps.iter().enumerate() {
         let id = StepId(index as u32);
         let refresh = step.cache == CacheUse::Refresh;
-        let input = |place: usize, input: &StepId, own: &dyn Fn(usize) -> _| {
-            match (selections.get(&(id, place)), &graph.steps[input.index()].op) {
-                (Some(digest), _) => DefInput::Selection(*digest),
-                (None, Op::Local(local)) => {
-                    DefInput::Selection(ContentDigest::from_bytes(*local.root.0.as_bytes()))
-                }
-                (None, _) => DefInput::Step(own(input.index())),
+        let input = |place: usize, input: &StepId, own: &dyn Fn(usize) -> _| match (
+            selections.get(&(id, place)),
+            &graph.steps[input.index()].op,
+        ) {
+            (Some(digest), _) => DefInput::Selection(*digest),
+            (None, Op::Local(local)) => {
+                DefInput::Selection(ContentDigest::from_bytes(*local.root.0.as_bytes()))
             }
+            (None, _) => DefInput::Step(own(input.index())),
         };
         let inputs = |own: &dyn Fn(usize) -> _| -> Vec<DefInput> {
             step.inputs.iter().enumerate().map(|(place, i)| input(place, i, own)).collect()

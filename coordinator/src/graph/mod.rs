@@ -9,6 +9,7 @@
 //! of the history included.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod advice;
 mod args;
 pub mod config;
 mod copy;
@@ -25,6 +26,8 @@ mod tests;
 pub use error::{LowerError, LowerProblem};
 
 use crate::dockerfile::Dockerfile;
+use crate::dockerfile::lint::{self, StageChecks, Warning};
+use advice::Advice;
 use dispatch::Dispatcher;
 use proto::error::SourceRange;
 use proto::id::{OciDigest, RootId, TreeId};
@@ -151,8 +154,12 @@ impl Draft {
     }
 }
 
-/// The steps that the target needs, on all platforms asked for.
-pub fn lower(inputs: Inputs<'_>) -> Result<Lowered, LowerError> {
+/// The steps that the target needs, on all platforms asked for. `advice` is what the Dockerfile's
+/// author may want to know, as far as it was found: also when lowering fails, and as if it had been
+/// empty before.
+pub fn lower(inputs: Inputs<'_>, advice: &mut Vec<Warning>) -> Result<Lowered, LowerError> {
+    let checks = advice::checks(&inputs)?;
+    *advice = lint::file(inputs.dockerfile, &checks);
     let mut build = Builder::default();
     let mut needs: Vec<Need> = Vec::new();
     let platforms = match inputs.request.platforms.as_slice() {
@@ -160,12 +167,16 @@ pub fn lower(inputs: Inputs<'_>) -> Result<Lowered, LowerError> {
         asked => asked.iter().map(|p| (p.clone(), false)).collect(),
     };
     let several = platforms.len() > 1;
-    for (platform, implicit) in platforms {
+    for (place, (platform, implicit)) in platforms.into_iter().enumerate() {
         let args = args::Args::new(&inputs, &platform)?;
-        match Stages::plan(inputs, &args, &platform, implicit)? {
+        // The other platforms would say the same once more.
+        let mut advice = Advice::new(&checks, (place == 0).then_some(&mut *advice));
+        advice.base_images(&inputs, &platform);
+        match Stages::plan(inputs, &args, &platform, &mut advice)? {
             stages::Planned::Needs(more) => needs.extend(more),
             stages::Planned::Stages(stages) => {
-                let dispatcher = Dispatcher::new(inputs, &args, &stages, &mut build, several);
+                let dispatcher =
+                    Dispatcher::new(inputs, &args, &stages, &mut build, advice, several);
                 match dispatcher.target(&platform, implicit)? {
                     Ok(target) => build.targets.push(target),
                     Err(more) => needs.extend(more),
@@ -177,6 +188,10 @@ pub fn lower(inputs: Inputs<'_>) -> Result<Lowered, LowerError> {
         needs.sort_by(|a, b| a.what.cmp(&b.what));
         needs.dedup_by(|a, b| a.what == b.what);
         return Ok(Lowered::Needs(needs));
+    }
+    if let Some(violation) = checks.violation(advice) {
+        let at = violation.first.at.clone();
+        return Err(LowerProblem::Advice(Box::new(violation)).at(&at));
     }
     let graph = Graph { steps: build.steps, targets: build.targets };
     Ok(Lowered::Draft(Draft { graph, locals: build.locals }))
@@ -235,11 +250,8 @@ impl Builder {
         }
         // The tree is filled in when it was scanned: `Draft::finish`.
         let root = RootId(TreeId::from_bytes([0; 32]));
-        let step = self.plain(
-            Op::Local(LocalOp { name: name.to_owned(), root }),
-            Vec::new(),
-            platform,
-        );
+        let step =
+            self.plain(Op::Local(LocalOp { name: name.to_owned(), root }), Vec::new(), platform);
         self.local_steps.insert(name.to_owned(), step);
         step
     }
@@ -260,6 +272,7 @@ struct StageState {
     cwd: String,
     /// Whether CMD stood in this stage itself: ENTRYPOINT then leaves it.
     has_cmd: bool,
+    checks: StageChecks,
     history: Rows,
 }
 

@@ -10,8 +10,10 @@ pub(super) fn read(comments: &[String]) -> Result<Needs, LowerProblem> {
     for comment in comments {
         let Some(text) = comment.trim().strip_prefix("slipway:") else { continue };
         for word in text.split_whitespace() {
-            let wrong =
-                |why: &str| LowerProblem::Hint { text: text.trim().to_owned(), why: why.to_owned() };
+            let wrong = |why: &str| LowerProblem::Hint {
+                text: text.trim().to_owned(),
+                why: why.to_owned(),
+            };
             let Some((key, value)) = word.split_once('=') else {
                 return Err(wrong(&format!("`{word}` has no `=`")));
             };
@@ -28,7 +30,8 @@ pub(super) fn read(comments: &[String]) -> Result<Needs, LowerProblem> {
                 }
                 "timeout" => {
                     let time = value::duration(value).ok().filter(|d| !d.is_zero());
-                    let time = time.ok_or_else(|| wrong("`timeout` is a time such as 90s or 20m"))?;
+                    let time =
+                        time.ok_or_else(|| wrong("`timeout` is a time such as 90s or 20m"))?;
                     needs.timeout_ms = time.as_millis() as u64;
                 }
                 _ => {

@@ -40,7 +40,7 @@ impl Dispatcher<'_, '_> {
         }
         let mut ssh = 0;
         for spec in &run.mounts {
-            let given = self.expand(state, |e| spec.expand(e))?;
+            let given = self.expand(state, at, |e| spec.expand(e))?;
             mounts.push(self.mount(state, at, &given, &mut inputs, &mut ssh)?);
         }
         let request = self.inputs.request;
@@ -119,9 +119,7 @@ impl Dispatcher<'_, '_> {
             mount::MountKind::Cache { id, from, source, sharing, read_only, owner } => {
                 let input = match from.as_deref() {
                     None => None,
-                    Some(from) => {
-                        Some(self.mount_source(state, at, Some(from), source, given)?)
-                    }
+                    Some(from) => Some(self.mount_source(state, at, Some(from), source, given)?),
                 };
                 let own = Owner { mode: u32::from(CACHE_MODE), uid: 0, gid: 0 };
                 let Owner { mode, uid, gid } = owner.unwrap_or(own);

@@ -1,11 +1,12 @@
 //! Which stages there are, what each needs, and which the target needs.
 
+use super::advice::Advice;
 use super::args::Args;
 use super::config::ImageConfig;
 use super::names::reference;
 use super::{Inputs, LowerError, LowerProblem, Need, Wanted};
 use crate::dockerfile::onbuild::parse_trigger;
-use crate::dockerfile::{Expander, Instruction, Kind, suggest};
+use crate::dockerfile::{self, Expander, Instruction, Kind, suggest};
 use proto::error::SourceRange;
 use proto::platform::Platform;
 use proto::wire::build::NamedContext;
@@ -74,10 +75,10 @@ impl<'a> Stages<'a> {
         inputs: Inputs<'a>,
         args: &Args,
         target: &Platform,
-        implicit: bool,
+        advice: &mut Advice<'_>,
     ) -> Result<Planned<'a>, LowerError> {
         check_syntax(&inputs, args)?;
-        let mut stages = Self::read(&inputs, args)?;
+        let mut stages = Self::read(&inputs, args, advice)?;
         stages.target = stages.find_target(&inputs)?;
         for index in 0..stages.all.len() {
             stages.link(index)?;
@@ -88,7 +89,7 @@ impl<'a> Stages<'a> {
         }
         loop {
             stages.reachable = stages.reach();
-            let needs = stages.resolve(&inputs, target, implicit)?;
+            let needs = stages.resolve(&inputs, target)?;
             if !needs.is_empty() {
                 return Ok(Planned::Needs(needs));
             }
@@ -99,29 +100,14 @@ impl<'a> Stages<'a> {
         }
     }
 
-    fn read(inputs: &Inputs<'a>, args: &Args) -> Result<Self, LowerError> {
+    fn read(inputs: &Inputs<'a>, args: &Args, advice: &mut Advice<'_>) -> Result<Self, LowerError> {
         let (all, by_name) = (Vec::new(), BTreeMap::new());
         let mut stages = Self { all, by_name, target: 0, reachable: BTreeSet::new() };
+        let names = args.names(inputs);
         for (index, written) in inputs.dockerfile.stages.iter().enumerate() {
-            let lookup = |name: &str| args.get(name);
-            let mut expander = Expander::new(args.escape, &lookup);
             let at = &written.at;
-            let base_name =
-                expander.word(&written.base).map_err(|e| LowerProblem::from(e).at(at))?;
-            if base_name.is_empty() {
-                return Err(LowerProblem::BlankBase(written.base.raw().to_owned()).at(at));
-            }
-            let platform = match &written.platform {
-                None => None,
-                Some(word) => {
-                    let text = expander.word(word).map_err(|e| LowerProblem::from(e).at(at))?;
-                    if text.is_empty() {
-                        let blank = LowerProblem::BlankPlatform(word.raw().to_owned());
-                        return Err(blank.at(at));
-                    }
-                    Some(Platform::parse(&text).map_err(|e| LowerProblem::from(e).at(at))?)
-                }
-            };
+            let (base_name, platform) =
+                read_from(written, args, &names, advice).map_err(|p| p.at(at))?;
             let own_name = written.name.as_ref().map(|n| n.lower.clone());
             // A named context of the stage's name takes the place of the whole stage.
             let replaced = own_name.as_ref().and_then(|name| context(inputs, name));
@@ -272,7 +258,8 @@ impl<'a> Stages<'a> {
                     }
                     Some(next) if state[next] == 1 => {
                         let from = way.iter().position(|(s, _)| *s == next).unwrap_or(0);
-                        let names: Vec<_> = way[from..].iter().map(|(s, _)| self.shown(*s)).collect();
+                        let names: Vec<_> =
+                            way[from..].iter().map(|(s, _)| self.shown(*s)).collect();
                         let at = self.all[next].at.clone();
                         let problem = LowerProblem::Cycle(names.join(", "));
                         return Err(LowerError { problem, at });
@@ -310,12 +297,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Puts in the images that were looked up; answers those that were not.
-    fn resolve(
-        &mut self,
-        inputs: &Inputs<'a>,
-        target: &Platform,
-        _implicit: bool,
-    ) -> Result<Vec<Need>, LowerError> {
+    fn resolve(&mut self, inputs: &Inputs<'a>, target: &Platform) -> Result<Vec<Need>, LowerError> {
         let mut needs = Vec::new();
         for index in self.reachable.clone() {
             let stage = &mut self.all[index];
@@ -354,7 +336,9 @@ impl<'a> Stages<'a> {
                 continue;
             }
             let texts: Vec<String> = match &stage.base {
-                Base::Image(image) => read_config(image, stage)?.config.on_build.unwrap_or_default(),
+                Base::Image(image) => {
+                    read_config(image, stage)?.config.on_build.unwrap_or_default()
+                }
                 Base::Stage(base) => {
                     let triggers = self.all[*base].instructions.iter();
                     let text = |(i, _): &(Instruction, bool)| match &i.kind {
@@ -395,6 +379,33 @@ impl<'a> Stages<'a> {
         }
         Ok(news)
     }
+}
+
+/// The base and the platform that a FROM names, with their variables replaced.
+fn read_from(
+    written: &dockerfile::Stage,
+    args: &Args,
+    names: &BTreeSet<String>,
+    advice: &mut Advice<'_>,
+) -> Result<(String, Option<Platform>), LowerProblem> {
+    let lookup = |name: &str| args.get(name);
+    let mut expander = Expander::new(args.escape, &lookup);
+    let base = expander.word(&written.base);
+    advice.from(written, expander.missing(), names);
+    let base = base?;
+    if base.is_empty() {
+        return Err(LowerProblem::BlankBase(written.base.raw().to_owned()));
+    }
+    let Some(word) = &written.platform else { return Ok((base, None)) };
+    let mut expander = Expander::new(args.escape, &lookup);
+    let text = expander.word(word);
+    advice.from(written, expander.missing(), names);
+    let text = text?;
+    advice.from_platform(written, &text, &expander, args.get("TARGETPLATFORM"));
+    if text.is_empty() {
+        return Err(LowerProblem::BlankPlatform(word.raw().to_owned()));
+    }
+    Ok((base, Some(Platform::parse(&text)?)))
 }
 
 /// The key of an image that an instruction names: no stage can have it as its name.

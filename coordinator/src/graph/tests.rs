@@ -7,6 +7,8 @@ use proto::id::{ContentDigest, OciDigest};
 use proto::step::{ImageOp, ImageOrigin, MountKind, NetworkMode};
 use proto::wire::build::{Entitlement, NamedContext, NoCache, Output, Resources};
 
+mod advice;
+
 fn request() -> BuildRequest {
     BuildRequest {
         dockerfile: Vec::new(),
@@ -61,22 +63,29 @@ fn image(reference: &str, platform: &Platform) -> ResolvedImage {
 
 /// Lowers, looking up all images that are needed.
 fn lower_all(text: &str, request: &BuildRequest) -> Result<(Draft, Vec<String>), LowerError> {
+    lower_with(text, request, &mut Vec::new())
+}
+
+/// As [`lower_all`], with the advice that came of it.
+fn lower_with(
+    text: &str,
+    request: &BuildRequest,
+    advice: &mut Vec<Warning>,
+) -> Result<(Draft, Vec<String>), LowerError> {
     let dockerfile = parse(text.as_bytes(), "Dockerfile").expect("a Dockerfile");
     let platform = Platform::parse("linux/amd64").expect("a platform");
     let mut found = Found::default();
     let mut asked = Vec::new();
     loop {
-        let inputs = Inputs {
-            dockerfile: &dockerfile,
-            request,
-            build_platform: &platform,
-            found: &found,
-        };
-        match lower(inputs)? {
+        let inputs =
+            Inputs { dockerfile: &dockerfile, request, build_platform: &platform, found: &found };
+        match lower(inputs, advice)? {
             Lowered::Draft(draft) => return Ok((draft, asked)),
             Lowered::Needs(needs) => {
                 for need in needs {
-                    let Wanted::Image { reference, platform } = need.what else { panic!("an image") };
+                    let Wanted::Image { reference, platform } = need.what else {
+                        panic!("an image")
+                    };
                     asked.push(reference.clone());
                     let image = image(&reference, &platform);
                     found.images.insert((reference, platform), image);
@@ -165,7 +174,12 @@ fn stages_are_found_as_buildkit_finds_them() {
     let none = request();
     check_error("FROM a\nCOPY --from=7 /x /x\n", &none, "index 7", Some(2));
     check_error("FROM a AS x\nCOPY --from=x /x /x\n", &none, "circle", Some(1));
-    check_error("FROM a AS x\nCOPY --from=y /x /x\nFROM a AS y\nCOPY --from=x / /\n", &none, "circle", Some(1));
+    check_error(
+        "FROM a AS x\nCOPY --from=y /x /x\nFROM a AS y\nCOPY --from=x / /\n",
+        &none,
+        "circle",
+        Some(1),
+    );
     let mut first = request();
     first.target = Some("x".into());
     let later = "FROM a AS x\nCOPY --from=y /x /x\nFROM a AS y\n";
@@ -281,7 +295,10 @@ fn rights_have_to_be_given() {
     check_with(
         "FROM a\nRUN --network=host --security=insecure x\n",
         &request,
-        &["[1/2] FROM docker.io/library/a:latest", "[2/2] RUN --network=host --security=insecure x"],
+        &[
+            "[1/2] FROM docker.io/library/a:latest",
+            "[2/2] RUN --network=host --security=insecure x",
+        ],
     );
 }
 

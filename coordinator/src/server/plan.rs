@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use proto::error::{Class, Failure};
 use proto::id::{RootId, Scope};
 use proto::step::{Graph, StepId};
-use proto::wire::build::{Answer, Ask, Output};
+use proto::wire::build::{Answer, Ask, Event, Output, ToClient};
 use proto::wire::worker::{Call, Reply};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,18 +63,26 @@ async fn lower(
     let mut found = Found::default();
     for _ in 0..ROUNDS_MAX {
         let (server_, build_, dockerfile) = (server.clone(), build.clone(), dockerfile.clone());
-        let (lowered, kept) = blocking(move || {
+        let (lowered, remarks, kept) = blocking(move || {
             let inputs = Inputs {
                 dockerfile: &dockerfile,
                 request: &build_.request,
                 build_platform: &server_.platform,
                 found: &found,
             };
-            let lowered = graph::lower(inputs).map_err(|e| e.failure(&build_.request.dockerfile));
-            (lowered, found)
+            let text = &build_.request.dockerfile;
+            let mut advice = Vec::new();
+            let lowered = graph::lower(inputs, &mut advice).map_err(|e| e.failure(text));
+            // What is still to be looked up may lead to more advice: it is given once, at the end.
+            let is_last = !matches!(lowered, Ok(Lowered::Needs(_)));
+            let remarks = advice.iter().filter(|_| is_last).map(|warning| warning.remark(text));
+            (lowered, remarks.collect::<Vec<_>>(), found)
         })
         .await;
         found = kept;
+        for remark in remarks {
+            build.reporter.say(ToClient::Event(Event::Warning(remark))).await;
+        }
         match lowered? {
             Lowered::Draft(draft) => return Ok(draft),
             Lowered::Needs(needs) => {
@@ -104,11 +112,7 @@ async fn lower(
 }
 
 /// Looks up one thing that the graph needs.
-async fn look_up(
-    server: &Server,
-    build: &Build,
-    need: Need,
-) -> Result<(Wanted, Reply), Failure> {
+async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, Reply), Failure> {
     let id = build.id.clone();
     let (name, call) = match need.what.clone() {
         Wanted::Image { reference, platform } => {
@@ -119,10 +123,9 @@ async fn look_up(
             };
             (name, Call::ResolveImage { build: id, reference, platform, pull })
         }
-        Wanted::File { url } => (
-            format!("[internal] load {url}"),
-            Call::ResolveFile { build: id, url },
-        ),
+        Wanted::File { url } => {
+            (format!("[internal] load {url}"), Call::ResolveFile { build: id, url })
+        }
         Wanted::Commit { remote, reference } => (
             format!("[internal] load git source {remote}#{reference}"),
             Call::ResolveCommit { build: id, remote, reference },
@@ -174,9 +177,9 @@ async fn select(
             other => unreachable!("a local input, not {other:?}"),
         };
         let unpack = |blob| effects::unpack(server, blob);
-        let digest = server.library.algebra(unpack, move |nodes| {
-            effects::selection(nodes, &step.op, place as u32, &root)
-        });
+        let digest = server
+            .library
+            .algebra(unpack, move |nodes| effects::selection(nodes, &step.op, place as u32, &root));
         match digest.await {
             Ok(digest) => Ok(((id, place), digest)),
             Err(e) => Err(trouble(build, graph, id, e)),

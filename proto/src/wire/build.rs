@@ -340,6 +340,10 @@ pub struct Warning {
     pub rule: String,
     /// What is remarked.
     pub message: String,
+    /// What the rule asks for, in one sentence; empty when there is no more to say.
+    pub detail: String,
+    /// Where the rule is explained; empty when nowhere.
+    pub url: String,
     /// Where.
     pub at: Option<SourceRange>,
     /// The lines there.

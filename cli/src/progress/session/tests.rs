@@ -74,6 +74,8 @@ fn a_failure_as_text_repeats_the_last_lines() {
 
  1 warning found:
  - StageNameCasing: Stage name 'Builder' should be lowercase (line 3)
+Names of stages are written in small letters
+More info: https://docs.docker.com/go/dockerfile/rule/stage-name-casing/
 Dockerfile:3
 --------------------
    3 | >>> FROM debian AS Builder

@@ -10,12 +10,12 @@ use proto::platform::Platform;
 use std::collections::BTreeSet;
 
 /// Variables of an instruction that have no value (`Expander::missing`) and are not declared by an
-/// ARG of the stage. `known` are the names that have a value: one of them may be meant.
+/// ARG of the stage. `known` gives the names that have a value: one of them may be meant.
 pub fn undefined_vars(
     config: &Config,
     missing: &BTreeSet<String>,
     declared: &dyn Fn(&str) -> bool,
-    known: &[&str],
+    known: &dyn Fn() -> Vec<String>,
     at: &SourceRange,
     out: &mut Vec<Warning>,
 ) {
@@ -25,8 +25,9 @@ pub fn undefined_vars(
         if declared(name) || of_builder.contains(&name.as_str()) {
             continue;
         }
-        let near = suggest::nearest(name, known.iter().copied());
         config.warn(out, Rule::UndefinedVar, at, || {
+            let known = known();
+            let near = suggest::nearest(name, known.iter().map(String::as_str));
             format!("The variable `${}` is not defined{}", shown(name), meant(near, "$"))
         });
     }
@@ -36,13 +37,13 @@ pub fn undefined_vars(
 pub fn undefined_args_in_from(
     config: &Config,
     missing: &BTreeSet<String>,
-    known: &[&str],
+    known: &BTreeSet<String>,
     stage: &Stage,
     out: &mut Vec<Warning>,
 ) {
     let config = config.with_comments(&stage.comments);
-    for name in missing.iter().filter(|name| !known.contains(&name.as_str())) {
-        let near = suggest::nearest(name, known.iter().copied());
+    for name in missing.iter().filter(|name| !known.contains(*name)) {
+        let near = suggest::nearest(name, known.iter().map(String::as_str));
         config.warn(out, Rule::UndefinedArgInFrom, &stage.at, || {
             format!("FROM uses the ARG `{}`, which is not declared{}", shown(name), meant(near, ""))
         });

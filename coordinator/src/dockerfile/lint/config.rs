@@ -3,8 +3,8 @@
 use super::super::directive::{Key, key_value};
 use super::super::text::shown;
 use super::super::value::boolean;
-use super::{Rule, Warning};
-use proto::error::{Class, Failure, SourceRange};
+use super::{Rule, WARNINGS_MAX, Warning};
+use proto::error::SourceRange;
 use std::collections::BTreeSet;
 
 /// What is wrong with the settings of checks.
@@ -116,18 +116,33 @@ impl Config {
         at: &SourceRange,
         message: impl FnOnce() -> String,
     ) {
-        if self.makes(rule) {
+        if out.len() < WARNINGS_MAX && self.makes(rule) {
             out.push(Warning { rule, message: message(), at: at.clone() });
         }
     }
 
-    /// The failure of a build whose Dockerfile says that advice is an error (`error=true`).
-    pub fn violation(&self, warnings: &[Warning]) -> Option<Failure> {
+    /// Why a build fails whose Dockerfile says that advice is an error (`error=true`).
+    pub fn violation(&self, warnings: &[Warning]) -> Option<Violation> {
         let first = warnings.first().filter(|_| self.is_error)?;
         let rules: BTreeSet<&str> = warnings.iter().map(|warning| warning.rule.name()).collect();
         let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-        let message = format!("The Dockerfile does not pass its checks: {rules}");
-        let hint = format!("{}: {}", first.rule, first.message);
-        Some(Failure::new(Class::User, message).hint(hint).at(first.at.clone()))
+        Some(Violation { rules, first: first.clone() })
+    }
+}
+
+/// Advice where the Dockerfile allows none. The words are BuildKit's: scripts look for them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("lint violation found for rules: {rules}")]
+pub struct Violation {
+    /// The names of the rules, in order.
+    pub rules: String,
+    /// What was found first.
+    pub first: Warning,
+}
+
+impl Violation {
+    /// What was found first, in words.
+    pub fn hint(&self) -> String {
+        format!("{}: {}", self.first.rule, self.first.message)
     }
 }

@@ -14,12 +14,15 @@ mod file;
 mod rule;
 mod stage;
 
-pub use config::{CheckError, Config};
+pub use config::{CheckError, Config, Violation};
 pub use file::check as file;
 pub use rule::Rule;
 pub use stage::{Spot, StageChecks};
 
 use proto::error::SourceRange;
+
+/// Pieces of advice that one build is given; the rest is left out.
+pub const WARNINGS_MAX: usize = 1000;
 
 /// A piece of advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,20 @@ pub struct Warning {
     pub message: String,
     /// Where.
     pub at: SourceRange,
+}
+
+impl Warning {
+    /// The advice as it travels to the person, with the lines of the Dockerfile's text.
+    pub fn remark(&self, text: &[u8]) -> proto::wire::build::Warning {
+        proto::wire::build::Warning {
+            rule: self.rule.name().to_owned(),
+            message: self.message.clone(),
+            detail: self.rule.description().to_owned(),
+            url: self.rule.url().unwrap_or_default(),
+            at: Some(self.at.clone()),
+            excerpt: super::error::excerpt(text, &self.at),
+        }
+    }
 }
 
 #[cfg(test)]

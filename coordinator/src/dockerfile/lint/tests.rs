@@ -88,8 +88,10 @@ fn settings_choose_the_checks() {
 fn advice_can_be_an_error() {
     let file = read("# check=error=true\nFROM a as B");
     let warnings = super::file(&file, &file.checks);
-    let failure = file.checks.violation(&warnings).unwrap();
-    assert!(failure.message.ends_with("FromAsCasing, StageNameCasing"), "{failure}");
+    let violation = file.checks.violation(&warnings).unwrap();
+    let expect = "lint violation found for rules: FromAsCasing, StageNameCasing";
+    assert_eq!(violation.to_string(), expect);
+    assert!(violation.hint().starts_with("StageNameCasing: "), "{}", violation.hint());
     assert_eq!(file.checks.violation(&[]), None);
     assert_eq!(Config::default().violation(&warnings), None);
 }
@@ -126,9 +128,16 @@ fn what_the_build_was_given_is_checked() {
     let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
     let mut out = Vec::new();
     let missing = names(&["PAHT", "B", "BUILDKIT_SBOM_SCAN_STAGE"]);
-    build::undefined_vars(&config, &missing, &|name| name == "B", &["PATH"], at, &mut out);
+    build::undefined_vars(
+        &config,
+        &missing,
+        &|name| name == "B",
+        &|| vec!["PATH".to_owned()],
+        at,
+        &mut out,
+    );
     assert!(out[0].message.ends_with("`$PAHT` is not defined (did you mean `$PATH`?)"));
-    build::undefined_args_in_from(&config, &names(&["x", "y"]), &["x"], stage, &mut out);
+    build::undefined_args_in_from(&config, &names(&["x", "y"]), &names(&["x"]), stage, &mut out);
     build::default_arg_in_from(&config, stage, true, &mut out);
     build::default_arg_in_from(&config, stage, false, &mut out);
     let (none, target) = (names(&[]), names(&["TARGETPLATFORM"]));

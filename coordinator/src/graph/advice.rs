@@ -1,0 +1,115 @@
+//! Advice about the Dockerfile, found on the way: which check is made when.
+
+use super::args::Args;
+use super::config::ImageConfig;
+use super::dispatch::At;
+use super::names::reference;
+use super::stages::Stage;
+use super::{Inputs, LowerError, LowerProblem, StageState};
+use crate::dockerfile::lint::build::{self as checks, FromPlatform};
+use crate::dockerfile::lint::{Config, Spot, Warning};
+use crate::dockerfile::{self, Expander};
+use cache::tree::pattern::Patterns;
+use proto::platform::Platform;
+use std::collections::BTreeSet;
+
+/// Which checks are made: those of the build argument `BUILDKIT_DOCKERFILE_CHECK`, else those of the
+/// file.
+pub(super) fn checks(inputs: &Inputs<'_>) -> Result<Config, LowerError> {
+    let args = &inputs.request.build_args;
+    match args.iter().rfind(|(name, _)| name == "BUILDKIT_DOCKERFILE_CHECK") {
+        None => Ok(inputs.dockerfile.checks.clone()),
+        Some((_, value)) => Config::parse(value).map_err(|e| LowerProblem::from(e).nowhere()),
+    }
+}
+
+/// Collects advice, where it is wanted.
+pub(super) struct Advice<'a> {
+    config: &'a Config,
+    out: Option<&'a mut Vec<Warning>>,
+    /// What the ignore file leaves out, once somebody asks.
+    ignored: Option<Option<Patterns>>,
+}
+
+impl<'a> Advice<'a> {
+    /// Puts what is found into `out`.
+    pub fn new(config: &'a Config, out: Option<&'a mut Vec<Warning>>) -> Self {
+        Self { config, out, ignored: None }
+    }
+
+    /// Looks whether all FROMs name images also when nothing but the defaults of ARGs is known.
+    pub fn base_images(&mut self, inputs: &Inputs<'_>, target: &Platform) {
+        let Some(out) = &mut self.out else { return };
+        // Defaults that cannot be expanded are an error that comes later anyway.
+        let Ok(args) = Args::defaults(inputs, target) else { return };
+        let lookup = |name: &str| args.get(name);
+        for stage in &inputs.dockerfile.stages {
+            let base = Expander::new(args.escape, &lookup).word(&stage.base);
+            let Ok(base) = base else { return };
+            checks::default_arg_in_from(self.config, stage, reference(&base).is_ok(), out);
+        }
+    }
+
+    /// Variables of a FROM that are no ARG.
+    pub fn from(
+        &mut self,
+        stage: &dockerfile::Stage,
+        missing: &BTreeSet<String>,
+        names: &BTreeSet<String>,
+    ) {
+        if let Some(out) = &mut self.out {
+            checks::undefined_args_in_from(self.config, missing, names, stage, out);
+        }
+    }
+
+    /// The `--platform` of a FROM.
+    pub fn from_platform(
+        &mut self,
+        stage: &dockerfile::Stage,
+        text: &str,
+        expander: &Expander<'_>,
+        target: Option<&str>,
+    ) {
+        let (used, missing) = (expander.used(), expander.missing());
+        if let Some(out) = &mut self.out {
+            let platform = FromPlatform { text, used, missing, target };
+            checks::from_platform(self.config, stage, &platform, out);
+        }
+    }
+
+    /// The platform of the image that a stage starts from.
+    pub fn base_platform(&mut self, stage: &Stage<'_>, expected: &Platform, found: &ImageConfig) {
+        let is_empty = found.rootfs.diff_ids.as_ref().is_none_or(Vec::is_empty);
+        if let (Some(out), Some(at), false) = (&mut self.out, &stage.at, is_empty) {
+            let (image, found) = (&stage.base_name, found.platform());
+            checks::base_image_platform(self.config, image, expected, &found, at, out);
+        }
+    }
+
+    /// Looks at an instruction, under what the comments above it say.
+    pub fn on(&mut self, at: &At<'_>, check: impl FnOnce(&mut Spot<'_>)) {
+        // What comes later in the stage is compared with this instruction, wanted or not.
+        let mut unwanted = Vec::new();
+        let out = self.out.as_deref_mut().unwrap_or(&mut unwanted);
+        check(&mut Spot::new(self.config, at.instruction, out));
+    }
+
+    /// Variables that an instruction uses and nobody has set.
+    pub fn variables(&mut self, at: &At<'_>, state: &StageState, missing: &BTreeSet<String>) {
+        let (Some(out), false) = (&mut self.out, missing.is_empty()) else { return };
+        let config = self.config.with_comments(&at.instruction.comments);
+        let declared = |name: &str| state.declared.iter().any(|(known, _)| known == name);
+        let known = || state.env.iter().map(|(name, _)| name.clone()).collect();
+        checks::undefined_vars(&config, missing, &declared, &known, &at.instruction.at, out);
+    }
+
+    /// A file of the context that an instruction takes.
+    pub fn copied(&mut self, inputs: &Inputs<'_>, at: &At<'_>, name: &str, source: &str) {
+        let Some(out) = &mut self.out else { return };
+        let patterns = || Patterns::new(&inputs.request.ignore).ok().filter(|p| !p.is_empty());
+        if let Some(ignored) = self.ignored.get_or_insert_with(patterns) {
+            let config = self.config.with_comments(&at.instruction.comments);
+            checks::copy_ignored_file(&config, name, source, ignored, &at.instruction.at, out);
+        }
+    }
+}
