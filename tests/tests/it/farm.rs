@@ -122,11 +122,14 @@ fn without_privilege_it_says_what_is_missing() {
     let home = scratch.directory("home");
     let context = scratch.directory("context");
     tests::scratch::write(&context, "Dockerfile", HELLO);
-    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).expect("a new directory");
-    let copy = scratch.join("slipway");
-    fs::copy(program(), &copy).expect("copying the program");
-    let mut unprivileged = command(tool("setpriv"));
-    unprivileged.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
-    unprivileged.env("SLIPWAY_HOME", &home).env("HOME", &home).current_dir("/");
-    run(unprivileged.arg("build").arg(&context)).fails(1).says("root");
+    // Who may read everything, so that only containers are out of reach.
+    let other_user = ["--reuid=65534", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"];
+    let root_without = ["--bounding-set=-sys_admin"];
+    for (privilege, missing) in [(&other_user[..], "root"), (&root_without[..], "SYS_ADMIN")] {
+        let mut slipway = command(tool("setpriv"));
+        slipway.args(privilege).arg("--").arg(program()).arg("build").arg(&context);
+        slipway.env("SLIPWAY_HOME", &home).env("HOME", &home);
+        run(&mut slipway).fails(1).says(missing);
+    }
+    assert!(tests::scratch::processes_of(&home).is_empty());
 }

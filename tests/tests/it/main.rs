@@ -1,5 +1,6 @@
 //! All scenarios: one binary, one module each.
 
+mod bad_input;
 mod cache;
 mod conformance;
 mod farm;
@@ -7,6 +8,7 @@ mod images;
 mod lifetime;
 mod network;
 mod outputs;
+mod progress;
 mod registries;
 mod secrets;
 mod tools;
