@@ -8,6 +8,7 @@
 
 pub mod builder;
 pub mod command;
+pub mod corpus;
 pub mod engine;
 pub mod faulty;
 pub mod http;
@@ -16,6 +17,7 @@ pub mod layout;
 pub mod registry;
 pub mod scratch;
 pub mod service;
+pub mod site;
 pub mod slipway;
 pub mod standin;
 pub mod tool;

@@ -1,3 +1,14 @@
 //! All scenarios: one binary, one module each.
 
-mod seeds;
+mod bad_input;
+mod cache;
+mod conformance;
+mod farm;
+mod images;
+mod lifetime;
+mod network;
+mod outputs;
+mod progress;
+mod registries;
+mod secrets;
+mod tools;
