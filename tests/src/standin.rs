@@ -111,7 +111,9 @@ fn key(name: &str) -> String {
     files.sort();
     for file in files {
         let content = fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        text += &format!("{} {}\n", file.display(), sha256(&content[..]));
+        // Not where the checkout lies: all checkouts share the cache.
+        let below = file.strip_prefix(home("")).expect("a path below the definitions");
+        text += &format!("{} {}\n", below.display(), sha256(&content[..]));
     }
     if !definition.packages.is_empty() {
         let mut policy = command(tool("apt-cache"));
