@@ -19,8 +19,17 @@ const SUITE: &str = "bookworm";
 
 /// All that there are.
 pub const ALL: [&str; 11] = [
-    "alpine", "base", "debian", "node", "golang", "golang-alpine", "python", "nginx", "etcd",
-    "ca-certs", "rust",
+    "alpine",
+    "base",
+    "debian",
+    "node",
+    "golang",
+    "golang-alpine",
+    "python",
+    "nginx",
+    "etcd",
+    "ca-certs",
+    "rust",
 ];
 
 /// What `standin.toml` says.
@@ -184,7 +193,8 @@ fn sorted(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn read(directory: &Path) -> Vec<LayerFile> {
-    let archives = sorted(directory).into_iter().filter(|path| path.extension() == Some("gz".as_ref()));
+    let archives =
+        sorted(directory).into_iter().filter(|path| path.extension() == Some("gz".as_ref()));
     let layer = |path: PathBuf| {
         let diff_id = fs::read_to_string(path.with_extension("diff-id")).expect("made beside it");
         LayerFile { path, diff_id }
