@@ -15,7 +15,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which Debian they are made of.
-const SUITE: &str = "bookworm";
+pub(crate) const SUITE: &str = "bookworm";
+/// Where Debian's packages come from, unless `SLIPWAY_TEST_DEBIAN_MIRROR` says something else.
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// All that there are.
 pub const ALL: [&str; 11] = [
@@ -170,8 +172,7 @@ fn build(name: &str, from: Option<&str>, to: &Path) {
         let file = layer.path.file_name().expect("the name of a layer");
         fs::hard_link(&layer.path, below.join(file)).expect("linking within the cache");
     }
-    let mirror = std::env::var("SLIPWAY_TEST_DEBIAN_MIRROR")
-        .unwrap_or_else(|_| "http://deb.debian.org/debian".to_owned());
+    let mirror = std::env::var("SLIPWAY_TEST_DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
     let mut script = command(tool("sh"));
     script.args(["-eu", "make.sh"]).current_dir(home(name));
     script.env("OUT", &out).env("WORK", &work).env("FROM", &below).env("HERE", home(name));

@@ -1,3 +1,4 @@
 //! All scenarios: one binary, one module each.
 
+mod programs;
 mod seeds;
