@@ -14,6 +14,7 @@ pub mod faulty;
 pub mod http;
 pub mod image;
 pub mod layout;
+pub mod program;
 pub mod registry;
 pub mod scratch;
 pub mod service;
