@@ -1,8 +1,9 @@
 //! Slipway's bytes: keep, find, move.
 //!
 //! [`store`] is one machine's store; [`tree`] is the algebra of directories, pure; [`scan`] reads a
-//! directory from disk; [`net`] is how parts of a farm talk.
+//! directory from disk; [`net`] is how parts of a farm talk; [`crash`] is for tests.
 
+pub mod crash;
 pub mod net;
 pub mod scan;
 pub mod store;

@@ -1,5 +1,7 @@
 //! The way to the farm of this machine: finds it, starts it when none runs, replaces an older one.
 
+use crate::up::ALREADY_RUNNING;
+use crate::up::lock::holder;
 use cache::net::blobs::Blobs;
 use cache::net::unix::Dialer;
 use cache::net::{Dial, NetError, Opening};
@@ -7,11 +9,15 @@ use ops::config::Config;
 use proto::error::{Class, Failure};
 use proto::wire::admin::{Reply, Request};
 use proto::wire::{Binary, Service};
+use rustix::process::{Pid, Signal};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// How long a new farm may take to take over from one that is ending.
+const STILL_THERE: Duration = Duration::from_millis(50);
 
 /// The argument by which a farm is started on demand.
 const ON_DEMAND: [&str; 2] = ["up", "--on-demand"];
@@ -43,6 +49,8 @@ pub fn binary() -> Binary {
 #[derive(Clone)]
 pub struct Farm {
     dial: Arc<dyn Dial>,
+    /// As long as it is open, the farm does not end for want of work.
+    held: Arc<Mutex<Option<Opening>>>,
     /// Its blobs and trees.
     pub blobs: Blobs,
 }
@@ -50,7 +58,11 @@ pub struct Farm {
 impl Farm {
     fn at(home: &Path) -> Self {
         let dial: Arc<dyn Dial> = Arc::new(Dialer::new(&socket(home)));
-        Self { blobs: Blobs::new(dial.clone(), binary()), dial }
+        Self { blobs: Blobs::new(dial.clone(), binary()), dial, held: Arc::default() }
+    }
+
+    fn hold(&self, opening: Opening) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
     }
 
     /// Opens a stream for a service.
@@ -62,9 +74,13 @@ impl Farm {
     pub async fn connect(config: &Config) -> Result<Self, Failure> {
         let farm = Self::at(&config.home);
         match farm.open(Service::Admin).await {
-            Ok(opening) if opening.binary >= binary() => return Ok(farm),
+            Ok(opening) if opening.binary.modified_ms >= binary().modified_ms => {
+                farm.hold(opening);
+                return Ok(farm);
+            }
             Ok(_) => replace(&farm, config).await?,
-            Err(NetError::Unreachable { .. }) => {}
+            // It ends at this moment, or none is there.
+            Err(NetError::Unreachable { .. } | NetError::Broken(_) | NetError::Closed) => {}
             // An older or newer one that speaks another language is replaced all the same.
             Err(NetError::Refused(failure)) if failure.class != Class::User => {
                 return Err(failure);
@@ -72,7 +88,8 @@ impl Farm {
             Err(NetError::Refused(_)) => replace(&farm, config).await?,
             Err(other) => return Err(other.into()),
         }
-        start(&farm, config).await?;
+        let opening = start(&farm, config).await?;
+        farm.hold(opening);
         Ok(farm)
     }
 
@@ -116,35 +133,42 @@ async fn replace(farm: &Farm, config: &Config) -> Result<(), Failure> {
     match farm.ask(&Request::Shutdown { after_builds: true }, |_, _| {}).await {
         Ok(()) => {}
         Err(e) if e.class == Class::Unavailable => {}
-        Err(e) => return Err(e),
+        // It does not understand; every farm understands the signal.
+        Err(e) => match holder(&config.home).and_then(Pid::from_raw) {
+            Some(pid) => rustix::process::kill_process(pid, Signal::USR1).map_err(|_| e)?,
+            None => return Err(e),
+        },
     }
-    while socket(&config.home).exists() && farm.open(Service::Admin).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    while holder(&config.home).is_some() {
+        tokio::time::sleep(STILL_THERE).await;
     }
     Ok(())
 }
 
-async fn start(farm: &Farm, config: &Config) -> Result<(), Failure> {
-    if let Err(failure) = worker::sandbox::check_privilege() {
-        return Err(failure);
-    }
+async fn start(farm: &Farm, config: &Config) -> Result<Opening, Failure> {
+    worker::sandbox::check_machine()?;
     let mut child = spawn(config)?;
     let began = Instant::now();
     let mut wait = Duration::from_millis(2);
     loop {
-        if farm.open(Service::Admin).await.is_ok() {
-            return Ok(());
+        if let Ok(opening) = farm.open(Service::Admin).await {
+            return Ok(opening);
         }
         match child.try_wait() {
-            // Another client was faster: its farm is the one.
-            Ok(Some(status)) if status.code() == Some(crate::up::ALREADY_RUNNING) => {}
+            // Another client was faster: its farm is the one, unless it has ended already.
+            Ok(Some(status)) if status.code() == Some(i32::from(ALREADY_RUNNING)) => {
+                if holder(&config.home).is_none() {
+                    child = spawn(config)?;
+                }
+            }
             Ok(Some(status)) => {
                 let message = format!("The farm could not start ({status})");
                 return Err(Failure::new(Class::Unavailable, with_log(message, config)));
             }
             _ => {}
         }
-        if began.elapsed() > START_WAIT {
+        let is_ending = holder(&config.home).is_some_and(|pid| pid != child.id() as i32);
+        if began.elapsed() > START_WAIT && !is_ending {
             let message = format!("The farm does not answer after {} s", START_WAIT.as_secs());
             return Err(Failure::new(Class::Unavailable, with_log(message, config)));
         }
@@ -167,7 +191,8 @@ fn spawn(config: &Config) -> Result<Child, Failure> {
         Failure::new(Class::Unavailable, format!("Starting the farm at {home} failed: {e}"))
     };
     std::fs::create_dir_all(&config.home).map_err(failed)?;
-    let log = std::fs::File::create(log_file(&config.home)).map_err(failed)?;
+    let log = std::fs::File::options().append(true).create(true).open(log_file(&config.home));
+    let log = log.map_err(failed)?;
     let errors = log.try_clone().map_err(failed)?;
     let exe = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(exe);

@@ -23,8 +23,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // The sandbox's helper has one thread and no runtime: it is looked for before all else.
-    if let Some(code) = worker::sandbox::helper_main() {
-        return code;
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == up::HELPER) {
+        return worker::sandbox::helper_main();
     }
     let cli = Cli::parse();
     ops::telemetry::init();

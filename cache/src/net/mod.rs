@@ -5,6 +5,7 @@
 
 pub mod blobs;
 pub mod local;
+pub mod remote;
 pub mod serve;
 pub mod unix;
 

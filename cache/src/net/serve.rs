@@ -14,8 +14,21 @@ use tokio::sync::mpsc;
 /// Bytes of one piece of a large blob.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// What the other end of a stream may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything.
+    Coordinator,
+    /// Read and put bytes and trees; nothing that counts as a result.
+    Client,
+}
+
 /// Answers requests until the other end closes the stream. What is asked for is pinned for as long.
-pub async fn serve(store: Arc<dyn Store>, stream: Stream) -> Result<(), NetError> {
+pub async fn serve(
+    store: Arc<dyn Store>,
+    stream: Stream,
+    rights: Rights,
+) -> Result<(), NetError> {
     let Stream { mut to, mut from } = stream;
     let _pin = store.pin();
     while let Some((request, payload)) = from.next::<Request>().await? {
@@ -28,6 +41,10 @@ pub async fn serve(store: Arc<dyn Store>, stream: Stream) -> Result<(), NetError
             }
             Request::GetBlobs(ids) => send_blobs(store, &mut to, ids).await?,
             Request::GetNodes(ids) => send_nodes(store, &mut to, ids).await?,
+            other if rights == Rights::Client && is_for_coordinators(&other) => {
+                let message = "Records are for coordinators only";
+                to.send(&Reply::Failed(Failure::new(Class::Denied, message))).await?;
+            }
             other => {
                 let reply = blocking(move || small(&*store, other, &payload)).await;
                 to.send(&reply).await?;
@@ -35,6 +52,17 @@ pub async fn serve(store: Arc<dyn Store>, stream: Stream) -> Result<(), NetError
         }
     }
     Ok(())
+}
+
+fn is_for_coordinators(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Records(..)
+            | Request::Aliases(..)
+            | Request::PutRecord(_)
+            | Request::PutBuild(..)
+            | Request::Builds(_)
+    )
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -11,6 +11,7 @@ pub mod memory;
 mod meta;
 mod nodes;
 mod persist;
+mod source;
 
 pub use disk::{DiskStore, Options};
 pub use meta::{
@@ -18,6 +19,7 @@ pub use meta::{
 };
 pub use persist::Persisted;
 pub use nodes::StoreNodes;
+pub use source::Source;
 
 use bytes::Bytes;
 use proto::error::Class;

@@ -1,6 +1,7 @@
 //! `slipway build`: the flags of `docker build` and `docker buildx build`.
 
 use super::size;
+use crate::progress::Mode;
 use clap::Args;
 use proto::step::NetworkMode;
 use proto::wire::build::Entitlement;
@@ -68,8 +69,8 @@ pub struct Build {
     #[arg(short, long)]
     pub quiet: bool,
     /// How to show progress: auto, tty, plain, rawjson, quiet
-    #[arg(long, env = "BUILDKIT_PROGRESS", default_value = "auto", value_name = "HOW")]
-    pub progress: String,
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    pub progress: Mode,
     /// Write the image id to a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,

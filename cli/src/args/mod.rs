@@ -67,13 +67,6 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// A part of the sandbox: not for people
-    #[command(name = worker::sandbox::HELPER, hide = true)]
-    Helper {
-        /// Its own
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<std::ffi::OsString>,
-    },
 }
 
 /// List builds

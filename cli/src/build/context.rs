@@ -266,10 +266,10 @@ const HEAD_BYTES: usize = 512;
 
 fn stdin() -> Result<Stdin, Failure> {
     let failed = |e: std::io::Error| user(format!("Reading standard input failed: {e}"));
-    let mut input = std::io::stdin().lock();
+    let mut input = std::io::stdin();
     let mut head = Vec::new();
     (&mut input).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
-    if !worker::image::unpack::is_archive(&head) {
+    if !worker::image::unpack::begins_archive(&head) {
         let rest = limit::DOCKERFILE_BYTES_MAX - head.len();
         head.extend(read_bounded(&mut input, rest).map_err(failed)?);
         return Ok(Stdin::Dockerfile(head));

@@ -363,7 +363,7 @@ pub async fn write_tar(
     let own = in_own(split, roots.len());
     let parts = roots.iter().map(|(platform, root)| {
         let prefix = own.then(|| platform.to_string().replace('/', "_"));
-        (prefix.unwrap_or_default(), *root)
+        (prefix.map_or_else(Vec::new, |p| (p + "/").into_bytes()), *root)
     });
     let (parts, remote) = (parts.collect::<Vec<_>>(), cache::net::remote::Remote::new(blobs));
     let place = place.clone();
@@ -372,12 +372,12 @@ pub async fn write_tar(
         match &place {
             Place::File(path) => {
                 let mut file = WholeFile::create(path)?;
-                worker::image::pack::write_tars(&remote, &parts, &mut file).map_err(bad)?;
+                worker::image::pack::write_tar(&remote, &parts, &mut file).map_err(bad)?;
                 file.finish()
             }
             Place::Stdout | Place::Engine => {
                 let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-                worker::image::pack::write_tars(&remote, &parts, &mut out).map_err(bad)?;
+                worker::image::pack::write_tar(&remote, &parts, &mut out).map_err(bad)?;
                 out.flush().map_err(|e| io("Writing", Path::new("standard output"), &e))
             }
         }

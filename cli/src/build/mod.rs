@@ -15,7 +15,7 @@ pub use request::full_name;
 use crate::args::build::Build;
 use crate::error::{exit_code, io, user};
 use crate::farm::Farm;
-use crate::progress::{Display, Mode};
+use crate::progress::{Display, Mode, Settings, StartError};
 use cache::net::{NetError, Receiver, Sender, Stream};
 use cache::scan;
 use context::{Context, Named};
@@ -37,14 +37,16 @@ use tokio::sync::mpsc;
 pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
     let mode = match args.quiet {
         true => Mode::Quiet,
-        false => Mode::parse(&args.progress).map_err(user)?,
+        false => args.progress,
     };
+    let mut look = Settings::from_env(|name| std::env::var(name).ok());
+    look.description = "slipway".to_owned();
     let context = Arc::new(context::read(&args)?);
     let asked = request::read(&args, &context)?;
     unused(&args);
     let farm = Farm::connect(config).await?;
     let Stream { to, from } = farm.open(Service::Build).await?.stream;
-    let display = Arc::new(Display::start(mode));
+    let display = Arc::new(Display::start(mode, &look).map_err(bad_display)?);
     let client = Client {
         farm: farm.clone(),
         context,
@@ -65,6 +67,10 @@ pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
         }
         Err(failure) => Ok(exit_code(&failure)),
     }
+}
+
+fn bad_display(error: StartError) -> Failure {
+    Failure::new(error.class(), error.to_string())
 }
 
 /// Says which flags have no effect.

@@ -6,7 +6,6 @@ use crate::args::build::Build;
 use crate::error::user;
 use proto::error::Failure;
 use proto::platform::Platform;
-use proto::step::NetworkMode;
 use proto::wire::build::{BuildRequest, NamedContext, NoCache, Resources};
 
 /// Everything that the flags say.

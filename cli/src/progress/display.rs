@@ -25,7 +25,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(250);
 /// word of the result when it is dropped.
 pub struct Display {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Where a display writes to.
@@ -65,7 +65,7 @@ impl Display {
             .name("progress".into())
             .spawn(move || theirs.run(session, output))
             .map_err(StartError::Thread)?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Shows an event, soon. Waits a moment when the terminal is far behind.
@@ -73,16 +73,17 @@ impl Display {
         self.shared.event(event);
     }
 
-    /// Shows how the build has ended, and returns when all is written.
-    pub fn finish(mut self, result: &Result<BuildResult, Failure>) {
+    /// Shows how the build has ended, and returns when all is written. Nothing is shown after it.
+    pub fn finish(&self, result: &Result<BuildResult, Failure>) {
         self.end(match result {
             Ok(result) => Outcome::Built(result.summary),
             Err(failure) => Outcome::Failed(failure.clone()),
         });
     }
 
-    fn end(&mut self, outcome: Outcome) {
-        let Some(thread) = self.thread.take() else { return };
+    fn end(&self, outcome: Outcome) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
         self.shared.lock().outcome = Some(outcome);
         self.shared.work.notify_one();
         if let Err(panic) = thread.join()

@@ -101,7 +101,7 @@ pub fn export(
 
 /// What `docker save` and [`load`](super::archive::load) have layers as. Registries have none such:
 /// whoever pushes compresses.
-pub(super) const DOCKER_PLAIN: &str = "application/vnd.docker.image.rootfs.diff.tar";
+pub(crate) const DOCKER_PLAIN: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// One layer, packed. Its uncompressed bytes are always those that the config names.
 pub fn packed(

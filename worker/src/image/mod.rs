@@ -19,7 +19,7 @@ pub mod pack;
 pub mod pull;
 pub mod push;
 pub mod registry;
-mod rows;
+pub(crate) mod rows;
 pub mod sha;
 pub mod tape;
 pub mod unpack;
@@ -34,7 +34,9 @@ use std::sync::Arc;
 pub type Progress = Arc<dyn Fn(&OciDigest, u64, u64) + Send + Sync>;
 
 /// Runs something that blocks, off the runtime's own threads.
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
 where
     T: Send + 'static,
     E: Send + 'static,
@@ -53,7 +55,7 @@ async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
 }
 
 /// Keeps bytes of any size that are in memory.
-fn put_any(store: &dyn Store, blob: BlobId, bytes: Bytes) -> Result<(), StoreError> {
+pub(crate) fn put_any(store: &dyn Store, blob: BlobId, bytes: Bytes) -> Result<(), StoreError> {
     if bytes.len() <= limit::PACKED_BLOB_BYTES_MAX {
         return store.put_blobs(&[(blob, bytes)]);
     }

@@ -1,41 +1,12 @@
 //! Typed access to the rows of the store that images use.
 
-use cache::store::{LayerBlob, OciBlob, Store, StoreError, Table};
+use cache::store::{LayerBlob, OciBlob, Persisted, Store, StoreError, Table};
 use proto::id::{OciDigest, RootId, TreeId};
-use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
-use rkyv::bytecheck::CheckBytes;
-use rkyv::rancor::Error;
-use rkyv::ser::allocator::ArenaHandle;
-use rkyv::util::AlignedVec;
-use rkyv::{Archive, Deserialize, Serialize};
-
-/// A row's value as bytes.
-pub fn encode<T>(value: &T) -> Vec<u8>
-where
-    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, Error>>,
-{
-    let bytes = rkyv::to_bytes::<Error>(value).expect("plain values are always encodable");
-    bytes.into_vec()
-}
-
-/// A row's value from bytes. None when they are no such value: a row of another version is a row
-/// that is not there, and is written anew.
-pub fn decode<T>(bytes: &[u8]) -> Option<T>
-where
-    T: Archive,
-    T::Archived:
-        for<'a> CheckBytes<HighValidator<'a, Error>> + Deserialize<T, HighDeserializer<Error>>,
-{
-    // The store hands out bytes at any address; checked access wants them aligned.
-    let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
-    aligned.extend_from_slice(bytes);
-    rkyv::from_bytes::<T, Error>(&aligned).ok()
-}
 
 /// The blob that registries know by this digest, if its bytes are here.
 pub fn oci_blob(store: &dyn Store, digest: &OciDigest) -> Result<Option<OciBlob>, StoreError> {
     let row = store.row(Table::OciBlob, digest.as_bytes())?;
-    let Some(row) = row.and_then(|bytes| decode::<OciBlob>(&bytes)) else { return Ok(None) };
+    let Some(row) = row.and_then(|bytes| OciBlob::from_bytes(&bytes)) else { return Ok(None) };
     Ok(store.missing_blobs(&[row.blob])?.is_empty().then_some(row))
 }
 
@@ -44,9 +15,9 @@ pub fn oci_blob(store: &dyn Store, digest: &OciDigest) -> Result<Option<OciBlob>
 pub fn put_oci_blob(store: &dyn Store, id: &OciDigest, mut row: OciBlob) -> Result<(), StoreError> {
     if row.repository.is_none() {
         let old = store.row(Table::OciBlob, id.as_bytes())?;
-        row.repository = old.and_then(|b| decode::<OciBlob>(&b)).and_then(|old| old.repository);
+        row.repository = old.and_then(|b| OciBlob::from_bytes(&b)).and_then(|old| old.repository);
     }
-    store.put_row(Table::OciBlob, id.as_bytes(), &encode(&row))
+    store.put_row(Table::OciBlob, id.as_bytes(), &row.to_bytes())
 }
 
 /// The diff tree that the layer with this diff id unpacked to, if it is here.
@@ -65,7 +36,9 @@ pub fn put_unpacked(store: &dyn Store, id: &OciDigest, root: RootId) -> Result<(
 /// The layer under this key. A packed form whose bytes are gone is left out.
 pub fn layer(store: &dyn Store, key: &[u8]) -> Result<Option<LayerBlob>, StoreError> {
     let row = store.row(Table::Layer, key)?;
-    let Some(mut row) = row.and_then(|bytes| decode::<LayerBlob>(&bytes)) else { return Ok(None) };
+    let Some(mut row) = row.and_then(|bytes| LayerBlob::from_bytes(&bytes)) else {
+        return Ok(None);
+    };
     if let Some(packed) = &row.packed
         && !store.missing_blobs(&[packed.blob])?.is_empty()
     {
@@ -82,14 +55,6 @@ mod tests {
     use proto::id::BlobId;
 
     #[test]
-    fn rows_are_read_at_any_address() {
-        let row = OciBlob { blob: BlobId::of(b"x"), size: 1, repository: Some("a/b".into()) };
-        let bytes = [vec![0], encode(&row)].concat();
-        assert_eq!(decode::<OciBlob>(&bytes[1..]), Some(row));
-        assert_eq!(decode::<OciBlob>(b"nonsense"), None);
-    }
-
-    #[test]
     fn a_row_whose_bytes_are_gone_is_not_there() {
         let store = MemoryStore::new();
         let digest = crate::image::sha::sha256(b"x");
@@ -100,7 +65,7 @@ mod tests {
         put_oci_blob(&store, &digest, OciBlob { repository: None, ..row.clone() }).unwrap();
         assert_eq!(oci_blob(&store, &digest).unwrap(), Some(row.clone()));
         let packed = Some(PackedLayer { digest, blob: BlobId::of(b"gone"), size: 1 });
-        let value = encode(&LayerBlob { diff_id: digest, packed });
+        let value = LayerBlob { diff_id: digest, packed }.to_bytes();
         store.put_row(Table::Layer, b"key", &value).unwrap();
         assert_eq!(layer(&store, b"key").unwrap().unwrap().packed, None);
     }

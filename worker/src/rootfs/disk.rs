@@ -119,9 +119,7 @@ impl Disk {
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        if let Err(e) =
-            rustix::fs::utimensat(rustix::fs::CWD, self.id_link(id), &times, flags)
-        {
+        if let Err(e) = rustix::fs::utimensat(rustix::fs::CWD, self.id_link(id), &times, flags) {
             tracing::debug!(layer = %id, error = %e, "noting a layer's use failed");
         }
     }
@@ -229,9 +227,9 @@ fn lock(path: &Path) -> Result<OwnedFd, RootfsError> {
         .map_err(RootfsError::io("Opening", path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(RootfsError::InUse {
-            path: path.parent().unwrap_or(path).to_owned(),
-        }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(RootfsError::InUse { path: path.parent().unwrap_or(path).to_owned() })
+        }
         Err(e) => Err(RootfsError::io("Locking", path)(e)),
     }
 }

@@ -32,11 +32,7 @@ pub(crate) fn threads() -> usize {
 }
 
 /// Walks the tree under `root`. The first error ends it.
-pub(crate) fn fold<F: Fold>(
-    work: &F,
-    root: F::Job,
-    threads: usize,
-) -> Result<F::Out, RootfsError> {
+pub(crate) fn fold<F: Fold>(work: &F, root: F::Job, threads: usize) -> Result<F::Out, RootfsError> {
     let walk = Walk {
         work,
         queue: Mutex::new(Queue { jobs: vec![(root, None)], result: None }),
@@ -158,11 +154,7 @@ impl<F: Fold> Walk<'_, F> {
         Ok(None)
     }
 
-    fn hand_up(
-        &self,
-        mut out: F::Out,
-        mut place: Place<F>,
-    ) -> Result<Option<F::Out>, RootfsError> {
+    fn hand_up(&self, mut out: F::Out, mut place: Place<F>) -> Result<Option<F::Out>, RootfsError> {
         while let Some((node, index)) = place {
             let mut state = node.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             state.1[index] = Some(out);

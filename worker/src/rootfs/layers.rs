@@ -1,8 +1,8 @@
 //! Layers on disk: each diff tree is made into a directory once, and kept until room is needed.
 
 use super::disk::Disk;
-use super::resolve::Resolver;
 use super::overlay::Upper;
+use super::resolve::Resolver;
 use super::{RootfsError, load_root, materialize, squash, verify};
 use cache::store::{Store, StoreError};
 use proto::id::RootId;

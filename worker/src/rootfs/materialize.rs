@@ -227,12 +227,7 @@ impl Materialize<'_> {
         }
     }
 
-    fn make_linked(
-        &self,
-        dir: &Arc<Made>,
-        entry: &Entry,
-        link: LinkId,
-    ) -> Result<(), RootfsError> {
+    fn make_linked(&self, dir: &Arc<Made>, entry: &Entry, link: LinkId) -> Result<(), RootfsError> {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let Some(first) = links.get(&link).cloned() else {
             make_entry(self.store, dir.fd.as_fd(), entry)

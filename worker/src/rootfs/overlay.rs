@@ -128,6 +128,11 @@ impl Upper {
         self.work.path.join(UPPER)
     }
 
+    /// The tree that it was written upon.
+    pub fn below(&self) -> RootId {
+        self.below
+    }
+
     /// Reads back what was changed ([`capture`]).
     pub fn capture(&self, store: &dyn Store, root_meta: RootMeta) -> Result<Diff, RootfsError> {
         capture(store, &self.path(), &self.below, root_meta)

@@ -197,12 +197,7 @@ impl Rewrite<'_> {
         Ok(None)
     }
 
-    fn find(
-        &self,
-        top: TreeId,
-        path: &[FileName],
-        name: &FileName,
-    ) -> Result<Found, RootfsError> {
+    fn find(&self, top: TreeId, path: &[FileName], name: &FileName) -> Result<Found, RootfsError> {
         let (mut tree, mut opaque) = (top, false);
         for (index, step) in path.iter().chain([name]).enumerate() {
             let node = load_dir(self.store, &tree)?;
@@ -300,7 +295,10 @@ mod tests {
             (vec![whiteout("d"), whiteout("e")], vec![whiteout("d")]),
             (vec![opaque(vec![whiteout("x")])], vec![opaque(vec![])]),
             (vec![new(vec![whiteout("x")])], vec![new(vec![])]),
-            (vec![dir("d", 0o755, vec![whiteout("x")])], vec![dir("d", 0o755, vec![whiteout("x")])]),
+            (
+                vec![dir("d", 0o755, vec![whiteout("x")])],
+                vec![dir("d", 0o755, vec![whiteout("x")])],
+            ),
         ] {
             let layer = root(&store, layer);
             let out = Resolver::default().resolve(&store, &[a, layer]).unwrap();

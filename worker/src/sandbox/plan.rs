@@ -19,6 +19,8 @@ pub struct Inputs {
     pub trees: Vec<Stack>,
     /// The mounted directories of cache mounts, by the mount's place in [`RunOp::mounts`].
     pub caches: BTreeMap<usize, Overlay>,
+    /// Cache mounts that show the directory of another mount of the step: whose, by their places.
+    pub same_caches: BTreeMap<usize, usize>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Sockets of ssh agents, by name: each a socket of this step's own, whose owner and mode are
@@ -83,7 +85,8 @@ impl Plan {
             let options = ["rbind", "ro", "nosuid", "noexec", "nodev"];
             plan.add_file(target, text.into_bytes(), 0o644, (0, 0), &options);
         }
-        let Inputs { trees, mut caches, secrets, agents, devices: _ } = inputs;
+        let Inputs { trees, caches, same_caches, secrets, agents, devices: _ } = inputs;
+        plan.caches = caches;
         let mut mounts: Vec<(String, usize, &Mount)> = Vec::new();
         for (index, mount) in op.mounts.iter().enumerate() {
             mounts.push((plain(&mount.target, &op.cwd)?, index, mount));
@@ -104,10 +107,10 @@ impl Plan {
                     plan.add(target, source, kind, &["rbind", options]);
                 }
                 MountKind::Cache(cache) => {
-                    let overlay = caches.remove(&index);
+                    let index = same_caches.get(&index).copied().unwrap_or(index);
+                    let overlay = plan.caches.get(&index);
                     let overlay = overlay.ok_or_else(|| refused(&target, "its cache is missing"))?;
-                    let (path, kind) = select(&overlay, &cache.source, &target)?;
-                    plan.caches.insert(index, overlay);
+                    let (path, kind) = select(overlay, &cache.source, &target)?;
                     let options = if cache.read_only { "ro" } else { "rw" };
                     plan.add(target, Source::Cache(index, path), kind, &["rbind", options]);
                 }

@@ -5,7 +5,7 @@ use super::PackError;
 use super::walk::{Content, Form, walk};
 use crate::image::tape::{END, Head, encode, padding};
 use bytes::Bytes;
-use cache::store::{Store, StoreError};
+use cache::store::{Source, StoreError};
 use proto::id::{BlobId, RootId};
 use proto::limit;
 use std::io::Read;
@@ -36,7 +36,7 @@ impl<E: Into<PackError>> From<E> for Stopped {
 
 /// Sends the whole archive of these trees, each under its prefix, end included.
 pub fn feed(
-    store: &dyn Store,
+    store: &dyn Source,
     roots: &[(Vec<u8>, RootId)],
     form: Form,
     to: SyncSender<Batch>,
@@ -69,7 +69,7 @@ enum Part {
 }
 
 struct Feeder<'s> {
-    store: &'s dyn Store,
+    store: &'s dyn Source,
     to: SyncSender<Batch>,
     parts: Vec<Part>,
     wanted: Vec<Content>,
@@ -120,7 +120,7 @@ impl Feeder<'_> {
     }
 
     fn large(&mut self, blob: &BlobId, size: u64) -> Result<(), Stopped> {
-        let mut content = self.store.open(blob, 0)?;
+        let mut content = self.store.stream(blob)?;
         let mut sent = 0;
         loop {
             let mut piece = Vec::with_capacity(PIECE);

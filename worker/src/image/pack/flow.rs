@@ -8,7 +8,7 @@ use super::feed::{Batch, Stopped, feed, read_error};
 use super::walk::Form;
 use crate::image::sha::Sha;
 use crate::image::unpack::{decoder, write_error};
-use cache::store::{BlobWriter, Compression, PackedLayer, Store};
+use cache::store::{BlobWriter, Compression, PackedLayer, Source, Store};
 use proto::id::{BlobId, OciDigest, RootId};
 use std::io::{BufReader, Read, Write};
 use std::sync::Mutex;
@@ -23,7 +23,7 @@ const BATCHES: usize = 2;
 /// The diff id of the layer that `diff` makes: nothing is compressed, nothing is kept.
 pub fn diff_id(store: &dyn Store, diff: &RootId) -> Result<OciDigest, PackError> {
     let mut sha = Sha::new();
-    archive(store, &[(Vec::new(), *diff)], Form::Layer, &mut |batch| {
+    archive(&store, &[(Vec::new(), *diff)], Form::Layer, &mut |batch| {
         batch.iter().for_each(|bytes| sha.update(bytes));
         Ok(())
     })?;
@@ -32,7 +32,7 @@ pub fn diff_id(store: &dyn Store, diff: &RootId) -> Result<OciDigest, PackError>
 
 /// Hands the archive of these trees to `take`, batch by batch. Another thread reads ahead.
 pub fn archive(
-    store: &dyn Store,
+    store: &dyn Source,
     roots: &[(Vec<u8>, RootId)],
     form: Form,
     take: &mut dyn FnMut(Batch) -> Result<(), PackError>,
@@ -61,7 +61,7 @@ pub fn pack(
     threads: usize,
 ) -> Result<(OciDigest, PackedLayer), PackError> {
     let roots = [(Vec::new(), *diff)];
-    let source = |take: &mut Take<'_>| archive(store, &roots, Form::Layer, take);
+    let source = |take: &mut Take<'_>| archive(&store, &roots, Form::Layer, take);
     compress(store, &source, compression, threads)
 }
 
@@ -91,11 +91,11 @@ pub fn repack(
 type Take<'t> = dyn FnMut(Batch) -> Result<(), PackError> + 't;
 
 /// Gives all bytes of an archive.
-type Source<'s> = dyn Fn(&mut Take<'_>) -> Result<(), PackError> + Sync + 's;
+type Giver<'s> = dyn Fn(&mut Take<'_>) -> Result<(), PackError> + Sync + 's;
 
 fn compress(
     store: &dyn Store,
-    source: &Source<'_>,
+    source: &Giver<'_>,
     compression: Compression,
     threads: usize,
 ) -> Result<(OciDigest, PackedLayer), PackError> {

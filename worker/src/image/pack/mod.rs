@@ -16,7 +16,9 @@ pub use compress::{BadLevel, GZIP_DEFAULT, ZSTD_DEFAULT, gzip, zstd};
 
 use super::flight::Turns;
 use super::rows;
-use cache::store::{Compression, LayerBlob, OciBlob, PackedLayer, Store, StoreError, Table};
+use cache::store::{
+    Compression, LayerBlob, OciBlob, PackedLayer, Persisted, Source, Store, StoreError, Table,
+};
 use proto::error::Class;
 use proto::id::{BlobId, OciDigest, RootId};
 use proto::limit;
@@ -90,7 +92,7 @@ impl Packer {
     pub fn diff_id(&self, diff: &RootId) -> Result<OciDigest, PackError> {
         let _one = self.turns.enter(*diff);
         let known = self.store.rows(Table::Layer, diff.0.as_bytes())?;
-        let known = known.iter().find_map(|(_, value)| rows::decode::<LayerBlob>(value));
+        let known = known.iter().find_map(|(_, value)| LayerBlob::from_bytes(value));
         if let Some(row) = known {
             return Ok(row.diff_id);
         }
@@ -127,14 +129,14 @@ impl Packer {
     }
 
     fn remember(&self, diff: &RootId, how: Compression, row: &LayerBlob) -> Result<(), StoreError> {
-        self.store.put_row(Table::Layer, &LayerBlob::key(diff, how), &rows::encode(row))
+        self.store.put_row(Table::Layer, &LayerBlob::key(diff, how), &row.to_bytes())
     }
 }
 
 /// Writes the files of merged trees as one tar (`-o type=tar`): each under its prefix, which is
 /// empty or ends with a slash. Answers how many bytes were written.
 pub fn write_tar(
-    store: &dyn Store,
+    store: &dyn Source,
     roots: &[(Vec<u8>, RootId)],
     out: &mut dyn Write,
 ) -> Result<u64, PackError> {

@@ -245,7 +245,7 @@ fn what_a_layer_cannot_hold_is_said() {
     let missing = RootId(proto::tree::empty_dir().dir.tree);
     assert!(matches!(packer.diff_id(&missing), Err(PackError::Store(_))));
     let mut tar = Vec::new();
-    let size = write_tar(&*store, &[(b"linux_amd64/".to_vec(), reserved)], &mut tar).unwrap();
+    let size = write_tar(&&*store, &[(b"linux_amd64/".to_vec(), reserved)], &mut tar).unwrap();
     assert_eq!((size as usize, tar.len()), (2048, 2048));
     assert!(tar.starts_with(b"linux_amd64/\0") && tar[512..].starts_with(b"linux_amd64/.wh.x\0"));
     struct Full;
@@ -257,6 +257,6 @@ fn what_a_layer_cannot_hold_is_said() {
             Ok(())
         }
     }
-    let error = write_tar(&*store, &[(Vec::new(), reserved)], &mut Full).unwrap_err();
+    let error = write_tar(&&*store, &[(Vec::new(), reserved)], &mut Full).unwrap_err();
     assert!(matches!(error, PackError::Write(_)));
 }

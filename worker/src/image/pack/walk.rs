@@ -2,7 +2,7 @@
 
 use super::PackError;
 use crate::image::tape::{Head, Kind};
-use cache::store::{Store, StoreError};
+use cache::store::{Source, StoreError};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::tree::{AnyNode, Entry, LinkId, Meta, Mtime, Node, Presence, Root, is_host_xattr};
@@ -36,7 +36,7 @@ type Sink<'s> = dyn FnMut(&Head, Option<Content>) -> Result<(), PackError> + 's;
 /// * Times are whole seconds, owners have no names, and attributes that belong to a host are left
 ///   out. Sockets are left out: tar cannot hold them.
 pub fn walk(
-    store: &dyn Store,
+    store: &dyn Source,
     root: &RootId,
     form: Form,
     prefix: &[u8],
@@ -82,7 +82,7 @@ struct Frame {
 }
 
 impl<'w> Walk<'w> {
-    fn all(&mut self, store: &dyn Store, tree: TreeId) -> Result<(), PackError> {
+    fn all(&mut self, store: &dyn Source, tree: TreeId) -> Result<(), PackError> {
         let frame = |tree: &TreeId, path| {
             Ok::<_, StoreError>(Frame { node: store.node(tree)?, next: 0, path })
         };
@@ -209,7 +209,7 @@ impl<'w> Walk<'w> {
     }
 }
 
-fn read_root(store: &dyn Store, id: &RootId) -> Result<Root, StoreError> {
+fn read_root(store: &dyn Source, id: &RootId) -> Result<Root, StoreError> {
     match &*store.node(&id.0)? {
         AnyNode::Root(root) => Ok(root.clone()),
         AnyNode::Dir(_) => Err(wrong_kind(&id.0)),

@@ -81,6 +81,11 @@ impl Registry {
         Self(Arc::new(Inner { config, clients: Clients::new() }))
     }
 
+    /// The client for a host that is no registry: with the certificates and proxies that are set.
+    pub(crate) fn client(&self, host: &str) -> Result<reqwest::Client, RegistryError> {
+        self.0.clients.client(&self.0.config, host)
+    }
+
     /// For one build, with the logins that its person has.
     pub fn session(&self, credentials: Arc<dyn Credentials>) -> Session {
         Session {

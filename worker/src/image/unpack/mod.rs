@@ -23,6 +23,7 @@
 //! [`LinkId`]: proto::tree::LinkId
 
 mod decode;
+mod directory;
 mod error;
 mod keep;
 mod name;
@@ -33,6 +34,7 @@ mod tests;
 mod tree;
 
 pub use decode::{Format, decoder};
+pub use directory::to_directory;
 pub use error::{BadArchive, UnpackError};
 pub use name::{BadName, components};
 pub use tree::Lower;
@@ -131,6 +133,12 @@ pub fn unpack(
 pub fn is_archive(input: impl Read + Send) -> bool {
     let Ok((_, plain)) = decoder(BufReader::new(input)) else { return false };
     matches!(Reader::new(plain).next_head(), Ok(Some(_)))
+}
+
+/// Whether an archive, compressed or not, begins so: for who has only some 512 bytes to look at.
+pub fn begins_archive(head: &[u8]) -> bool {
+    let is_ustar = head.get(257..262) == Some(b"ustar");
+    Format::of(head) != Format::Plain || is_ustar || is_archive(head)
 }
 
 /// What the blob unpacks to when it is an archive, as ADD asks.

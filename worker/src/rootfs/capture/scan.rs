@@ -150,10 +150,8 @@ impl Scan<'_> {
         let failed = || RootfsError::io("Reading", self.shown(&path()));
         let stat = at::stat(&dir.fd, name).map_err(failed())?;
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let name_ok = FileName::new(name).map_err(|e| RootfsError::Limit {
-            path: self.shown(&path()),
-            why: e.to_string(),
-        })?;
+        let name_ok = FileName::new(name)
+            .map_err(|e| RootfsError::Limit { path: self.shown(&path()), why: e.to_string() })?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::CharacterDevice && (major, minor) == (0, 0) {
             let meta = Meta::root_owned(0, Default::default());

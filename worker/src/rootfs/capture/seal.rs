@@ -297,9 +297,8 @@ impl<'a> Seal<'a> {
         batch: &mut Batch<'_>,
     ) -> Result<(BlobId, u64), RootfsError> {
         let shown = || self.shown(dir, Some(name));
-        let open = || {
-            at::open_file(&dir.fd, name.as_bytes()).map_err(RootfsError::io("Opening", shown()))
-        };
+        let open =
+            || at::open_file(&dir.fd, name.as_bytes()).map_err(RootfsError::io("Opening", shown()));
         if size <= limit::PACKED_BLOB_BYTES_MAX as u64 {
             let mut data = Vec::with_capacity(size as usize + 1);
             let mut file = open()?.take(size + 1);

@@ -1,0 +1,58 @@
+//! Calls: what any worker can do, and that can be done twice without harm.
+
+use super::link::Link;
+use super::{Machine, export, git, images, web};
+use crate::image::{blocking, unpack};
+use proto::error::Failure;
+use proto::wire::worker::{Call, Reply, ToCoordinator};
+use std::sync::Arc;
+
+/// Does it in the background, and answers under its number.
+pub fn start(machine: &Arc<Machine>, link: &Link, number: u64, call: Call) {
+    let mut calls = machine.calls();
+    let (machine, link) = (machine.clone(), link.clone());
+    let task = tokio::spawn(async move {
+        let result = answer(&machine, &link, number, call).await;
+        machine.calls().remove(&number);
+        link.say(ToCoordinator::Reply(number, Box::new(result))).await;
+    });
+    calls.insert(number, task.abort_handle());
+}
+
+async fn answer(
+    machine: &Arc<Machine>,
+    link: &Link,
+    number: u64,
+    call: Call,
+) -> Result<Reply, Failure> {
+    let heard = link.clone();
+    let told = move |moved| heard.hint(ToCoordinator::CallProgress(number, moved));
+    match call {
+        Call::ResolveImage { build, reference, platform, pull } => {
+            let image = images::resolve(machine, link, &build, &reference, &platform, pull).await?;
+            Ok(Reply::Image(Box::new(image)))
+        }
+        Call::ResolveFile { build: _, url } => {
+            let found = web::find(machine, &url, told).await?;
+            Ok(Reply::File(found.digest, found.name, found.modified))
+        }
+        Call::ResolveCommit { build: _, remote, reference } => {
+            Ok(Reply::Commit(git::resolve(machine, &remote, &reference).await?))
+        }
+        Call::Unpack(blob) => {
+            let store = machine.store.clone();
+            let unpacked = blocking(move || unpack::unpack_blob(&*store, &blob)).await;
+            let unpacked = unpacked.map_err(|e| Failure::new(e.class(), e.to_string()))?;
+            Ok(Reply::Archive(unpacked))
+        }
+        Call::PrepareLayer(diff, packing) => {
+            let machine = machine.clone();
+            blocking(move || export::prepare(&machine, &diff, packing.as_ref())).await?;
+            Ok(Reply::Done)
+        }
+        Call::Export(order) => {
+            let made = export::export(machine, link, order, told).await?;
+            Ok(Reply::Exported(Box::new(made)))
+        }
+    }
+}

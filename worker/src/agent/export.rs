@@ -1,0 +1,369 @@
+//! Outputs: configs, layers and manifests put together, kept, pushed, or named for the client.
+
+use super::Machine;
+use super::images::{self, registry_failure, store_failure};
+use super::link::Link;
+use crate::image::local::{self, How, LocalError};
+use crate::image::manifest::{
+    Annotations, Document, HistoryRow, ImageSet, ManifestError, PackedPart, assemble, config,
+    convert_layer_media, read_time, time_text,
+};
+use crate::image::registry::{Part, Reference, Session, parse_reference};
+use crate::image::{Progress, archive, blocking, pack, push, rows};
+use cache::store::{Compression, Image, ImageLayer, Persisted, Store, Table};
+use proto::error::{Class, Failure};
+use proto::id::{BlobId, Millis, OciDigest, RootId};
+use proto::step::BaseImage;
+use proto::wire::build::{
+    ArchiveOutput, ImageOutput, ImageResult, LayerCompression, MediaTypes, Output, OutputResult,
+    Packing,
+};
+use proto::wire::worker::{Export, ExportImage, Moved};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Makes an output.
+pub async fn export(
+    machine: &Arc<Machine>,
+    link: &Link,
+    export: Export,
+    told: impl Fn(Moved) + Send + Sync + 'static,
+) -> Result<OutputResult, Failure> {
+    let _pin = machine.store.pin();
+    let session = link.session(&export.build);
+    let progress = images::progress(told);
+    let maker = Maker { machine, session, progress };
+    match &export.output {
+        Output::Image(output) => maker.image(&export, output).await,
+        Output::Archive(output) => maker.archive(&export, output).await,
+        Output::Files | Output::CacheOnly => {
+            Err(Failure::new(Class::Bug, "The output needs no worker"))
+        }
+    }
+}
+
+/// How layers are packed.
+pub fn how(packing: &Packing) -> Result<How, Failure> {
+    let bad = |e: pack::BadLevel| Failure::new(Class::User, e.to_string());
+    let compression = match packing.compression {
+        LayerCompression::None => Compression::None,
+        LayerCompression::Gzip => pack::gzip(packing.level).map_err(bad)?,
+        LayerCompression::Zstd => pack::zstd(packing.level).map_err(bad)?,
+    };
+    Ok(How { compression, force: packing.force, media: packing.media })
+}
+
+struct Maker<'m> {
+    machine: &'m Arc<Machine>,
+    session: Arc<Session>,
+    progress: Progress,
+}
+
+/// An image whose config is known.
+struct Configured {
+    image: Image,
+    config: Document,
+}
+
+fn local_failure(error: &LocalError) -> Failure {
+    Failure::new(error.class(), error.to_string())
+}
+
+fn manifest_failure(error: &ManifestError) -> Failure {
+    Failure::new(error.class(), error.to_string())
+}
+
+impl Maker<'_> {
+    async fn image(&self, export: &Export, output: &ImageOutput) -> Result<OutputResult, Failure> {
+        if output.store && export.images.len() > 1 {
+            let message = "The local image store keeps images of one platform, and the build has \
+                           several";
+            return Err(Failure::new(Class::User, message)
+                .hint("Push the image (--push), or write an archive (-o type=oci,dest=FILE)."));
+        }
+        let mut configured = Vec::new();
+        for image in &export.images {
+            configured.push(self.configure(image, output.packing.media).await?);
+        }
+        let mut result = ImageResult {
+            config: configured[0].image.id,
+            digest: None,
+            descriptor: None,
+            names: output.names.clone(),
+        };
+        if output.push {
+            let names: Vec<Reference> = output
+                .names
+                .iter()
+                .map(|name| parse_reference(name).map_err(|e| registry_failure(&e)))
+                .collect::<Result<_, _>>()?;
+            let set = self.pack(export, &configured, &output.packing).await?;
+            let top = set.top();
+            result.digest = Some(top.digest);
+            result.descriptor = Some((top.media_type.clone(), top.bytes.len() as u64));
+            for name in &names {
+                let store = &self.machine.store;
+                push::push(store, &self.session, name, &set, output.by_digest, &self.progress)
+                    .await
+                    .map_err(|e| registry_failure(&e))?;
+            }
+        }
+        if output.store {
+            for one in configured {
+                let names = output.names.clone();
+                let store = self.machine.store.clone();
+                blocking(move || keep(&*store, one, &names)).await?;
+            }
+        }
+        Ok(OutputResult::Image(result))
+    }
+
+    async fn archive(
+        &self,
+        export: &Export,
+        output: &ArchiveOutput,
+    ) -> Result<OutputResult, Failure> {
+        let mut configured = Vec::new();
+        for image in &export.images {
+            configured.push(self.configure(image, output.packing.media).await?);
+        }
+        let set = self.pack(export, &configured, &output.packing).await?;
+        let plan = archive::plan(&set, &output.names, output.format)
+            .map_err(|e| Failure::new(e.class(), e.to_string()))?;
+        let top = set.top();
+        let result = ImageResult {
+            config: configured[0].image.id,
+            digest: Some(top.digest),
+            descriptor: Some((top.media_type.clone(), top.bytes.len() as u64)),
+            names: output.names.clone(),
+        };
+        Ok(OutputResult::Archive(result, plan))
+    }
+
+    /// The config, for which only the diff ids of the layers are needed.
+    async fn configure(
+        &self,
+        image: &ExportImage,
+        media: MediaTypes,
+    ) -> Result<Configured, Failure> {
+        let (machine, image) = (self.machine.clone(), image.clone());
+        blocking(move || configure(&machine, &image, media)).await
+    }
+
+    /// The images with their layers packed.
+    async fn pack(
+        &self,
+        export: &Export,
+        configured: &[Configured],
+        packing: &Packing,
+    ) -> Result<ImageSet, Failure> {
+        let how = how(packing)?;
+        let annotations: Annotations = export.annotations.iter().cloned().collect();
+        let mut images = Vec::new();
+        for (one, asked) in configured.iter().zip(&export.images) {
+            let base = asked.base.as_ref();
+            let of_base = base.map_or(0, |base| base.layers.len());
+            let mut parts = Vec::new();
+            for (at, layer) in one.image.layers.iter().enumerate() {
+                if let Some(base) = base.filter(|_| at < of_base) {
+                    self.fetch(base, layer).await?;
+                }
+                parts.push(self.part(layer, how).await?);
+            }
+            let platform = one.image.platform.clone();
+            let config = one.config.clone();
+            let made = assemble(how.media, platform, config, parts, &annotations);
+            images.push(made.map_err(|e| manifest_failure(&e))?);
+        }
+        if images.len() == 1 {
+            return Ok(ImageSet::single(images.remove(0)));
+        }
+        ImageSet::indexed(images, how.media, &annotations).map_err(|e| manifest_failure(&e))
+    }
+
+    /// Gets a base's layer as its registry packed it, if it came from one and is not here.
+    async fn fetch(&self, base: &BaseImage, layer: &ImageLayer) -> Result<(), Failure> {
+        let Some((media_type, digest, size)) = layer.original.clone() else { return Ok(()) };
+        let (store, wanted) = (self.machine.store.clone(), digest);
+        let here = blocking(move || rows::oci_blob(&*store, &wanted)).await;
+        if here.map_err(|e| store_failure(&e))?.is_some() {
+            return Ok(());
+        }
+        let reference = parse_reference(&base.reference).map_err(|e| registry_failure(&e))?;
+        let part = Part { media_type, digest, size };
+        let pulled = self.machine.puller.blob(&self.session, &reference, &part, &self.progress);
+        pulled.await.map(drop).map_err(|e| registry_failure(&e))
+    }
+
+    async fn part(&self, layer: &ImageLayer, how: How) -> Result<PackedPart, Failure> {
+        let (machine, layer) = (self.machine.clone(), layer.clone());
+        let packed =
+            blocking(move || local::packed(&*machine.store, &machine.packer, &layer, how)).await;
+        let mut packed = packed.map_err(|e| local_failure(&e))?;
+        packed.part.media_type = convert_layer_media(how.media, &packed.part.media_type);
+        Ok(packed)
+    }
+}
+
+fn bad_config(why: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Corrupt, format!("The config of the base image cannot be read: {why}"))
+}
+
+fn configure(
+    machine: &Machine,
+    export: &ExportImage,
+    media: MediaTypes,
+) -> Result<Configured, Failure> {
+    let store = &*machine.store;
+    let value: Value = serde_json::from_str(&export.config).map_err(bad_config)?;
+    let mut layers = base_layers(store, &value, export.base.as_ref())?;
+    for (diff, _) in &export.layers {
+        let packed = machine.packer.diff_id(diff);
+        let diff_id = packed.map_err(|e| Failure::new(e.class(), e.to_string()))?;
+        layers.push(ImageLayer { diff_id, diff: Some(*diff), original: None });
+    }
+    let rows = value.get("history").cloned().unwrap_or(Value::Null);
+    let mut history: Vec<HistoryRow> = match rows {
+        Value::Null => Vec::new(),
+        rows => serde_json::from_value(rows).map_err(bad_config)?,
+    };
+    history.extend(new_rows(export));
+    fill_times(&mut history);
+    if let Some(epoch) = export.epoch {
+        clamp(&mut history, epoch);
+    }
+    let diff_ids: Vec<OciDigest> = layers.iter().map(|layer| layer.diff_id).collect();
+    // A base without a history has layers that no row speaks of; BuildKit adds rows for them.
+    let named = history.iter().filter(|row| !row.empty_layer).count();
+    if named < diff_ids.len() {
+        let missing = HistoryRow { comment: Some("missing".into()), ..HistoryRow::default() };
+        history.splice(0..0, std::iter::repeat_n(missing, diff_ids.len() - named));
+    }
+    let created = match export.epoch {
+        Some(epoch) => u64::try_from(epoch).ok().map(|seconds| Millis(seconds * 1000)),
+        None => history.iter().rev().find_map(|row| read_time(row.created.as_deref()?)),
+    };
+    let made = config(media, export.config.as_bytes(), created, &history, &diff_ids);
+    let config = made.map_err(|e| manifest_failure(&e))?;
+    let trees: Vec<RootId> = layers.iter().filter_map(|layer| layer.diff).collect();
+    let image = Image {
+        id: config.digest,
+        platform: export.platform.clone(),
+        config: BlobId::of(&config.bytes),
+        layers,
+        tagged_ms: super::now().0,
+        created_ms: created.unwrap_or(Millis(0)).0,
+        size: local::size_of(store, &trees).map_err(|e| store_failure(&e))?,
+    };
+    Ok(Configured { image, config })
+}
+
+/// The layers of the image that is built upon.
+fn base_layers(
+    store: &dyn Store,
+    config: &Value,
+    base: Option<&BaseImage>,
+) -> Result<Vec<ImageLayer>, Failure> {
+    let ids = config.pointer("/rootfs/diff_ids").and_then(Value::as_array);
+    let ids = ids.map(Vec::as_slice).unwrap_or_default();
+    let packed = base.map(|base| base.layers.as_slice()).unwrap_or_default();
+    if ids.len() != packed.len() {
+        return Err(bad_config(format!("it has {} layers, not {}", ids.len(), packed.len())));
+    }
+    let layer = |(id, packed): (&Value, &proto::step::PackedRef)| {
+        let diff_id = OciDigest::parse(id.as_str().unwrap_or_default()).map_err(bad_config)?;
+        let diff = images::diff_of(store, &diff_id).map_err(|e| store_failure(&e))?;
+        let original =
+            (packed.size > 0).then(|| (packed.media_type.clone(), packed.digest, packed.size));
+        Ok(ImageLayer { diff_id, diff, original })
+    };
+    ids.iter().zip(packed).map(layer).collect()
+}
+
+/// The rows that the build adds. A row with several layers stands once for each.
+fn new_rows(export: &ExportImage) -> Vec<HistoryRow> {
+    let mut rows = Vec::new();
+    for row in &export.history {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let plain = HistoryRow {
+            created: None,
+            created_by: text(&row.created_by),
+            author: None,
+            comment: text(&row.comment),
+            empty_layer: row.layers.is_empty(),
+        };
+        if row.layers.is_empty() {
+            rows.push(plain);
+            continue;
+        }
+        for layer in &row.layers {
+            let at = export.layers.get(*layer as usize).map(|(_, at)| time_text(*at));
+            rows.push(HistoryRow { created: at, ..plain.clone() });
+        }
+    }
+    rows
+}
+
+/// Rows without a time of their own get the one of the row before them; those before the first
+/// layer that was made get that layer's. As BuildKit's `normalizeLayersAndHistory` does it.
+fn fill_times(rows: &mut [HistoryRow]) {
+    let first_missing = rows.iter().position(|row| row.created.is_none());
+    let first_new =
+        first_missing.and_then(|from| rows[from..].iter().find_map(|row| row.created.clone()));
+    let mut last = first_new.or_else(|| rows.iter().rev().find_map(|row| row.created.clone()));
+    let mut missed = false;
+    for row in rows {
+        match &row.created {
+            Some(at) if missed => last = Some(at.clone()),
+            Some(_) => {}
+            None => {
+                missed = true;
+                row.created = last.clone();
+            }
+        }
+    }
+}
+
+/// Nothing is newer than `SOURCE_DATE_EPOCH`.
+fn clamp(rows: &mut [HistoryRow], epoch: i64) {
+    let Ok(limit) = u64::try_from(epoch).map(|seconds| Millis(seconds.saturating_mul(1000))) else {
+        return;
+    };
+    for row in rows {
+        let newer = row.created.as_deref().and_then(read_time).is_none_or(|at| at > limit);
+        if newer {
+            row.created = Some(time_text(limit));
+        }
+    }
+}
+
+/// Keeps the image in the local image store.
+fn keep(store: &dyn Store, one: Configured, names: &[String]) -> Result<(), Failure> {
+    let failed = |e: cache::store::StoreError| store_failure(&e);
+    crate::image::put_any(store, one.image.config, one.config.bytes).map_err(failed)?;
+    for layer in &one.image.layers {
+        if let Some(diff) = layer.diff.filter(|_| layer.original.is_none()) {
+            // Whoever builds upon the image finds the layer by its diff id.
+            rows::put_unpacked(store, &layer.diff_id, diff).map_err(failed)?;
+        }
+    }
+    let id = one.image.id.to_string();
+    let names = if names.is_empty() { std::slice::from_ref(&id) } else { names };
+    let bytes = one.image.to_bytes();
+    for name in names {
+        store.put_row(Table::Image, name.as_bytes(), &bytes).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes a layer before an output needs it. Blocks.
+pub fn prepare(machine: &Machine, diff: &RootId, packing: Option<&Packing>) -> Result<(), Failure> {
+    let failed = |e: pack::PackError| Failure::new(e.class(), e.to_string());
+    match packing {
+        None => machine.packer.diff_id(diff).map(drop).map_err(failed),
+        Some(packing) => {
+            let how = how(packing)?;
+            machine.packer.layer(diff, how.compression).map(drop).map_err(failed)
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! A worker at work: takes leases and calls, and reports.
+//!
+//! One message each way says everything (`proto::wire::worker`): [`table`] decides what is started
+//! and stopped, the rest does it.
+
+mod caches;
+mod calls;
+mod export;
+mod git;
+mod images;
+mod link;
+mod mask;
+mod run;
+mod stop;
+mod table;
+mod web;
+
+use crate::image::pack::Packer;
+use crate::image::pull::Puller;
+use crate::image::registry::{Registry, RegistryConfig};
+use crate::rootfs::{LayerCache, Stack};
+use crate::sandbox::{self, HelperProgram, Runtime, Sandbox};
+use cache::net::{NetError, Sender, Stream};
+use cache::store::Store;
+use caches::Caches;
+use link::Link;
+use proto::error::{Class, Failure};
+use proto::id::{Millis, RootId, WorkerId};
+use proto::platform::Platform;
+use proto::record::Cost;
+use proto::wire::worker::{Lease, Outcome, Report, Task, ToCoordinator, ToWorker, WorkerState};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use stop::Stop;
+use table::Table;
+use tokio::sync::mpsc;
+
+/// How a worker is set up.
+pub struct Settings {
+    /// Who it is.
+    pub id: WorkerId,
+    /// A folder for its layers and containers, on a file system that overlayfs can use.
+    pub dir: PathBuf,
+    /// How many RUNs it does at once.
+    pub slots: u32,
+    /// How many threads layers are packed and unpacked with.
+    pub processors: usize,
+    /// The program that makes containers on its behalf.
+    pub helper: HelperProgram,
+    /// Who makes the containers.
+    pub runtime: Runtime,
+    /// How registries are reached.
+    pub registry: RegistryConfig,
+    /// Bytes that layers may take as directories, besides those in use.
+    pub rootfs_budget: u64,
+    /// How many files a container's process may have open: the soft limit.
+    pub open_files: u64,
+    /// The platforms that it runs programs of.
+    pub platforms: Vec<Platform>,
+}
+
+/// A worker. Cheap to clone; all clones are the same one.
+#[derive(Clone)]
+pub struct Worker {
+    machine: Arc<Machine>,
+}
+
+/// What a worker's tasks work with.
+pub(crate) struct Machine {
+    id: WorkerId,
+    slots: u32,
+    platforms: Vec<Platform>,
+    store: Arc<dyn Store>,
+    layers: LayerCache,
+    sandbox: Sandbox,
+    caches: Caches,
+    packer: Packer,
+    puller: Puller,
+    registry: Registry,
+    web: web::Web,
+    /// For what lives as long as a task.
+    scratch: PathBuf,
+    table: Mutex<Table<Stop>>,
+    calls: Mutex<HashMap<u64, tokio::task::AbortHandle>>,
+}
+
+/// The time now.
+pub(crate) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(since.as_millis() as u64)
+}
+
+impl Worker {
+    /// Opens it, after taking away what an earlier process that was killed left behind.
+    pub async fn open(settings: Settings, store: Arc<dyn Store>) -> Result<Self, Failure> {
+        let open = move || Machine::open(settings, store);
+        let machine = crate::image::blocking(open).await?;
+        machine.sandbox.warm_up();
+        Ok(Self { machine: Arc::new(machine) })
+    }
+
+    /// The store that it works with.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.machine.store
+    }
+
+    /// Its client for registries.
+    pub fn registry(&self) -> &Registry {
+        &self.machine.registry
+    }
+
+    /// Makes layers.
+    pub fn packer(&self) -> &Packer {
+        &self.machine.packer
+    }
+
+    /// Pulls layers.
+    pub fn puller(&self) -> &Puller {
+        &self.machine.puller
+    }
+
+    /// Its containers.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.machine.sandbox
+    }
+
+    /// Its layers as directories.
+    pub fn layers(&self) -> &LayerCache {
+        &self.machine.layers
+    }
+
+    /// What these diff trees make, lowest first, as they come from a registry or a build: ready to
+    /// be mounted.
+    pub async fn stack_of(&self, layers: &[RootId]) -> Result<Stack, Failure> {
+        let (store, layers) = (self.machine.store.clone(), layers.to_vec());
+        crate::image::blocking(move || images::chain(&*store, &layers)).await
+    }
+
+    /// Works for the coordinator at the other end of the stream, until it is gone. Then all that is
+    /// under way is stopped.
+    pub async fn serve(&self, stream: Stream) -> Result<(), NetError> {
+        let Stream { to, mut from } = stream;
+        let (out, messages) = mpsc::channel(link::OUTBOX);
+        let link = Link::new(out, self.machine.registry.clone());
+        let writer = tokio::spawn(write(to, messages));
+        link.say(self.machine.state()).await;
+        let result = loop {
+            match from.next::<ToWorker>().await {
+                Ok(Some((message, _))) => self.hear(&link, message),
+                Ok(None) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
+        link.close();
+        self.machine.stop_all();
+        writer.abort();
+        result
+    }
+
+    fn hear(&self, link: &Link, message: ToWorker) {
+        match message {
+            ToWorker::Desired(leases) => {
+                let started = self.machine.table().desire(leases, Stop::stop);
+                for lease in started {
+                    self.machine.start(link, lease);
+                }
+            }
+            ToWorker::Answer(number, answer) => link.answered(number, answer),
+            ToWorker::Call(number, call) => calls::start(&self.machine, link, number, *call),
+            ToWorker::CancelCall(number) => {
+                if let Some(task) = self.machine.calls().remove(&number) {
+                    task.abort();
+                }
+            }
+        }
+    }
+}
+
+async fn write(
+    mut to: Sender,
+    mut messages: mpsc::Receiver<ToCoordinator>,
+) -> Result<(), NetError> {
+    while let Some(message) = messages.recv().await {
+        to.send(&message).await?;
+    }
+    Ok(())
+}
+
+impl Machine {
+    fn open(settings: Settings, store: Arc<dyn Store>) -> Result<Self, Failure> {
+        let layers = LayerCache::open(&settings.dir, store.clone(), settings.rootfs_budget)
+            .map_err(|e| Failure::new(e.class(), e.to_string()))?;
+        let config = sandbox::Config {
+            dir: settings.dir.join("sandbox"),
+            helper: settings.helper,
+            runtime: settings.runtime,
+            slots: settings.slots as usize,
+            open_files: settings.open_files,
+        };
+        let sandbox = Sandbox::open(config, layers.clone()).map_err(|e| e.failure())?;
+        if let Some(why) = sandbox.without_limits() {
+            tracing::warn!(why, "containers run without limits");
+        }
+        let scratch = settings.dir.join("scratch");
+        match std::fs::remove_dir_all(&scratch) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                let message = format!("Emptying {} failed: {e}", scratch.display());
+                return Err(Failure::new(Class::Unavailable, message));
+            }
+            _ => {}
+        }
+        Ok(Self {
+            id: settings.id,
+            slots: settings.slots,
+            platforms: settings.platforms,
+            caches: Caches::new(store.clone(), layers.clone(), settings.dir.join("caches")),
+            packer: Packer::new(store.clone(), settings.processors),
+            puller: Puller::new(store.clone(), settings.processors),
+            registry: Registry::new(settings.registry),
+            web: web::Web::default(),
+            store,
+            layers,
+            sandbox,
+            scratch,
+            table: Mutex::default(),
+            calls: Mutex::default(),
+        })
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Table<Stop>> {
+        self.table.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<u64, tokio::task::AbortHandle>> {
+        self.calls.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Everything that the coordinator has to know.
+    fn state(&self) -> ToCoordinator {
+        let table = self.table();
+        ToCoordinator::State(WorkerState {
+            worker: self.id.clone(),
+            platforms: self.platforms.clone(),
+            slots: self.slots,
+            running: table.running().map(|(epoch, _)| *epoch).collect(),
+            reports: table.reports().cloned().collect(),
+        })
+    }
+
+    fn stop_all(&self) {
+        self.table().running().for_each(|(_, stop)| stop.stop());
+        self.calls().drain().for_each(|(_, task)| task.abort());
+    }
+
+    fn start(self: &Arc<Self>, link: &Link, lease: Lease) {
+        let stop = Stop::default();
+        self.table().begin(lease.epoch, stop.clone());
+        let (machine, link) = (self.clone(), link.clone());
+        tokio::spawn(async move {
+            let epoch = lease.epoch;
+            let (outcome, cost) = machine.work(&link, &stop, lease).await;
+            machine.table().end(Report { epoch, outcome, cost });
+            // With what the next step needs under way, nobody waits for it.
+            machine.sandbox.warm_up();
+            let state = machine.state();
+            link.say(state).await;
+        });
+    }
+
+    async fn work(self: &Arc<Self>, link: &Link, stop: &Stop, lease: Lease) -> (Outcome, Cost) {
+        if let Task::Run(task) = lease.task.clone() {
+            return run::run(self, link, stop, &lease, *task).await;
+        }
+        let began = Instant::now();
+        let done = stop.race(self.source(link, &lease)).await;
+        let outcome = match done {
+            Some(Ok(layers)) => Outcome::Done(layers),
+            Some(Err(failure)) => Outcome::Failed(failure),
+            None => Outcome::Stopped,
+        };
+        let wall_ms = began.elapsed().as_millis() as u64;
+        (outcome, Cost { wall_ms, ..Cost::default() })
+    }
+
+    /// Files from elsewhere.
+    async fn source(self: &Arc<Self>, link: &Link, lease: &Lease) -> Result<Vec<RootId>, Failure> {
+        let (told, epoch) = (link.clone(), lease.epoch);
+        let told = move |moved| told.hint(ToCoordinator::Progress { lease: epoch, moved });
+        match &lease.task {
+            Task::Image(op) => {
+                images::layers(self, link, &lease.build, op, &lease.platform, told).await
+            }
+            Task::Http(op) => Ok(vec![web::file(self, op, told).await?]),
+            Task::Git(op) => Ok(vec![git::checkout(self, op).await?]),
+            Task::Run(_) => Err(Failure::new(Class::Bug, "A RUN is no source")),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Files from web servers: `ADD https://…`.
+
+use super::Machine;
+use super::images::{registry_failure, store_failure};
+use super::link::moved;
+use crate::image::sha::Sha;
+use crate::image::{blocking, rows};
+use cache::store::{OciBlob, Store, StoreError};
+use proto::error::{Class, Failure};
+use proto::id::{BlobId, OciDigest, RootId};
+use proto::path::FileName;
+use proto::step::HttpOp;
+use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
+use proto::wire::worker::Moved;
+use reqwest::header::{CONTENT_DISPOSITION, ETAG, HeaderMap, IF_NONE_MATCH, LAST_MODIFIED};
+use reqwest::{Response, StatusCode, Url};
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+use tokio::sync::mpsc;
+
+/// Pieces that wait between a connection and the store.
+const PIECES: usize = 16;
+
+/// URLs whose answers are remembered.
+const KNOWN_MAX: usize = 1024;
+
+/// What was found at URLs, so that a server can say that nothing changed.
+#[derive(Default)]
+pub struct Web(Mutex<HashMap<String, Known>>);
+
+#[derive(Clone)]
+struct Known {
+    etag: String,
+    file: Found,
+}
+
+/// What is at a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// SHA-256 of its bytes.
+    pub digest: OciDigest,
+    /// The name that the server gives it.
+    pub name: Option<String>,
+    /// When it was changed last: seconds since 1970.
+    pub modified: Option<i64>,
+}
+
+fn failed(url: &Url, why: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Unavailable, format!("Downloading {url} failed: {why}"))
+}
+
+/// The whole chain of causes: reqwest's own text says little.
+fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}
+
+/// Downloads what is at a URL, unless it is here and the server says that it is the same.
+pub async fn find(
+    machine: &Arc<Machine>,
+    url: &str,
+    told: impl Fn(Moved),
+) -> Result<Found, Failure> {
+    let parsed = Url::parse(url)
+        .map_err(|e| Failure::new(Class::User, format!("`{url}` is not a URL: {e}")))?;
+    let host = parsed.host_str().unwrap_or_default().to_owned();
+    let client = machine.registry.client(&host).map_err(|e| registry_failure(&e))?;
+    let known = machine.web.known(url).filter(|known| is_here(machine, &known.file.digest));
+    let mut request = client.get(parsed.clone());
+    if let Some(known) = &known {
+        request = request.header(IF_NONE_MATCH, &known.etag);
+    }
+    let answer = request.send().await.map_err(|e| failed(&parsed, chain(e)))?;
+    match (answer.status(), known) {
+        (StatusCode::NOT_MODIFIED, Some(known)) => return Ok(known.file),
+        (status, _) if status.is_success() => {}
+        (status, _) => {
+            let failure = failed(&parsed, format!("the server answered {status}"));
+            return Err(match status.as_u16() {
+                404 | 410 => failure.hint("Check the URL."),
+                401 | 403 => failure.hint("The server asks for a login, which ADD has none of."),
+                _ => failure,
+            });
+        }
+    }
+    let headers = answer.headers().clone();
+    let (digest, row) = keep(machine, &parsed, answer, told).await?;
+    let store = machine.store.clone();
+    let put = blocking(move || rows::put_oci_blob(&*store, &digest, row)).await;
+    put.map_err(|e| store_failure(&e))?;
+    let file = Found { digest, name: given_name(&headers), modified: modified(&headers) };
+    if let Some(etag) = text(&headers, ETAG.as_str()) {
+        machine.web.learn(url, Known { etag: etag.to_owned(), file: file.clone() });
+    }
+    Ok(file)
+}
+
+fn is_here(machine: &Machine, digest: &OciDigest) -> bool {
+    matches!(rows::oci_blob(&*machine.store, digest), Ok(Some(_)))
+}
+
+async fn keep(
+    machine: &Machine,
+    url: &Url,
+    mut answer: Response,
+    told: impl Fn(Moved),
+) -> Result<(OciDigest, OciBlob), Failure> {
+    let total = answer.content_length().unwrap_or(0);
+    let (pieces, to_write) = mpsc::channel(PIECES);
+    let store = machine.store.clone();
+    let writing = tokio::task::spawn_blocking(move || write(&*store, to_write));
+    let mut at = 0;
+    while let Some(piece) = answer.chunk().await.map_err(|e| failed(url, chain(e)))? {
+        at += piece.len() as u64;
+        told(moved(url.to_string(), at, total.max(at)));
+        if pieces.send(Some(piece)).await.is_err() {
+            break;
+        }
+    }
+    // Only who says so has written all of it: a download that is given up just goes away.
+    let _ = pieces.send(None).await;
+    drop(pieces);
+    let written = writing.await.map_err(|e| Failure::new(Class::Bug, e.to_string()))?;
+    let (digest, blob, size) =
+        written.map_err(|e| store_failure(&e))?.ok_or_else(|| failed(url, "it was given up"))?;
+    Ok((digest, OciBlob { blob, size, repository: None }))
+}
+
+/// Writes what comes until the end is said. None when it ended without.
+fn write(
+    store: &dyn Store,
+    mut pieces: mpsc::Receiver<Option<bytes::Bytes>>,
+) -> Result<Option<(OciDigest, BlobId, u64)>, StoreError> {
+    let (mut writer, mut sha) = (store.writer()?, Sha::new());
+    while let Some(piece) = pieces.blocking_recv() {
+        let Some(piece) = piece else {
+            let (blob, size) = writer.finish(None)?;
+            return Ok(Some((sha.finish(), blob, size)));
+        };
+        sha.update(&piece);
+        writer.write_all(&piece).map_err(crate::image::unpack::write_error)?;
+    }
+    Ok(None)
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// `Content-Disposition: attachment; filename="x.tar"` (RFC 6266).
+fn given_name(headers: &HeaderMap) -> Option<String> {
+    let value = text(headers, CONTENT_DISPOSITION.as_str())?;
+    let name = value.split(';').find_map(|part| part.trim().strip_prefix("filename="))?;
+    let name = name.trim_matches('"').rsplit(['/', '\\']).next()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn modified(headers: &HeaderMap) -> Option<i64> {
+    let value = text(headers, LAST_MODIFIED.as_str())?;
+    // RFC 9110 writes `GMT` where RFC 2822 has `+0000`; both are the same.
+    let value = value.replace("GMT", "+0000");
+    OffsetDateTime::parse(&value, &Rfc2822).ok().map(OffsetDateTime::unix_timestamp)
+}
+
+impl Web {
+    fn known(&self, url: &str) -> Option<Known> {
+        self.0.lock().unwrap_or_else(|p| p.into_inner()).get(url).cloned()
+    }
+
+    fn learn(&self, url: &str, known: Known) {
+        let mut all = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        if all.len() >= KNOWN_MAX {
+            all.clear();
+        }
+        all.insert(url.to_owned(), known);
+    }
+}
+
+/// The file as a tree of its own, which holds nothing else.
+pub async fn file(
+    machine: &Arc<Machine>,
+    op: &HttpOp,
+    told: impl Fn(Moved),
+) -> Result<RootId, Failure> {
+    let mismatch = |expected: &OciDigest, actual: &OciDigest| {
+        let message = format!("{} has the digest {actual}, and {expected} was expected", op.url);
+        Failure::new(Class::User, message)
+    };
+    if let Some(checksum) = op.checksum.filter(|checksum| *checksum != op.resolved) {
+        return Err(mismatch(&checksum, &op.resolved)
+            .hint("Check the URL, or put the new digest into --checksum."));
+    }
+    if !is_here(machine, &op.resolved) {
+        let found = find(machine, &op.url, told).await?;
+        if found.digest != op.resolved {
+            return Err(mismatch(&op.resolved, &found.digest)
+                .hint("It changed while the build ran; build again."));
+        }
+    }
+    let (store, op) = (machine.store.clone(), op.clone());
+    blocking(move || tree(&*store, &op)).await
+}
+
+fn tree(store: &dyn Store, op: &HttpOp) -> Result<RootId, Failure> {
+    let row = rows::oci_blob(store, &op.resolved).map_err(|e| store_failure(&e))?;
+    let gone = || Failure::new(Class::Unavailable, format!("{} is gone from the store", op.url));
+    let row = row.ok_or_else(gone)?;
+    let name = FileName::new(op.name.as_bytes()).map_err(|e| {
+        Failure::new(Class::User, format!("The name of what is at {}: {e}", op.url))
+    })?;
+    // As BuildKit's `source/http`: nobody else may read it, and a server that gives no time gives 0.
+    let mtime = Mtime { seconds: op.modified.unwrap_or(0), nanos: 0 };
+    let node = Node::File { blob: row.blob, size: row.size, link: None };
+    let entry = Entry { name, meta: Meta::root_owned(0o600, mtime), node };
+    let dir = Dir::new(vec![entry]).seal();
+    let meta = Meta::root_owned(0o755, Mtime::default());
+    let (root, bytes) = Root { meta, dir: dir.dir, presence: Presence::Merge }.seal();
+    store.put_nodes(&[dir.bytes, bytes]).map_err(|e| store_failure(&e))?;
+    Ok(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::HeaderValue;
+
+    #[test]
+    fn what_servers_say_of_a_file() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_static("attachment; filename=\"../x.tar\"");
+        headers.insert(CONTENT_DISPOSITION, value);
+        let value = HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT");
+        headers.insert(LAST_MODIFIED, value);
+        assert_eq!(given_name(&headers).as_deref(), Some("x.tar"));
+        assert_eq!(modified(&headers), Some(1_445_412_480));
+        assert_eq!((given_name(&HeaderMap::new()), modified(&HeaderMap::new())), (None, None));
+    }
+}
