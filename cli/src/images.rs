@@ -14,6 +14,7 @@ use proto::wire::admin::{HistoryEntry, ImageRow, Input, Reply, Request};
 use proto::wire::build::ArchiveFormat;
 use proto::wire::worker::Moved;
 use std::io::{IsTerminal, Read, Write};
+use worker::image::manifest::read_time;
 
 /// A name as people know it: without what is understood.
 pub fn familiar(reference: &str) -> &str {
@@ -43,8 +44,7 @@ pub async fn list(farm: &Farm, args: &Images) -> Result<(), Failure> {
     })
     .await?;
     let wanted = |row: &ImageRow| match (&args.name, &row.reference) {
-        (None, Some(_)) => true,
-        (None, None) => args.all,
+        (None, _) => true,
         (Some(name), Some(reference)) => {
             let (repository, _) = split(reference);
             repository == familiar(name) || full_name(name).is_ok_and(|n| n == *reference)
@@ -131,13 +131,15 @@ pub async fn history(farm: &Farm, args: History) -> Result<(), Failure> {
         }
     })
     .await?;
+    let now = clock::now_ms();
     let mut table = Table::new(&["CREATED", "CREATED BY", "SIZE", "COMMENT"]);
     for row in rows {
         let by = match args.no_trunc || row.created_by.chars().count() <= 60 {
             true => row.created_by,
             false => row.created_by.chars().take(59).collect::<String>() + "…",
         };
-        let created = row.created.unwrap_or_else(|| "<missing>".to_owned());
+        let at = row.created.as_deref().and_then(read_time);
+        let created = at.map_or("N/A".to_owned(), |at| clock::ago(at.0, now));
         table.row(&[&created, &by, &clock::size(row.size), &row.comment]);
     }
     table.print();

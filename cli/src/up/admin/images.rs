@@ -1,27 +1,23 @@
 //! The local image store: what is in it, and under which names.
 
-use super::names::{self, Change, Known, Meant};
+use super::names::{self, Meant};
 use super::{Talk, store_failure, with_store};
 use crate::error::user;
 use crate::images::familiar;
 use crate::up::door::House;
-use cache::store::{DiskStore, Image, Persisted, Store, Table};
+use cache::store::{DiskStore, Image, Store, StoreError};
 use proto::error::{Class, Failure};
 use proto::id::Millis;
 use proto::wire::admin::{HistoryEntry, ImageRow, Reply};
 use serde_json::{Value, json};
 use worker::image::local::size_of;
 use worker::image::manifest::time_text;
+use worker::image::naming::{self, Known};
 use worker::image::registry::parse_reference;
 
 /// All rows of the table of images.
 pub fn all(store: &DiskStore) -> Result<Vec<Known>, Failure> {
-    let rows = store.rows(Table::Image, b"").map_err(store_failure)?;
-    // A row of another version is a row that is not there.
-    let known = |(key, value): (Vec<u8>, Vec<u8>)| {
-        Some(Known { key: String::from_utf8(key).ok()?, image: Image::from_bytes(&value)? })
-    };
-    Ok(rows.into_iter().filter_map(known).collect())
+    naming::all(store).map_err(store_failure)
 }
 
 /// The image that a person means, and the names that it was asked for by: one, or none by id.
@@ -35,30 +31,11 @@ pub fn find(store: &DiskStore, text: &str) -> Result<(Image, Option<String>), Fa
     Ok((meant.image().clone(), name))
 }
 
-/// Changes the table. What is set first makes that nothing is ever without a row.
-fn change(store: &DiskStore, change: &Change) -> Result<(), Failure> {
-    for known in &change.set {
-        let value = known.image.to_bytes();
-        store.put_row(Table::Image, known.key.as_bytes(), &value).map_err(store_failure)?;
-    }
-    for key in &change.delete {
-        store.delete_row(Table::Image, key.as_bytes()).map_err(store_failure)?;
-    }
+/// Keeps an image under these names, or without one. Durable then.
+pub fn keep(store: &DiskStore, image: &Image, names: &[String]) -> Result<(), Failure> {
+    let now = Millis(crate::clock::now_ms());
+    naming::keep(store, image, names, now).map_err(store_failure)?;
     store.barrier().map_err(store_failure)
-}
-
-/// Gives an image a name; without one, it is kept by its id.
-pub fn keep(store: &DiskStore, image: &Image, full: Option<&str>) -> Result<(), Failure> {
-    let all = all(store)?;
-    let wanted = match full {
-        Some(full) => names::name(&all, image, full, crate::clock::now_ms()),
-        None if all.iter().any(|known| known.image.id == image.id) => Change::default(),
-        None => {
-            let known = Known { key: image.id.to_string(), image: image.clone() };
-            Change { set: vec![known], ..Change::default() }
-        }
-    };
-    change(store, &wanted)
 }
 
 /// `Request::Images`.
@@ -83,12 +60,23 @@ pub async fn tag(house: &House, source: String, target: String) -> Result<(), Fa
     if reference.digest().is_some() {
         return Err(user(format!("`{target}` has a digest, which only a registry gives")));
     }
-    let _turn = house.naming.lock().await;
     with_store(house, move |store| {
         let (image, _) = find(store, &source)?;
-        keep(store, &image, Some(&reference.to_string()))
+        keep(store, &image, &[reference.to_string()])
     })
     .await
+}
+
+/// Why a name was not taken away.
+enum Trouble {
+    Store(StoreError),
+    Other(Failure),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// `Request::Remove`. What can be removed is, whatever becomes of the rest.
@@ -98,13 +86,18 @@ pub async fn remove(
     names: Vec<String>,
     force: bool,
 ) -> Result<(), Failure> {
-    let _turn = house.naming.lock().await;
     let mut failures: Vec<Failure> = Vec::new();
     for name in names {
         let removed = with_store(house, move |store| {
-            let wanted = names::remove(&all(store)?, &name, force)?;
-            change(store, &wanted)?;
-            Ok(wanted.said)
+            let said = naming::alter(store, |all| {
+                names::remove(all, &name, force).map_err(Trouble::Other)
+            });
+            let said = said.map_err(|trouble| match trouble {
+                Trouble::Store(e) => store_failure(e),
+                Trouble::Other(failure) => failure,
+            })?;
+            store.barrier().map_err(store_failure)?;
+            Ok(said)
         });
         match removed.await {
             Ok(said) => {
