@@ -8,6 +8,7 @@ mod error;
 mod farm;
 mod images;
 mod login;
+mod print;
 mod progress;
 mod run;
 mod table;

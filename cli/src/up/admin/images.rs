@@ -7,13 +7,38 @@ use crate::images::familiar;
 use crate::up::door::House;
 use cache::store::{DiskStore, Image, Store, StoreError};
 use proto::error::{Class, Failure};
-use proto::id::Millis;
+use proto::id::{Millis, RootId};
 use proto::wire::admin::{HistoryEntry, ImageRow, Reply};
 use serde_json::{Value, json};
-use worker::image::local::size_of;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use worker::image::local::disk_size;
 use worker::image::manifest::time_text;
 use worker::image::naming::{self, Known};
 use worker::image::registry::parse_reference;
+
+/// How large layers are, once that was asked.
+#[derive(Clone, Default)]
+pub struct Sizes(Arc<Mutex<HashMap<RootId, u64>>>);
+
+impl Sizes {
+    fn layer(&self, store: &DiskStore, layer: &RootId) -> Result<u64, StoreError> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(layer).copied();
+        if let Some(size) = known {
+            return Ok(size);
+        }
+        let size = disk_size(store, layer)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(*layer, size);
+        Ok(size)
+    }
+
+    /// The bytes of an image's files; those that it says when not all are here.
+    fn of(&self, store: &DiskStore, image: &Image) -> u64 {
+        let layers = image.layers.iter().map(|layer| layer.diff);
+        let one = |diff: Option<RootId>| self.layer(store, &diff?).ok();
+        layers.map(one).sum::<Option<u64>>().unwrap_or(image.size)
+    }
+}
 
 /// All rows of the table of images.
 pub fn all(store: &DiskStore) -> Result<Vec<Known>, Failure> {
@@ -40,7 +65,15 @@ pub fn keep(store: &DiskStore, image: &Image, names: &[String]) -> Result<(), Fa
 
 /// `Request::Images`.
 pub async fn list(house: &House, talk: &Talk) -> Result<(), Failure> {
-    let all = with_store(house, all).await?;
+    let sizes = house.sizes.clone();
+    let all = with_store(house, move |store| {
+        let sized = |known: Known| {
+            let size = sizes.of(store, &known.image);
+            Known { image: Image { size, ..known.image }, ..known }
+        };
+        Ok(all(store)?.into_iter().map(sized).collect::<Vec<_>>())
+    });
+    let all = all.await?;
     for known in names::listed(&all) {
         let row = ImageRow {
             reference: known.name().map(str::to_owned),
@@ -128,6 +161,7 @@ pub fn config(store: &DiskStore, image: &Image) -> Result<Value, Failure> {
 
 /// `Request::Inspect`: the form of `docker image inspect`.
 pub async fn inspect(house: &House, talk: &Talk, name: String) -> Result<(), Failure> {
+    let sizes = house.sizes.clone();
     let text = with_store(house, move |store| {
         let known = all(store)?;
         let image = names::find(&known, &name)?.image();
@@ -146,7 +180,7 @@ pub async fn inspect(house: &House, talk: &Talk, name: String) -> Result<(), Fai
             "Architecture": image.platform.arch,
             "Variant": image.platform.variant,
             "Os": image.platform.os,
-            "Size": image.size,
+            "Size": sizes.of(store, image),
             "Config": config.get("config").cloned().unwrap_or_else(|| json!({})),
             "RootFS": { "Type": "layers", "Layers": layers },
             "Metadata": { "LastTagTime": time_text(Millis(image.tagged_ms)) },
@@ -160,6 +194,7 @@ pub async fn inspect(house: &House, talk: &Talk, name: String) -> Result<(), Fai
 
 /// `Request::History`.
 pub async fn history(house: &House, talk: &Talk, name: String) -> Result<(), Failure> {
+    let sizes = house.sizes.clone();
     let entries = with_store(house, move |store| {
         let (image, _) = find(store, &name)?;
         let config = config(store, &image)?;
@@ -171,7 +206,7 @@ pub async fn history(house: &House, talk: &Talk, name: String) -> Result<(), Fai
             let is_empty = row.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
             let layer = if is_empty { None } else { layers.next() };
             let size = match layer.and_then(|layer| layer.diff) {
-                Some(diff) => size_of(store, &[diff]).map_err(store_failure)?,
+                Some(diff) => sizes.layer(store, &diff).map_err(store_failure)?,
                 None => 0,
             };
             entries.push(HistoryEntry {
