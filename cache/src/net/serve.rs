@@ -23,14 +23,15 @@ pub enum Rights {
     Client,
 }
 
-/// Answers requests until the other end closes the stream. What is asked for is pinned for as long.
+/// Answers requests until the other end closes the stream. What a client asks for is pinned for as
+/// long; coordinators keep their streams, and whoever runs them pins for each build.
 pub async fn serve(
     store: Arc<dyn Store>,
     stream: Stream,
     rights: Rights,
 ) -> Result<(), NetError> {
     let Stream { mut to, mut from } = stream;
-    let _pin = store.pin();
+    let _pin = (rights == Rights::Client).then(|| store.pin());
     while let Some((request, payload)) = from.next::<Request>().await? {
         let store = store.clone();
         match request {

@@ -73,7 +73,11 @@ pub async fn serve(house: Arc<House>, mut stream: Stream) -> Result<(), NetError
     }
     match open.service {
         Service::Blobs => serve_blobs(house.parts.store.clone(), stream, Rights::Client).await,
-        Service::Build => house.parts.coordinator.serve_build(stream).await,
+        Service::Build => {
+            // What this build finds, makes or is told of stays until it ends.
+            let _pin = house.parts.store.pin();
+            house.parts.coordinator.serve_build(stream).await
+        }
         Service::Admin => admin::serve(&house, stream).await,
         Service::Worker => Ok(()),
     }
