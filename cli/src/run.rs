@@ -53,7 +53,12 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
             Reply::Output(Stream::Stdout) => show(&mut std::io::stdout(), &payload),
             Reply::Output(Stream::Stderr) => show(&mut std::io::stderr(), &payload),
             Reply::Exited(code) => return Ok(u8::try_from(code).unwrap_or(255)),
-            Reply::Failed(failure) => return Err(failure),
+            Reply::Failed(failure) => {
+                let code = failure.exit_code.and_then(|code| u8::try_from(code).ok());
+                let Some(code) = code else { return Err(failure) };
+                crate::error::show(&failure);
+                return Ok(code);
+            }
             other => {
                 return Err(Failure::new(Class::Bug, format!("The farm answered {other:?}")));
             }

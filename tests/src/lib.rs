@@ -8,6 +8,7 @@
 
 pub mod builder;
 pub mod command;
+pub mod corpus;
 pub mod engine;
 pub mod faulty;
 pub mod http;
@@ -17,6 +18,7 @@ pub mod program;
 pub mod registry;
 pub mod scratch;
 pub mod service;
+pub mod site;
 pub mod slipway;
 pub mod standin;
 pub mod tool;

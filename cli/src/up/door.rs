@@ -22,6 +22,8 @@ pub struct House {
     pub parts: Parts,
     /// When it ends.
     pub life: Shared,
+    /// Held by whoever changes names of images.
+    pub naming: tokio::sync::Mutex<()>,
     /// When it began.
     pub started: Millis,
     /// What its containers run on.

@@ -59,7 +59,10 @@ impl Args {
             }
         }
         let epoch = args.given.get("SOURCE_DATE_EPOCH").map(String::as_str);
-        args.epoch = epoch.or_else(|| args.get("SOURCE_DATE_EPOCH")).and_then(|v| v.parse().ok());
+        let epoch = epoch.or_else(|| args.get("SOURCE_DATE_EPOCH")).filter(|v| !v.is_empty());
+        let wrong = |value: &str| LowerProblem::Epoch(value.to_owned()).nowhere();
+        let seconds = |value: &str| value.parse().map_err(|_| wrong(value));
+        args.epoch = epoch.map(seconds).transpose()?;
         Ok(args)
     }
 
@@ -75,10 +78,9 @@ impl Args {
         self.global.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// A setting that is given or is a global ARG, and not empty.
+    /// A setting of the builder that `--build-arg` gives, if it is not empty.
     pub fn setting(&self, name: &str) -> Option<&str> {
-        let given = self.given.get(name).map(String::as_str);
-        given.or_else(|| self.get(name)).filter(|v| !v.is_empty())
+        self.given.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }
 }
 

@@ -1,7 +1,8 @@
 //! COPY and ADD.
 
 use super::dispatch::{At, Dispatcher};
-use super::{LowerProblem, Need, StageState, Wanted};
+use super::stages::Base;
+use super::{LookedAt, LowerProblem, Need, StageState, Wanted};
 use crate::dockerfile::instruction::{AddFiles, CopyFiles, Transfer};
 use crate::dockerfile::source::{GitRef, Source, classify};
 use crate::dockerfile::value::Chmod;
@@ -59,8 +60,8 @@ impl Dispatcher<'_, '_> {
                     self.context(source, &state.platform)
                 }
             };
-            if let Some((from, parents)) = copy.from.as_ref().map(|f| (f, copy.parents)) {
-                self.narrow(from, source, parents);
+            if let Some(from) = &copy.from {
+                self.narrow(from, true, source);
             }
             sources.add(input, source, true, Unpack::Never);
         }
@@ -113,20 +114,17 @@ impl Dispatcher<'_, '_> {
         if !self.inputs.request.has_context {
             return self.build.scratch(platform);
         }
-        self.build.local("context", Some(pivotless(source)), platform)
+        self.build.local("context", LookedAt::Path(source), platform)
     }
 
     /// Of a local directory that a name stands for, only what is copied is looked at.
-    fn narrow(&mut self, from: &str, source: &str, _parents: bool) {
-        let Ok(Some(index)) = self.stages.source(from, true) else { return };
-        if let super::stages::Base::Local(name) = &self.stages.all[index].base {
-            if self.stages.all[index].is_written {
-                return;
-            }
-            let platform = self.done.get(&index).map(|s| s.platform.clone());
-            if let Some(platform) = platform {
-                self.build.local(name, Some(pivotless(source)), &platform);
-            }
+    pub(super) fn narrow(&mut self, from: &str, is_copy: bool, source: &str) {
+        let Ok(Some(index)) = self.stages.source(from, is_copy) else { return };
+        let stage = &self.stages.all[index];
+        let (Base::Local(name), Some(state)) = (&stage.base, self.done.get(&index)) else { return };
+        // Of a directory that stands for a stage of the file, all is looked at already.
+        if !stage.is_written {
+            self.build.local(name, LookedAt::Path(source), &state.platform);
         }
     }
 
@@ -264,10 +262,4 @@ impl Dispatcher<'_, '_> {
         state.row(row, Some(step));
         Ok(())
     }
-}
-
-/// The part of a path before the pivot of `--parents`, where there is one, leads to the rest all
-/// the same.
-fn pivotless(source: &str) -> &str {
-    source
 }

@@ -5,7 +5,7 @@ use super::args::{Args, set};
 use super::config::{DEFAULT_PATH, Empty, HealthConfig, ImageConfig, split_env};
 use super::names::Counter;
 use super::stages::{Base, Stage, Stages, read_config};
-use super::{Builder, Inputs, LowerError, LowerProblem, Need, Rows, StageState, needs};
+use super::{Builder, Inputs, LookedAt, LowerError, LowerProblem, Need, Rows, StageState, needs};
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
 use crate::dockerfile::lint::StageChecks;
 use crate::dockerfile::{Expander, Instruction, Kind, Word, history, path, value};
@@ -121,7 +121,12 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 Ok(self.state(step, target.clone(), ImageConfig::empty(target), None))
             }
             Base::Local(name) => {
-                let step = self.build.local(name, None, &platform);
+                // Of a directory that instructions name, they say what they look at.
+                let looked_at = match stage.is_written {
+                    true => LookedAt::All,
+                    false => LookedAt::NotYet,
+                };
+                let step = self.build.local(name, looked_at, &platform);
                 let image = ImageConfig::empty(&platform);
                 Ok(self.state(step, platform, image, None))
             }
@@ -215,6 +220,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             }
             (image.os, image.architecture) = (os, arch);
         }
+        // As registries name it: arm64 has no variant `v8`.
+        let Platform { os, arch, variant } = image.platform();
+        (image.os, image.architecture, image.variant) = (os, arch, variant);
         let platform = if implicit { own } else { platform.clone() };
         let config = serde_json::to_string(&image).expect("a config of texts and numbers");
         let history = history.list();
@@ -410,7 +418,15 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
 
     /// The name of the step that people see.
     pub fn title(&self, state: &StageState, at: &mut At<'_>) -> String {
-        let lookup = |name: &str| find(&state.env, name);
+        self.title_without(state, at, &[])
+    }
+
+    /// As [`Self::title`], where the variables of these names hold secrets.
+    pub fn title_without(&self, state: &StageState, at: &mut At<'_>, secret: &[String]) -> String {
+        let lookup = |name: &str| match secret.iter().any(|secret| secret == name) {
+            true => Some("****"),
+            false => find(&state.env, name),
+        };
         let title = at.instruction.title(&Expander::new(self.args.escape, &lookup));
         let target = find(&state.env, "TARGETPLATFORM").and_then(|t| Platform::parse(t).ok());
         at.counter.next(&title, at.is_trigger, target.as_ref())

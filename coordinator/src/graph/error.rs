@@ -48,6 +48,9 @@ pub enum LowerProblem {
     /// Stages that need each other.
     #[error("The stages {0} depend on each other in a circle")]
     Cycle(String),
+    /// A stage that needs itself.
+    #[error("The stage {0} takes files from itself: it can only use stages defined before it")]
+    Itself(String),
     /// `COPY --from=7`.
     #[error("There is no stage of the index {0}: `--from` counts stages from 0")]
     StageIndex(i64),
@@ -115,6 +118,9 @@ pub enum LowerProblem {
         /// What is wrong with it.
         why: String,
     },
+    /// A time that is none.
+    #[error("SOURCE_DATE_EPOCH: `{0}` is not a number of seconds since 1970")]
+    Epoch(String),
     /// `--build-arg BUILDKIT_DOCKERFILE_CHECK=…`.
     #[error("BUILDKIT_DOCKERFILE_CHECK: {0}")]
     Check(#[from] CheckError),

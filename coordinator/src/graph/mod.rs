@@ -197,6 +197,16 @@ pub fn lower(inputs: Inputs<'_>, advice: &mut Vec<Warning>) -> Result<Lowered, L
     Ok(Lowered::Draft(Draft { graph, locals: build.locals }))
 }
 
+/// What of a local context is looked at.
+enum LookedAt<'a> {
+    /// Nothing so far: whoever uses it will say.
+    NotYet,
+    /// All of it.
+    All,
+    /// One path or pattern.
+    Path(&'a str),
+}
+
 /// Collects steps.
 #[derive(Default)]
 struct Builder {
@@ -236,14 +246,16 @@ impl Builder {
         step
     }
 
-    /// The files of a local context, of which `path` is looked at.
-    fn local(&mut self, name: &str, path: Option<&str>, platform: &Platform) -> StepId {
+    /// The files of a local context, of which `looked_at` is looked at.
+    fn local(&mut self, name: &str, looked_at: LookedAt<'_>, platform: &Platform) -> StepId {
         let paths = self.locals.entry(name.to_owned()).or_default();
-        match path.map(|p| crate::dockerfile::path::clean(&format!("/{p}"))) {
-            Some(path) if path != "/" => {
-                paths.paths.insert(path[1..].to_owned());
-            }
-            _ => paths.all = true,
+        match looked_at {
+            LookedAt::NotYet => {}
+            LookedAt::All => paths.all = true,
+            LookedAt::Path(path) => match crate::dockerfile::path::clean(&format!("/{path}")) {
+                path if path == "/" => paths.all = true,
+                path => drop(paths.paths.insert(path[1..].to_owned())),
+            },
         }
         if let Some(step) = self.local_steps.get(name) {
             return *step;

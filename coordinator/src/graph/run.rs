@@ -1,7 +1,7 @@
 //! RUN.
 
 use super::dispatch::{At, Dispatcher, find, shell};
-use super::{LowerProblem, StageState};
+use super::{LookedAt, LowerProblem, StageState};
 use crate::dockerfile::instruction::Run;
 use crate::dockerfile::mount::{self, Owner};
 use crate::dockerfile::run::SCRIPT_DIR;
@@ -65,7 +65,12 @@ impl Dispatcher<'_, '_> {
             devices: run.devices.iter().map(|d| (d.name.clone(), d.required)).collect(),
             proxy_env: self.args.proxies.clone(),
         };
-        let name = self.title(state, at);
+        let secret = |mount: &Mount| match &mount.kind {
+            MountKind::Secret(secret) => secret.env.clone(),
+            _ => None,
+        };
+        let secrets: Vec<String> = op.mounts.iter().filter_map(secret).collect();
+        let name = self.title_without(state, at, &secrets);
         let needs = self.needs(at)?;
         let step = self.push(state, at, Op::Run(op), inputs, name, at.cache());
         self.build.steps[step.index()].needs = needs;
@@ -111,7 +116,7 @@ impl Dispatcher<'_, '_> {
         let target = |own: &mount::Mount| own.target_in(&state.cwd);
         let (target, input, kind) = match &given.kind {
             mount::MountKind::Bind { from, source, writable } => {
-                let input = self.mount_source(state, at, from.as_deref(), source, given)?;
+                let input = self.mount_source(state, at, from.as_deref(), source)?;
                 let source = path::clean(&format!("/{source}"));
                 let kind = MountKind::Bind(BindMount { source, writable: *writable });
                 (target(given)?, Some(add(inputs, input)), kind)
@@ -119,7 +124,7 @@ impl Dispatcher<'_, '_> {
             mount::MountKind::Cache { id, from, source, sharing, read_only, owner } => {
                 let input = match from.as_deref() {
                     None => None,
-                    Some(from) => Some(self.mount_source(state, at, Some(from), source, given)?),
+                    Some(from) => Some(self.mount_source(state, at, Some(from), source)?),
                 };
                 let own = Owner { mode: u32::from(CACHE_MODE), uid: 0, gid: 0 };
                 let Owner { mode, uid, gid } = owner.unwrap_or(own);
@@ -189,12 +194,15 @@ impl Dispatcher<'_, '_> {
         at: &At<'_>,
         from: Option<&str>,
         source: &str,
-        _given: &mount::Mount,
     ) -> Result<StepId, LowerProblem> {
         match from {
-            Some(from) => self.from(from, false, "Cannot mount", at),
+            Some(from) => {
+                let input = self.from(from, false, "Cannot mount", at)?;
+                self.narrow(from, false, source);
+                Ok(input)
+            }
             None if self.inputs.request.has_context => {
-                Ok(self.build.local("context", Some(source), &state.platform))
+                Ok(self.build.local("context", LookedAt::Path(source), &state.platform))
             }
             None => Ok(self.build.scratch(&state.platform)),
         }

@@ -28,8 +28,8 @@ pub(super) struct Stage<'a> {
     pub platform: Option<Platform>,
     /// Its instructions, each with whether it is a trigger.
     pub instructions: Vec<(Instruction, bool)>,
-    /// The stages that its instructions take files from.
-    pub deps: BTreeSet<usize>,
+    /// The stages that its instructions take files from, each with the first such instruction.
+    pub deps: BTreeMap<usize, SourceRange>,
     /// Whether it stands in the file.
     pub is_written: bool,
     /// Where it is named first.
@@ -131,7 +131,7 @@ impl<'a> Stages<'a> {
                 base,
                 platform,
                 instructions,
-                deps: BTreeSet::new(),
+                deps: BTreeMap::new(),
                 is_written: true,
                 at: Some(at.clone()),
                 no_cache: inputs.no_cache(own_name.as_deref()),
@@ -196,7 +196,7 @@ impl<'a> Stages<'a> {
                 Some(dep) => dep,
                 None => self.add_image(&name, &at),
             };
-            self.all[index].deps.insert(dep);
+            self.all[index].deps.entry(dep).or_insert(at);
         }
         Ok(())
     }
@@ -222,7 +222,7 @@ impl<'a> Stages<'a> {
             base: if name == "scratch" { Base::Scratch } else { Base::Unresolved },
             platform: None,
             instructions: Vec::new(),
-            deps: BTreeSet::new(),
+            deps: BTreeMap::new(),
             is_written: false,
             at: Some(at.clone()),
             no_cache: false,
@@ -237,7 +237,7 @@ impl<'a> Stages<'a> {
             Base::Stage(stage) => Some(stage),
             _ => None,
         };
-        base.into_iter().chain(self.all[index].deps.iter().copied())
+        base.into_iter().chain(self.all[index].deps.keys().copied())
     }
 
     fn check_cycles(&self) -> Result<(), LowerError> {
@@ -258,11 +258,8 @@ impl<'a> Stages<'a> {
                     }
                     Some(next) if state[next] == 1 => {
                         let from = way.iter().position(|(s, _)| *s == next).unwrap_or(0);
-                        let names: Vec<_> =
-                            way[from..].iter().map(|(s, _)| self.shown(*s)).collect();
-                        let at = self.all[next].at.clone();
-                        let problem = LowerProblem::Cycle(names.join(", "));
-                        return Err(LowerError { problem, at });
+                        let circle: Vec<_> = way[from..].iter().map(|(s, _)| *s).collect();
+                        return Err(self.cycle(at, &circle));
                     }
                     Some(next) if state[next] == 2 => {}
                     Some(next) => {
@@ -273,6 +270,17 @@ impl<'a> Stages<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The error of stages that need each other; the last of them, `from`, needs the first.
+    fn cycle(&self, from: usize, circle: &[usize]) -> LowerError {
+        let at = self.all[from].deps.get(&circle[0]).or(self.all[from].at.as_ref()).cloned();
+        let names: Vec<_> = circle.iter().map(|stage| self.shown(*stage)).collect();
+        let problem = match names.as_slice() {
+            [one] => LowerProblem::Itself(one.clone()),
+            _ => LowerProblem::Cycle(names.join(", ")),
+        };
+        LowerError { problem, at }
     }
 
     /// A stage's name for people.

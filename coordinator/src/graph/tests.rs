@@ -173,12 +173,12 @@ fn stages_are_found_as_buildkit_finds_them() {
     );
     let none = request();
     check_error("FROM a\nCOPY --from=7 /x /x\n", &none, "index 7", Some(2));
-    check_error("FROM a AS x\nCOPY --from=x /x /x\n", &none, "circle", Some(1));
+    check_error("FROM a AS x\nCOPY --from=x /x /x\n", &none, "itself", Some(2));
     check_error(
         "FROM a AS x\nCOPY --from=y /x /x\nFROM a AS y\nCOPY --from=x / /\n",
         &none,
         "circle",
-        Some(1),
+        Some(4),
     );
     let mut first = request();
     first.target = Some("x".into());
@@ -284,6 +284,38 @@ fn mounts_become_inputs() {
     assert_eq!(targets, expected);
     assert!(matches!(&run.mounts[4].kind, MountKind::Tmpfs(t) if t.size == 1 << 20));
     assert_eq!(step.inputs.len(), 3);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    check(
+        "FROM a\nARG TOKEN=x\nRUN --mount=type=secret,id=t,env=TOKEN use $TOKEN $BASE\n",
+        &[
+            "[1/2] FROM docker.io/library/a:latest",
+            "[2/2] RUN --mount=type=secret,id=t,env=TOKEN use **** 1",
+        ],
+    );
+}
+
+#[test]
+fn of_named_directories_only_what_is_used_is_looked_at() {
+    let mut request = request();
+    request.contexts = vec![("lib".into(), NamedContext::Local)];
+    let text = "FROM a\nCOPY --from=lib /x/y /x\nRUN --mount=from=lib,source=z,target=/z y\n";
+    let (draft, _) = lower_all(text, &request).unwrap();
+    assert_eq!(draft.locals["lib"].patterns(), ["x/y", "z"]);
+    // What is a root counts in full.
+    let (draft, _) = lower_all("FROM lib\n", &request).unwrap();
+    assert!(draft.locals["lib"].all);
+}
+
+#[test]
+fn the_time_of_everything_is_a_number() {
+    let epoch = |text: &str| graph_of(text, &request()).targets[0].epoch;
+    assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=17\nFROM a\n"), Some(17));
+    assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=\nFROM a\n"), None);
+    let text = "ARG SOURCE_DATE_EPOCH=context\nFROM a\n";
+    check_error(text, &request(), "number of seconds", None);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The cases of the corpus, as far as the front end needs them.
 
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A commit that the corpus' git repositories have, under this name in Dockerfiles.
-const COMMIT: (&str, &str) = ("COMMIT_V1", "cb6d5e5a87bd71bc65c1df148d50a1d0e1677251");
+pub const COMMIT: (&str, &str) = ("COMMIT_V1", "cb6d5e5a87bd71bc65c1df148d50a1d0e1677251");
 
 /// What placeholders stand for here.
 const VALUES: [(&str, &str); 5] = [
@@ -25,9 +26,17 @@ pub struct Case {
     pub flags: Vec<String>,
     pub environment: Vec<(String, String)>,
     pub text: Vec<u8>,
-    /// The recorded history, where nothing that happens elsewhere decides about it.
-    pub history: Option<Vec<String>>,
+    /// The recorded results: one, or one for each platform.
+    pub expected: Vec<Expected>,
     pub ignore_files: Vec<Vec<u8>>,
+}
+
+/// What was recorded for one image.
+pub struct Expected {
+    /// Of which platform, when there are several.
+    pub platform: Option<String>,
+    pub config: Option<Value>,
+    pub history: Option<Value>,
 }
 
 /// All cases that have a Dockerfile.
@@ -74,12 +83,6 @@ fn load(name: String, folder: &Path) -> Option<Case> {
     flags.extend(strings(steps.rsplit("[[step]]").next().unwrap(), "flags"));
     let is = |path: &PathBuf, end: &str| path.to_str().unwrap().ends_with(end);
     let ignore_files = paths.iter().filter(|path| is(path, ".dockerignore"));
-    let history = fs::read_to_string(folder.join("expected/history.json")).ok();
-    // Named contexts put other images in the place of what the Dockerfile says.
-    let is_overridden = flags.iter().any(|flag| flag.contains("docker-image://"));
-    // The corpus leaves out as many rows as the image has that the files are compared with; here it
-    // is not the image that was built on.
-    let is_cut = name == "copy/from-whole-root";
     let environment = settings.lines().find_map(|line| line.strip_prefix("env = {"));
     Some(Case {
         succeeds: strings(settings, "expect") == ["success"],
@@ -87,7 +90,7 @@ fn load(name: String, folder: &Path) -> Option<Case> {
         flags: flags.iter().map(|flag| fill(flag)).collect(),
         environment: environment.into_iter().map(one_variable).collect(),
         text,
-        history: history.filter(|_| !is_overridden && !is_cut).map(|json| created_by(&json)),
+        expected: expected(&name, &folder.join("expected")),
         ignore_files: ignore_files.map(|path| fs::read(path).unwrap()).collect(),
         name,
     })
@@ -134,9 +137,27 @@ fn fill_bytes(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-fn created_by(json: &str) -> Vec<String> {
-    let rows: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
-    rows.iter().map(|row| fill(row["created_by"].as_str().unwrap())).collect()
+fn expected(name: &str, folder: &Path) -> Vec<Expected> {
+    let read = |folder: &Path| {
+        let json = |file: &str| {
+            let text = fs::read_to_string(folder.join(file)).ok()?;
+            Some(serde_json::from_str::<Value>(&fill(&text)).unwrap())
+        };
+        let platform = folder.file_name().and_then(|n| n.to_str()).filter(|n| *n != "expected");
+        let platform = platform.map(|name| name.replace('-', "/"));
+        // The corpus leaves out as many rows as the image has that the files are compared with;
+        // here it is not the image that was built on.
+        let history = json("history.json").filter(|_| name != "copy/from-whole-root");
+        Expected { platform, config: json("config.json"), history }
+    };
+    if !folder.is_dir() {
+        return Vec::new();
+    }
+    let own = read(folder);
+    match own.config.is_some() || own.history.is_some() {
+        true => vec![own],
+        false => folders(folder).iter().map(|folder| read(folder)).collect(),
+    }
 }
 
 /// The strings behind `key =` in a file of plain TOML: one, or a list in one line.
