@@ -6,6 +6,7 @@ use super::parts::Parts;
 use crate::farm::binary;
 use cache::net::serve::{Rights, serve as serve_blobs};
 use cache::net::{NetError, Stream};
+use cache::store::Store;
 use proto::error::{Class, Failure};
 use proto::id::Millis;
 use proto::platform::Platform;
