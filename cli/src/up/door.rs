@@ -22,10 +22,10 @@ pub struct House {
     pub parts: Parts,
     /// When it ends.
     pub life: Shared,
-    /// Held by whoever changes names of images.
-    pub naming: tokio::sync::Mutex<()>,
     /// When it began.
     pub started: Millis,
+    /// How large layers are.
+    pub sizes: admin::images::Sizes,
     /// What its containers run on.
     pub platform: Platform,
 }

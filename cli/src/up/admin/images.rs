@@ -1,27 +1,48 @@
 //! The local image store: what is in it, and under which names.
 
-use super::names::{self, Change, Known, Meant};
+use super::names::{self, Meant};
 use super::{Talk, store_failure, with_store};
 use crate::error::user;
 use crate::images::familiar;
 use crate::up::door::House;
-use cache::store::{DiskStore, Image, Persisted, Store, Table};
+use cache::store::{DiskStore, Image, Store, StoreError};
 use proto::error::{Class, Failure};
-use proto::id::Millis;
+use proto::id::{Millis, RootId};
 use proto::wire::admin::{HistoryEntry, ImageRow, Reply};
 use serde_json::{Value, json};
-use worker::image::local::size_of;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use worker::image::local::disk_size;
 use worker::image::manifest::time_text;
+use worker::image::naming::{self, Known};
 use worker::image::registry::parse_reference;
+
+/// How large layers are, once that was asked.
+#[derive(Clone, Default)]
+pub struct Sizes(Arc<Mutex<HashMap<RootId, u64>>>);
+
+impl Sizes {
+    fn layer(&self, store: &DiskStore, layer: &RootId) -> Result<u64, StoreError> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(layer).copied();
+        if let Some(size) = known {
+            return Ok(size);
+        }
+        let size = disk_size(store, layer)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(*layer, size);
+        Ok(size)
+    }
+
+    /// The bytes of an image's files; those that it says when not all are here.
+    fn of(&self, store: &DiskStore, image: &Image) -> u64 {
+        let layers = image.layers.iter().map(|layer| layer.diff);
+        let one = |diff: Option<RootId>| self.layer(store, &diff?).ok();
+        layers.map(one).sum::<Option<u64>>().unwrap_or(image.size)
+    }
+}
 
 /// All rows of the table of images.
 pub fn all(store: &DiskStore) -> Result<Vec<Known>, Failure> {
-    let rows = store.rows(Table::Image, b"").map_err(store_failure)?;
-    // A row of another version is a row that is not there.
-    let known = |(key, value): (Vec<u8>, Vec<u8>)| {
-        Some(Known { key: String::from_utf8(key).ok()?, image: Image::from_bytes(&value)? })
-    };
-    Ok(rows.into_iter().filter_map(known).collect())
+    naming::all(store).map_err(store_failure)
 }
 
 /// The image that a person means, and the names that it was asked for by: one, or none by id.
@@ -35,35 +56,24 @@ pub fn find(store: &DiskStore, text: &str) -> Result<(Image, Option<String>), Fa
     Ok((meant.image().clone(), name))
 }
 
-/// Changes the table. What is set first makes that nothing is ever without a row.
-fn change(store: &DiskStore, change: &Change) -> Result<(), Failure> {
-    for known in &change.set {
-        let value = known.image.to_bytes();
-        store.put_row(Table::Image, known.key.as_bytes(), &value).map_err(store_failure)?;
-    }
-    for key in &change.delete {
-        store.delete_row(Table::Image, key.as_bytes()).map_err(store_failure)?;
-    }
+/// Keeps an image under these names, or without one. Durable then.
+pub fn keep(store: &DiskStore, image: &Image, names: &[String]) -> Result<(), Failure> {
+    let now = Millis(crate::clock::now_ms());
+    naming::keep(store, image, names, now).map_err(store_failure)?;
     store.barrier().map_err(store_failure)
-}
-
-/// Gives an image a name; without one, it is kept by its id.
-pub fn keep(store: &DiskStore, image: &Image, full: Option<&str>) -> Result<(), Failure> {
-    let all = all(store)?;
-    let wanted = match full {
-        Some(full) => names::name(&all, image, full, crate::clock::now_ms()),
-        None if all.iter().any(|known| known.image.id == image.id) => Change::default(),
-        None => {
-            let known = Known { key: image.id.to_string(), image: image.clone() };
-            Change { set: vec![known], ..Change::default() }
-        }
-    };
-    change(store, &wanted)
 }
 
 /// `Request::Images`.
 pub async fn list(house: &House, talk: &Talk) -> Result<(), Failure> {
-    let all = with_store(house, all).await?;
+    let sizes = house.sizes.clone();
+    let all = with_store(house, move |store| {
+        let sized = |known: Known| {
+            let size = sizes.of(store, &known.image);
+            Known { image: Image { size, ..known.image }, ..known }
+        };
+        Ok(all(store)?.into_iter().map(sized).collect::<Vec<_>>())
+    });
+    let all = all.await?;
     for known in names::listed(&all) {
         let row = ImageRow {
             reference: known.name().map(str::to_owned),
@@ -83,12 +93,23 @@ pub async fn tag(house: &House, source: String, target: String) -> Result<(), Fa
     if reference.digest().is_some() {
         return Err(user(format!("`{target}` has a digest, which only a registry gives")));
     }
-    let _turn = house.naming.lock().await;
     with_store(house, move |store| {
         let (image, _) = find(store, &source)?;
-        keep(store, &image, Some(&reference.to_string()))
+        keep(store, &image, &[reference.to_string()])
     })
     .await
+}
+
+/// Why a name was not taken away.
+enum Trouble {
+    Store(StoreError),
+    Other(Failure),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// `Request::Remove`. What can be removed is, whatever becomes of the rest.
@@ -98,13 +119,18 @@ pub async fn remove(
     names: Vec<String>,
     force: bool,
 ) -> Result<(), Failure> {
-    let _turn = house.naming.lock().await;
     let mut failures: Vec<Failure> = Vec::new();
     for name in names {
         let removed = with_store(house, move |store| {
-            let wanted = names::remove(&all(store)?, &name, force)?;
-            change(store, &wanted)?;
-            Ok(wanted.said)
+            let said = naming::alter(store, |all| {
+                names::remove(all, &name, force).map_err(Trouble::Other)
+            });
+            let said = said.map_err(|trouble| match trouble {
+                Trouble::Store(e) => store_failure(e),
+                Trouble::Other(failure) => failure,
+            })?;
+            store.barrier().map_err(store_failure)?;
+            Ok(said)
         });
         match removed.await {
             Ok(said) => {
@@ -135,6 +161,7 @@ pub fn config(store: &DiskStore, image: &Image) -> Result<Value, Failure> {
 
 /// `Request::Inspect`: the form of `docker image inspect`.
 pub async fn inspect(house: &House, talk: &Talk, name: String) -> Result<(), Failure> {
+    let sizes = house.sizes.clone();
     let text = with_store(house, move |store| {
         let known = all(store)?;
         let image = names::find(&known, &name)?.image();
@@ -153,7 +180,7 @@ pub async fn inspect(house: &House, talk: &Talk, name: String) -> Result<(), Fai
             "Architecture": image.platform.arch,
             "Variant": image.platform.variant,
             "Os": image.platform.os,
-            "Size": image.size,
+            "Size": sizes.of(store, image),
             "Config": config.get("config").cloned().unwrap_or_else(|| json!({})),
             "RootFS": { "Type": "layers", "Layers": layers },
             "Metadata": { "LastTagTime": time_text(Millis(image.tagged_ms)) },
@@ -167,6 +194,7 @@ pub async fn inspect(house: &House, talk: &Talk, name: String) -> Result<(), Fai
 
 /// `Request::History`.
 pub async fn history(house: &House, talk: &Talk, name: String) -> Result<(), Failure> {
+    let sizes = house.sizes.clone();
     let entries = with_store(house, move |store| {
         let (image, _) = find(store, &name)?;
         let config = config(store, &image)?;
@@ -178,7 +206,7 @@ pub async fn history(house: &House, talk: &Talk, name: String) -> Result<(), Fai
             let is_empty = row.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
             let layer = if is_empty { None } else { layers.next() };
             let size = match layer.and_then(|layer| layer.diff) {
-                Some(diff) => size_of(store, &[diff]).map_err(store_failure)?,
+                Some(diff) => sizes.layer(store, &diff).map_err(store_failure)?,
                 None => 0,
             };
             entries.push(HistoryEntry {

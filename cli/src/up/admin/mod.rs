@@ -2,7 +2,7 @@
 
 mod builds;
 mod disk;
-mod images;
+pub mod images;
 mod names;
 mod run;
 mod transfer;

@@ -5,23 +5,8 @@ use crate::images::familiar;
 use cache::store::Image;
 use proto::error::Failure;
 use proto::id::OciDigest;
+use worker::image::naming::{Change, Known};
 use worker::image::registry::parse_reference;
-
-/// A row of the table of images.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// A full reference; the image id for an image without a name.
-    pub key: String,
-    /// The image.
-    pub image: Image,
-}
-
-impl Known {
-    /// The name, if it is one.
-    pub fn name(&self) -> Option<&str> {
-        (!self.key.starts_with("sha256:")).then_some(self.key.as_str())
-    }
-}
 
 /// What somebody means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,19 +54,12 @@ pub fn find<'k>(all: &'k [Known], text: &str) -> Result<Meant<'k>, Failure> {
     }
 }
 
-/// What is to be done to the table.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Change {
-    /// Rows that go.
-    pub delete: Vec<String>,
-    /// Rows that are set.
-    pub set: Vec<Known>,
-    /// What the person is told, line by line.
-    pub said: Vec<String>,
-}
-
-/// What taking away what `text` means does.
-pub fn remove(all: &[Known], text: &str, force: bool) -> Result<Change, Failure> {
+/// What taking away what `text` means does, and what the person is told, line by line.
+pub fn remove(
+    all: &[Known],
+    text: &str,
+    force: bool,
+) -> Result<(Change, Vec<String>), Failure> {
     let meant = find(all, text)?;
     let id = meant.image().id;
     let rows: Vec<&Known> = all.iter().filter(|known| known.image.id == id).collect();
@@ -96,10 +74,10 @@ pub fn remove(all: &[Known], text: &str, force: bool) -> Result<Change, Failure>
             rows.clone()
         }
     };
-    let mut change = Change::default();
+    let (mut change, mut said) = (Change::default(), Vec::new());
     for known in &going {
         if let Some(name) = known.name() {
-            change.said.push(format!("Untagged: {}", familiar(name)));
+            said.push(format!("Untagged: {}", familiar(name)));
         }
         change.delete.push(known.key.clone());
     }
@@ -108,30 +86,9 @@ pub fn remove(all: &[Known], text: &str, force: bool) -> Result<Change, Failure>
     if left.clone().all(|known| known.name().is_none()) {
         let unnamed: Vec<String> = left.map(|known| known.key.clone()).collect();
         change.delete.extend(unnamed);
-        change.said.push(format!("Deleted: {id}"));
+        said.push(format!("Deleted: {id}"));
     }
-    Ok(change)
-}
-
-/// What giving an image a name does. The image that had it before stays, without a name if it had
-/// no other; the image's own row without a name goes.
-pub fn name(all: &[Known], image: &Image, full: &str, now_ms: u64) -> Change {
-    let mut change = Change::default();
-    let before = all.iter().find(|known| known.key == full).map(|known| &known.image);
-    if let Some(before) = before.filter(|before| before.id != image.id) {
-        let other = |known: &&Known| known.image.id == before.id && known.key != full;
-        if !all.iter().any(|known| other(&known)) {
-            let key = before.id.to_string();
-            change.set.push(Known { key, image: before.clone() });
-        }
-    }
-    let unnamed = image.id.to_string();
-    if all.iter().any(|known| known.key == unnamed) {
-        change.delete.push(unnamed);
-    }
-    let image = Image { tagged_ms: now_ms, ..image.clone() };
-    change.set.push(Known { key: full.to_owned(), image });
-    change
+    Ok((change, said))
 }
 
 /// The rows that a list shows: those without a name only for images that have none.
@@ -188,33 +145,22 @@ mod tests {
     #[test]
     fn removing_a_name_keeps_an_image_that_has_others() {
         let all = all();
-        let change = remove(&all, "app:1", false).unwrap();
+        let (change, said) = remove(&all, "app:1", false).unwrap();
         assert_eq!(change.delete, ["docker.io/library/app:1"]);
-        assert_eq!(change.said, ["Untagged: app:1"]);
-        let change = remove(&all, "me/other", false).unwrap();
-        assert_eq!(change.said[0], "Untagged: me/other:latest");
-        assert!(change.said[1].starts_with("Deleted: sha256:acac"));
+        assert_eq!(said, ["Untagged: app:1"]);
+        let (_, said) = remove(&all, "me/other", false).unwrap();
+        assert_eq!(said[0], "Untagged: me/other:latest");
+        assert!(said[1].starts_with("Deleted: sha256:acac"));
     }
 
     #[test]
     fn removing_an_id_with_several_names_needs_force() {
         let all = all();
         assert!(remove(&all, "abab", false).is_err());
-        let change = remove(&all, "abab", true).unwrap();
-        assert_eq!((change.delete.len(), change.said.len()), (2, 3));
-        let change = remove(&all, "cdcd", false).unwrap();
-        assert_eq!((change.delete, change.said.len()), (vec![all[3].key.clone()], 1));
-    }
-
-    #[test]
-    fn a_name_moves_and_leaves_what_it_named() {
-        let all = all();
-        let change = name(&all, &all[0].image, "docker.io/me/other:latest", 7);
-        assert_eq!(change.set[0].key, all[2].image.id.to_string());
-        assert_eq!((change.set[1].image.id, change.set[1].image.tagged_ms), (all[0].image.id, 7));
-        let change = name(&all, &all[3].image, "docker.io/library/app:1", 7);
-        assert_eq!(change.delete, [all[3].key.clone()], "it has a name now");
-        assert_eq!(change.set.len(), 1, "the other image has another name");
+        let (change, said) = remove(&all, "abab", true).unwrap();
+        assert_eq!((change.delete.len(), said.len()), (2, 3));
+        let (change, said) = remove(&all, "cdcd", false).unwrap();
+        assert_eq!((change.delete, said.len()), (vec![all[3].key.clone()], 1));
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub async fn run(house: &House, talk: &mut Talk, run: Run) -> Result<(), Failure
     });
     let (image, config) = found.await?;
     let stack = house.parts.worker.stack_of(&layers(&image)?).await?;
-    let op = order(&run, &config, &hostname(house))?;
+    let mut op = order(&run, &config, &hostname(house))?;
+    op.network = house.parts.worker.network(op.network);
     let code = container(house, talk, &run, op, stack).await?;
     talk.say(Reply::Exited(code)).await;
     Ok(())

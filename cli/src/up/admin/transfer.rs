@@ -95,12 +95,11 @@ pub async fn pull(
     let layers = layers
         .map_err(|e| hinted(Failure::new(e.class(), e.to_string()), e.hint()))?;
     let top = resolved.top;
-    let _turn = house.naming.lock().await;
     with_store(house, move |store| {
         let now = Millis(crate::clock::now_ms());
         let image = local::pulled(store, &resolved, &layers, now);
         let image = image.map_err(|e| Failure::new(e.class(), e.to_string()))?;
-        keep(store, &image, Some(&reference.to_string()))
+        keep(store, &image, &[reference.to_string()])
     })
     .await?;
     talk.say(Reply::Text(top.to_string())).await;
@@ -212,18 +211,15 @@ pub async fn load(house: &House, talk: &mut Talk) -> Result<(), Failure> {
         loaded.map_err(|e| Failure::new(e.class(), e.to_string()))
     });
     let loaded = loaded.await?;
-    let _turn = house.naming.lock().await;
     let said = with_store(house, move |store| {
         let mut said = Vec::new();
         for Loaded { names, image } in loaded {
+            keep(store, &image, &names)?;
             if names.is_empty() {
-                keep(store, &image, None)?;
                 said.push(format!("Loaded image ID: {}", image.id));
             }
-            for name in names {
-                keep(store, &image, Some(&name))?;
-                said.push(format!("Loaded image: {}", crate::images::familiar(&name)));
-            }
+            let line = |name: &String| format!("Loaded image: {}", crate::images::familiar(name));
+            said.extend(names.iter().map(line));
         }
         Ok(said)
     });
