@@ -54,8 +54,12 @@ const ROUNDS: u64 = 30;
 const SIGKILL: i32 = 9;
 
 fn main() {
+    let listed = std::env::args().any(|arg| arg == "--list");
     match std::env::var_os(PATH) {
         Some(path) => victim(Path::new(&path)),
+        // What test runners ask first; none of it is ignored.
+        None if listed && std::env::args().any(|arg| arg == "--ignored") => {}
+        None if listed => println!("crash: test"),
         None => {
             killed_at_each_step();
             killed_at_any_time();
