@@ -6,6 +6,7 @@ use crate::error::user;
 use crate::farm::Farm;
 use crate::images::{confirm, familiar};
 use crate::table::Table;
+use crate::print::say;
 use proto::error::{Class, Failure};
 use proto::id::BuildId;
 use proto::wire::admin::{BuildInfo, Prune, Reply, Request, StepInfo, UsageRow};
@@ -29,7 +30,7 @@ async fn all(farm: &Farm, count: u32) -> Result<Vec<BuildInfo>, Failure> {
 pub async fn list(farm: &Farm, args: &Builds) -> Result<(), Failure> {
     let builds = all(farm, args.last).await?;
     if args.quiet {
-        builds.iter().for_each(|build| println!("{}", build.id));
+        builds.iter().for_each(|build| say!("{}", build.id));
         return Ok(());
     }
     let now = clock::now_ms();
@@ -93,7 +94,7 @@ pub async fn logs(farm: &Farm, args: &Logs) -> Result<(), Failure> {
             (None, false, Some(took)) => took,
             (None, false, None) => "running".to_owned(),
         };
-        println!("{}   {state}", step.name);
+        say!("{}   {state}", step.name);
         let Some(log) = step.log else { continue };
         let take = |piece: bytes::Bytes| std::future::ready(std::io::stdout().write_all(&piece));
         if let Err(e) = farm.blobs.get_large(log, 0, take).await {
@@ -107,7 +108,7 @@ pub async fn logs(farm: &Farm, args: &Logs) -> Result<(), Failure> {
 pub async fn cancel(farm: &Farm, name: &str) -> Result<(), Failure> {
     let build = find(farm, Some(name)).await?;
     farm.ask(&Request::Cancel(build.clone()), |_, _| {}).await?;
-    println!("{build}");
+    say!("{build}");
     Ok(())
 }
 
@@ -129,9 +130,9 @@ pub async fn cache(farm: &Farm, command: Cache) -> Result<u8, Failure> {
             farm.ask(&request, |reply, _| {
                 if let Reply::Pruned { bytes, things } = reply {
                     for (kind, count) in things.iter().filter(|(_, count)| *count > 0) {
-                        println!("{kind}: {count}");
+                        say!("{kind}: {count}");
                     }
-                    println!("Reclaimed: {}", clock::size(bytes));
+                    say!("Reclaimed: {}", clock::size(bytes));
                 }
             })
             .await?;
@@ -169,7 +170,7 @@ async fn verify(farm: &Farm, repair: bool) -> Result<u8, Failure> {
         }
         Reply::Damage { place, what, advice } => {
             damaged += 1;
-            println!("{place}: {what}. {advice}");
+            say!("{place}: {what}. {advice}");
         }
         _ => {}
     })
@@ -178,9 +179,9 @@ async fn verify(farm: &Farm, repair: bool) -> Result<u8, Failure> {
         eprint!("\r\x1b[K");
     }
     match damaged {
-        0 => println!("Nothing is damaged."),
-        n if repair => println!("{n} damaged thing(s) were taken away; builds make them again."),
-        n => println!("{n} damaged thing(s); `slipway cache verify --repair` takes them away."),
+        0 => say!("Nothing is damaged."),
+        n if repair => say!("{n} damaged thing(s) were taken away; builds make them again."),
+        n => say!("{n} damaged thing(s); `slipway cache verify --repair` takes them away."),
     }
     Ok(u8::from(damaged > 0 && !repair))
 }

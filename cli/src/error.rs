@@ -2,6 +2,9 @@
 
 use proto::error::{Class, Failure};
 
+/// The exit code of flags that cannot be; clap's own.
+pub const WRONG_USAGE: u8 = 2;
+
 /// The exit code of a failure.
 pub fn exit_code(failure: &Failure) -> u8 {
     match failure.class {

@@ -7,6 +7,7 @@ use crate::error::{io, user};
 use crate::farm::Farm;
 use crate::table::Table;
 use bytes::Bytes;
+use crate::print::say;
 use proto::error::{Class, Failure};
 use proto::platform::Platform;
 use proto::wire::Service;
@@ -14,6 +15,7 @@ use proto::wire::admin::{HistoryEntry, ImageRow, Input, Reply, Request};
 use proto::wire::build::ArchiveFormat;
 use proto::wire::worker::Moved;
 use std::io::{IsTerminal, Read, Write};
+use worker::image::manifest::read_time;
 
 /// A name as people know it: without what is understood.
 pub fn familiar(reference: &str) -> &str {
@@ -43,8 +45,7 @@ pub async fn list(farm: &Farm, args: &Images) -> Result<(), Failure> {
     })
     .await?;
     let wanted = |row: &ImageRow| match (&args.name, &row.reference) {
-        (None, Some(_)) => true,
-        (None, None) => args.all,
+        (None, _) => true,
         (Some(name), Some(reference)) => {
             let (repository, _) = split(reference);
             repository == familiar(name) || full_name(name).is_ok_and(|n| n == *reference)
@@ -60,7 +61,7 @@ pub async fn list(farm: &Farm, args: &Images) -> Result<(), Failure> {
     if args.quiet {
         let mut ids: Vec<String> = rows.iter().map(id).collect();
         ids.dedup();
-        ids.iter().for_each(|id| println!("{id}"));
+        ids.iter().for_each(|id| say!("{id}"));
         return Ok(());
     }
     let now = clock::now_ms();
@@ -73,7 +74,7 @@ pub async fn list(farm: &Farm, args: &Images) -> Result<(), Failure> {
                 "Repository": repository, "Tag": tag, "ID": row.id.to_string(),
                 "Platform": row.platform.to_string(), "Created": row.created.0, "Size": row.size,
             });
-            println!("{line}");
+            say!("{line}");
             continue;
         }
         let created = clock::ago(row.created.0, now);
@@ -89,7 +90,7 @@ pub async fn list(farm: &Farm, args: &Images) -> Result<(), Failure> {
 async fn print(farm: &Farm, request: &Request) -> Result<(), Failure> {
     farm.ask(request, |reply, _| {
         if let Reply::Text(text) = reply {
-            println!("{text}");
+            say!("{text}");
         }
     })
     .await
@@ -118,7 +119,7 @@ pub async fn inspect(farm: &Farm, args: Inspect) -> Result<(), Failure> {
         .await?;
     }
     let text = serde_json::to_string_pretty(&all).expect("JSON that was read");
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }
 
@@ -131,13 +132,15 @@ pub async fn history(farm: &Farm, args: History) -> Result<(), Failure> {
         }
     })
     .await?;
+    let now = clock::now_ms();
     let mut table = Table::new(&["CREATED", "CREATED BY", "SIZE", "COMMENT"]);
     for row in rows {
         let by = match args.no_trunc || row.created_by.chars().count() <= 60 {
             true => row.created_by,
             false => row.created_by.chars().take(59).collect::<String>() + "…",
         };
-        let created = row.created.unwrap_or_else(|| "<missing>".to_owned());
+        let at = row.created.as_deref().and_then(read_time);
+        let created = at.map_or("N/A".to_owned(), |at| clock::ago(at.0, now));
         table.row(&[&created, &by, &clock::size(row.size), &row.comment]);
     }
     table.print();
@@ -200,9 +203,9 @@ pub async fn pull(farm: &Farm, args: Pull) -> Result<(), Failure> {
     let request = Request::Pull { reference: reference.clone(), platform };
     let digest = transfer(farm, &request, args.quiet).await?;
     if !args.quiet {
-        println!("Digest: {digest}");
+        say!("Digest: {digest}");
     }
-    println!("{reference}");
+    say!("{reference}");
     Ok(())
 }
 
@@ -212,8 +215,8 @@ pub async fn push(farm: &Farm, args: Push) -> Result<(), Failure> {
     let request = Request::Push { reference: reference.clone() };
     let digest = transfer(farm, &request, args.quiet).await?;
     match args.quiet {
-        true => println!("{digest}"),
-        false => println!("{reference}: digest: {digest}"),
+        true => say!("{digest}"),
+        false => say!("{reference}: digest: {digest}"),
     }
     Ok(())
 }
@@ -278,7 +281,7 @@ pub async fn load(farm: &Farm, args: Load) -> Result<(), Failure> {
         match stream.from.expect::<Reply>().await {
             Ok((Reply::Done, _)) => break Ok(()),
             Ok((Reply::Failed(failure), _)) => break Err(failure),
-            Ok((Reply::Text(line), _)) if !args.quiet => println!("{line}"),
+            Ok((Reply::Text(line), _)) if !args.quiet => say!("{line}"),
             Ok(_) => {}
             Err(e) => break Err(e.into()),
         }

@@ -8,6 +8,7 @@ mod error;
 mod farm;
 mod images;
 mod login;
+mod print;
 mod progress;
 mod run;
 mod table;
@@ -92,7 +93,12 @@ async fn end(config: &Config, now: bool) -> Result<u8, Failure> {
     };
     match farm.ask(&Request::Shutdown { after_builds: !now }, |_, _| {}).await {
         // It closes the stream when it ends.
-        Err(e) if e.class != Class::Unavailable => Err(e),
-        _ => Ok(0),
+        Err(e) if e.class != Class::Unavailable => return Err(e),
+        _ => {}
     }
+    // It has closed the stream, and cleans up.
+    while up::lock::holder(&config.home).is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    Ok(0)
 }

@@ -46,14 +46,23 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
         let input = input.clone();
         std::thread::spawn(move || read_stdin(&input));
     }
-    tokio::spawn(signals(input));
+    let impatient = signals(input);
+    tokio::pin!(impatient);
     loop {
-        let (reply, payload) = stream.from.expect::<Reply>().await?;
+        let (reply, payload) = tokio::select! {
+            reply = stream.from.expect::<Reply>() => reply?,
+            () = &mut impatient => return Ok(CANCELLED),
+        };
         match reply {
             Reply::Output(Stream::Stdout) => show(&mut std::io::stdout(), &payload),
             Reply::Output(Stream::Stderr) => show(&mut std::io::stderr(), &payload),
             Reply::Exited(code) => return Ok(u8::try_from(code).unwrap_or(255)),
-            Reply::Failed(failure) => return Err(failure),
+            Reply::Failed(failure) => {
+                let code = failure.exit_code.and_then(|code| u8::try_from(code).ok());
+                let Some(code) = code else { return Err(failure) };
+                crate::error::show(&failure);
+                return Ok(code);
+            }
             other => {
                 return Err(Failure::new(Class::Bug, format!("The farm answered {other:?}")));
             }
@@ -95,20 +104,27 @@ fn read_stdin(input: &mpsc::Sender<(Input, Bytes)>) {
     }
 }
 
-/// Signals go to the container; it decides what becomes of it.
+/// The exit code of what Ctrl-C ended.
+const CANCELLED: u8 = 130;
+
+/// So many of them, and the container is no longer asked. Docker's.
+const IMPATIENCE: u32 = 3;
+
+/// Signals go to the container; it decides what becomes of it. The third one ends this process, and
+/// with its stream the container.
 async fn signals(input: mpsc::Sender<(Input, Bytes)>) {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let [Ok(mut int), Ok(mut term), Ok(mut hup)] = kinds.map(signal) else { return };
-    loop {
+    let [Ok(mut int), Ok(mut term), Ok(mut hup)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
+    for _ in 0..IMPATIENCE {
         let number = tokio::select! {
             _ = int.recv() => SignalKind::interrupt(),
             _ = term.recv() => SignalKind::terminate(),
             _ = hup.recv() => SignalKind::hangup(),
         };
         let signal = Input::Signal(number.as_raw_value());
-        if input.send((signal, Bytes::new())).await.is_err() {
-            return;
-        }
+        let _ = input.send((signal, Bytes::new())).await;
     }
 }

@@ -20,7 +20,7 @@ impl Table {
 
     /// Prints the table.
     pub fn print(&self) {
-        print!("{}", self.text());
+        crate::print::text(&self.text());
     }
 
     fn text(&self) -> String {

@@ -61,7 +61,13 @@ impl Builder {
     /// The command that builds with these flags.
     pub fn build_command(&self, flags: &[&str], context: &Path) -> Command {
         let context = context.to_str().expect("a path of the tests is UTF-8");
-        self.command(&[&["build"], flags, &[context]].concat())
+        let chosen = flags.iter().any(|flag| flag.starts_with("--network"));
+        let network: &[&str] = match self {
+            // The engine of the tests has no bridge.
+            Self::BuildKit(_) if !chosen => &["--network=none"],
+            _ => &[],
+        };
+        self.command(&[&["build"], network, flags, &[context]].concat())
     }
 
     /// The flags that let RUN see the host's network.

@@ -194,6 +194,9 @@ fn await_closed(readers: &[std::thread::JoinHandle<Vec<u8>>], line: &str) {
 
 /// Waits for a process until a moment.
 pub(crate) fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    if let Some(status) = child.try_wait().expect("our own child") {
+        return Some(status);
+    }
     let pid = Pid::from_child(child);
     let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("our own child");
     let left = until.saturating_duration_since(Instant::now());

@@ -26,7 +26,8 @@ impl Engine {
         program.arg("--pidfile").arg(scratch.join("pid"));
         program.arg("--host").arg(format!("unix://{}", scratch.join("sock").display()));
         program.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
-        program.args(["--storage-driver=overlay2", "--config-file=/dev/null"]);
+        program.arg("--config-file").arg(scratch.write("daemon.json", "{}"));
+        program.arg("--storage-driver=overlay2");
         if let Some(mirror) = mirror {
             program.arg("--registry-mirror").arg(mirror.url());
         }

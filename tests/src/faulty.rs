@@ -67,8 +67,9 @@ struct Contents {
 
 impl Contents {
     fn read(layout: &Path) -> Self {
-        let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).expect("a layout"))
-            .expect("an index is JSON");
+        let index: Value =
+            serde_json::from_slice(&fs::read(layout.join("index.json")).expect("a layout"))
+                .expect("an index is JSON");
         let text = |value: &Value| value.as_str().expect("a descriptor").to_owned();
         let digest = text(&index["manifests"][0]["digest"]);
         let media_type = text(&index["manifests"][0]["mediaType"]);

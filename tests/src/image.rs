@@ -126,9 +126,9 @@ fn oci(root: &Path, descriptor: &Value, manifest: Value, names: &[String]) -> Im
     let layers = manifest["layers"].as_array().expect("a manifest lists layers");
     let named = descriptor["annotations"]["io.containerd.image.name"].as_str();
     let names = named.map_or_else(|| names.to_vec(), |name| vec![name.to_owned()]);
-    let paths = layers.iter().map(|layer| {
-        (blob(root, layer), layer["mediaType"].as_str().map(str::to_owned))
-    });
+    let paths = layers
+        .iter()
+        .map(|layer| (blob(root, layer), layer["mediaType"].as_str().map(str::to_owned)));
     let paths: Vec<_> = paths.collect();
     image(&config_path, names, manifest, paths)
 }

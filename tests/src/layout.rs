@@ -12,7 +12,7 @@ const CREATED: &str = "2023-11-14T22:13:20Z";
 /// A layer to put into an image.
 #[derive(Debug, Clone)]
 pub struct LayerFile {
-    /// The archive, compressed by gzip.
+    /// The archive, compressed by gzip, or by zstd if the name ends in `.zst`.
     pub path: PathBuf,
     /// The digest of the archive before it was compressed: `sha256:…`.
     pub diff_id: String,
@@ -80,6 +80,7 @@ fn add_layer(blobs: &Path, layer: &LayerFile) -> Value {
     if fs::hard_link(&layer.path, &to).is_err() && !to.exists() {
         fs::copy(&layer.path, &to).expect("copying a layer into a layout");
     }
-    json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+    let kind = if layer.path.extension() == Some("zst".as_ref()) { "tar+zstd" } else { "tar+gzip" };
+    json!({"mediaType": format!("application/vnd.oci.image.layer.v1.{kind}"),
            "digest": format!("sha256:{hex}"), "size": size})
 }

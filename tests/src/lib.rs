@@ -8,14 +8,17 @@
 
 pub mod builder;
 pub mod command;
+pub mod corpus;
 pub mod engine;
 pub mod faulty;
 pub mod http;
 pub mod image;
 pub mod layout;
+pub mod program;
 pub mod registry;
 pub mod scratch;
 pub mod service;
+pub mod site;
 pub mod slipway;
 pub mod standin;
 pub mod tool;

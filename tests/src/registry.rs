@@ -5,7 +5,14 @@ use crate::scratch::Scratch;
 use crate::service::Service;
 use crate::standin;
 use crate::tool::tool;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Who may use a guarded registry.
+pub const USER: &str = "ann";
+/// With which password.
+pub const PASSWORD: &str = "open sesame";
+/// The same, as htpasswd(1) has it.
+const PASSWORD_BCRYPT: &str = "$2b$05$S5kI3nhCwpl5VfG/euhgDOOI478vmumX8ovVVVjapDbwzHv3AK/lq";
 
 /// A registry that runs.
 #[derive(Debug)]
@@ -23,10 +30,30 @@ impl Registry {
         Self::start(scratch, &storage, false)
     }
 
+    /// An empty one that wants a login ([`USER`], [`PASSWORD`]) and speaks TLS, with a certificate
+    /// that only the authority in the returned file vouches for.
+    pub fn guarded() -> (Self, PathBuf) {
+        let scratch = Scratch::new("registry");
+        let storage = scratch.directory("storage");
+        let authority = certificates(&scratch);
+        let users = scratch.write("htpasswd", format!("{USER}:{PASSWORD_BCRYPT}\n"));
+        let more = format!(
+            "  tls: {{certificate: {:?}, key: {:?}}}\n\
+             auth: {{htpasswd: {{realm: tests, path: {users:?}}}}}\n",
+            scratch.join("server.pem"),
+            scratch.join("server.key"),
+        );
+        (Self::start_with(scratch, &storage, false, &more), authority)
+    }
+
     /// One that has these stand-ins, made first if need be; it takes nothing else.
     pub fn of(names: &[&str]) -> Self {
-        let storage = standin::storage(names);
-        Self::start(Scratch::new("registry"), &storage, true)
+        Self::serving(&standin::storage(names))
+    }
+
+    /// One that serves the files of another one, and takes nothing.
+    pub(crate) fn serving(storage: &Path) -> Self {
+        Self::start(Scratch::new("registry"), storage, true)
     }
 
     /// One over the files of another one.
@@ -35,11 +62,15 @@ impl Registry {
     }
 
     fn start(scratch: Scratch, storage: &Path, read_only: bool) -> Self {
+        Self::start_with(scratch, storage, read_only, "")
+    }
+
+    fn start_with(scratch: Scratch, storage: &Path, read_only: bool, more: &str) -> Self {
         let config = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
              storage: {{filesystem: {{rootdirectory: {storage:?}}}, delete: {{enabled: true}}, \
              maintenance: {{readonly: {{enabled: {read_only}}}}}}}\n\
-             http: {{addr: '127.0.0.1:0'}}\n",
+             http:\n  addr: '127.0.0.1:0'\n{more}",
         );
         let config = scratch.write("config.yml", config);
         let mut program = command(tool("docker-registry"));
@@ -85,4 +116,22 @@ impl Registry {
         let outcome = run(skopeo.arg(format!("docker://{}", self.image(name)))).ok();
         serde_json::from_slice(&outcome.stdout).expect("a manifest is JSON")
     }
+}
+
+/// Makes an authority, and a server's certificate of it for the loopback; answers the authority's.
+fn certificates(scratch: &Scratch) -> PathBuf {
+    let openssl = |args: &[&str]| {
+        let mut program = command(tool("openssl"));
+        run(program.current_dir(scratch.path()).env("HOME", scratch.path()).args(args)).ok();
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let authority = ["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Authority of the tests"];
+    openssl(&[&["req", "-x509"], &key[..], &authority, &["-days", "2"]].concat());
+    let server = ["-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1"];
+    openssl(&[&["req"], &key[..], &server].concat());
+    scratch.write("names", "subjectAltName = IP:127.0.0.1\n");
+    let by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"];
+    let what = ["-in", "server.csr", "-out", "server.pem", "-extfile", "names"];
+    openssl(&[&["x509", "-req"], &by[..], &what].concat());
+    scratch.join("ca.pem")
 }

@@ -128,9 +128,7 @@ fn run_directory() -> &'static Path {
 fn sweep(all: &Path) {
     for entry in fs::read_dir(all).into_iter().flatten().flatten() {
         let dead = match File::open(entry.path().join("lock")) {
-            Ok(file) => {
-                rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            }
+            Ok(file) => rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
             Err(_) => true,
         };
         if dead {

@@ -69,6 +69,11 @@ impl Slipway {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// The same by another program.
+    pub fn use_program(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     /// `SLIPWAY_HOME`.
     pub fn home(&self) -> &Path {
         &self.home
@@ -135,6 +140,17 @@ impl Slipway {
         scratch::processes_of(&self.home)
     }
 
+    /// The control groups that its processes are in, and this process is not.
+    pub fn control_groups(&self) -> Vec<PathBuf> {
+        let own = groups_of(std::process::id() as i32);
+        let mut groups: Vec<PathBuf> =
+            self.processes().iter().flat_map(|process| groups_of(process.pid)).collect();
+        groups.retain(|group| !own.contains(group));
+        groups.sort();
+        groups.dedup();
+        groups
+    }
+
     /// Kills the farm and everything in its containers, as a crash of the machine would.
     pub fn kill(&self) {
         loop {
@@ -173,6 +189,19 @@ impl Drop for Slipway {
         }
         self.assert_gone();
     }
+}
+
+/// The control groups of a process, in every hierarchy (cgroups(7)).
+fn groups_of(pid: i32) -> Vec<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let mut tops = vec![PathBuf::from("/sys/fs/cgroup")];
+    tops.extend(fs::read_dir(&tops[0]).into_iter().flatten().flatten().map(|entry| entry.path()));
+    let places = paths.flat_map(|path| {
+        let path = path.trim_start_matches('/');
+        tops.iter().map(move |top| top.join(path))
+    });
+    places.filter(|place| place.join("cgroup.procs").exists()).collect()
 }
 
 /// The binary: `SLIPWAY_BIN`, or the one beside this program in the target directory.

@@ -15,12 +15,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which Debian they are made of.
-const SUITE: &str = "bookworm";
+pub(crate) const SUITE: &str = "bookworm";
+/// Where Debian's packages come from, unless `SLIPWAY_TEST_DEBIAN_MIRROR` says something else.
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// All that there are.
 pub const ALL: [&str; 11] = [
-    "alpine", "base", "debian", "node", "golang", "golang-alpine", "python", "nginx", "etcd",
-    "ca-certs", "rust",
+    "alpine",
+    "base",
+    "debian",
+    "node",
+    "golang",
+    "golang-alpine",
+    "python",
+    "nginx",
+    "etcd",
+    "ca-certs",
+    "rust",
 ];
 
 /// What `standin.toml` says.
@@ -111,7 +122,9 @@ fn key(name: &str) -> String {
     files.sort();
     for file in files {
         let content = fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        text += &format!("{} {}\n", file.display(), sha256(&content[..]));
+        // Not where the checkout lies: all checkouts share the cache.
+        let below = file.strip_prefix(home("")).expect("a path below the definitions");
+        text += &format!("{} {}\n", below.display(), sha256(&content[..]));
     }
     if !definition.packages.is_empty() {
         let mut policy = command(tool("apt-cache"));
@@ -159,8 +172,7 @@ fn build(name: &str, from: Option<&str>, to: &Path) {
         let file = layer.path.file_name().expect("the name of a layer");
         fs::hard_link(&layer.path, below.join(file)).expect("linking within the cache");
     }
-    let mirror = std::env::var("SLIPWAY_TEST_DEBIAN_MIRROR")
-        .unwrap_or_else(|_| "http://deb.debian.org/debian".to_owned());
+    let mirror = std::env::var("SLIPWAY_TEST_DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
     let mut script = command(tool("sh"));
     script.args(["-eu", "make.sh"]).current_dir(home(name));
     script.env("OUT", &out).env("WORK", &work).env("FROM", &below).env("HERE", home(name));
@@ -182,7 +194,8 @@ fn sorted(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn read(directory: &Path) -> Vec<LayerFile> {
-    let archives = sorted(directory).into_iter().filter(|path| path.extension() == Some("gz".as_ref()));
+    let archives =
+        sorted(directory).into_iter().filter(|path| path.extension() == Some("gz".as_ref()));
     let layer = |path: PathBuf| {
         let diff_id = fs::read_to_string(path.with_extension("diff-id")).expect("made beside it");
         LayerFile { path, diff_id }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
 /// Programs and their Debian packages, where the names differ.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
+    ("busybox", "busybox-static"),
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
     ("python3", "python3"),

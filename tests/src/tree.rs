@@ -109,9 +109,8 @@ impl Tree {
             } else if let (true, Some(gone)) = (whiteouts, name.strip_prefix(WHITEOUT)) {
                 self.remove(&join(parent, gone));
             } else {
-                let found = in_archive(&mut entry, |to| {
-                    added.get(to).or_else(|| self.0.get(to)).cloned()
-                });
+                let found =
+                    in_archive(&mut entry, |to| added.get(to).or_else(|| self.0.get(to)).cloned());
                 if found.kind != Kind::Directory {
                     self.clear(&path);
                 }

@@ -53,7 +53,7 @@ pub struct Run {
 pub struct Images {
     /// Only images of this name
     pub name: Option<String>,
-    /// Images without a name, too
+    /// Has no effect: images without a name are always listed
     #[arg(short, long)]
     pub all: bool,
     /// Print only ids

@@ -13,7 +13,7 @@ pub use output::Place;
 pub use request::full_name;
 
 use crate::args::build::Build;
-use crate::error::{exit_code, io, user};
+use crate::error::{WRONG_USAGE, exit_code, io, show, user};
 use crate::farm::Farm;
 use crate::progress::{Display, Mode, Settings, StartError};
 use cache::net::{NetError, Receiver, Sender, Stream};
@@ -21,6 +21,7 @@ use cache::scan;
 use context::{Context, Named};
 use ops::config::Config;
 use output::Target;
+use crate::print::say;
 use proto::error::{Class, Failure};
 use proto::wire::Service;
 use proto::wire::build::{
@@ -42,7 +43,13 @@ pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
     let mut look = Settings::from_env(|name| std::env::var(name).ok());
     look.description = "slipway".to_owned();
     let context = Arc::new(context::read(&args)?);
-    let asked = request::read(&args, &context)?;
+    let asked = match request::read(&args, &context) {
+        Ok(asked) => asked,
+        Err(failure) => {
+            show(&failure);
+            return Ok(WRONG_USAGE);
+        }
+    };
     unused(&args);
     let farm = Farm::connect(config).await?;
     let Stream { to, from } = farm.open(Service::Build).await?.stream;
@@ -297,7 +304,7 @@ fn report(args: &Build, result: &BuildResult) -> Result<(), Failure> {
     let in_farm = result.outputs.iter().any(|o| matches!(o, OutputResult::Image(_)));
     if let (Some(image), true) = (&image, in_farm) {
         if args.quiet || image.names.is_empty() {
-            println!("{}", image.config);
+            say!("{}", image.config);
         }
     }
     Ok(())

@@ -25,6 +25,5 @@ mod testing;
 mod text;
 mod tty;
 
-pub use display::{Display, Output};
+pub use display::Display;
 pub use settings::{Mode, Settings, StartError};
-pub use tty::Size;

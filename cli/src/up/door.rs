@@ -24,6 +24,8 @@ pub struct House {
     pub life: Shared,
     /// When it began.
     pub started: Millis,
+    /// How large layers are.
+    pub sizes: admin::images::Sizes,
     /// What its containers run on.
     pub platform: Platform,
 }

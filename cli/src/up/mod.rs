@@ -69,7 +69,7 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     }
     let life = Shared::new(Life::new(idle, Instant::now()));
     let started = Millis(crate::clock::now_ms());
-    let house = Arc::new(House { parts, life, started, platform: Platform::host() });
+    let house = Arc::new(House { parts, life, started, sizes: Default::default(), platform: Platform::host() });
     serve(&house, listener, &mut signals).await;
     end(house, &mut signals).await;
     drop(lock);

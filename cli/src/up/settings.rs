@@ -4,7 +4,7 @@ use super::HELPER;
 use crate::args::Up;
 use crate::error::user;
 use cache::store::Options;
-use ops::config::Config;
+use ops::config::{Config, Network};
 use proto::error::{Class, Failure};
 use proto::id::WorkerId;
 use proto::platform::Platform;
@@ -56,6 +56,7 @@ pub fn plan(args: &Up, config: &Config) -> Result<Plan, Failure> {
         registry: registries(config),
         rootfs_budget: budget / 3,
         open_files: OPEN_FILES,
+        host_network: config.network == Network::Host,
         platforms: vec![Platform::host()],
     };
     Ok(Plan { store_dir: config.home.join("store"), store, worker })

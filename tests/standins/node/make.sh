@@ -1,61 +1,50 @@
 . "$HERE/../lib.sh"
 
-mkdir "$WORK/base" "$WORK/node" "$WORK/tools" "$WORK/work" "$WORK/root" "$WORK/packages"
+mkdir "$WORK/base" "$WORK/debs" "$WORK/node" "$WORK/work" "$WORK/root" "$WORK/packages"
 for layer in "$FROM"/*.tar.gz; do tar -xzf "$layer" -C "$WORK/base"; done
 printf 'deb %s %s main\n' "$MIRROR" "$SUITE" > "$WORK/base/etc/apt/sources.list"
 online "$WORK/base" apt-get -qq update
+online "$WORK/base" apt-get -qq -o APT::Install-Recommends=false install --download-only -y \
+    nodejs npm node-marked node-ejs node-js-yaml
+mv "$WORK"/base/var/cache/apt/archives/*.deb "$WORK/debs"
 
-# on LOWER UPPER: goes on with the commands of standard input, which write what they change to UPPER.
-on() {
-    mkdir -p "$WORK/work/$(basename "$2")"
-    { echo '. "$HERE/../lib.sh"'; cat; } > "$WORK/commands"
-    unshare --mount sh -euc '
-        mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$WORK/work/$(basename "$2")" \
-            "$WORK/root"
-        . "$WORK/commands"
-    ' sh "$1" "$2"
-}
+# Node and npm are unpacked on top of the base; what that adds is the layer. Most of the four
+# hundred packages are for what npm can do besides, and go again. Debian keeps parts of Node itself
+# in packages, too (acorn to undici), and some packages do not say what they need (the rest).
+unshare --mount sh -euc '
+    . "$HERE/../lib.sh"
+    root=$WORK/root
+    mount -t overlay overlay \
+        -o "lowerdir=$WORK/base,upperdir=$WORK/node,workdir=$WORK/work" "$root"
+    for deb in "$WORK"/debs/node*.deb "$WORK"/debs/npm_*.deb "$WORK"/debs/lib*.deb; do
+        case $deb in
+            */*-dev_* | */libpython*) ;;
+            *) dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$root" ;;
+        esac
+    done
+    /usr/bin/python3 "$HERE/closure.py" "$root/usr/share/nodejs" npm marked ejs js-yaml \
+        acorn acorn-walk cjs-module-lexer minimatch undici wcwidth.js defaults clone
 
-# Node, installed on top of the base: what that changes is the layer.
-on "$WORK/base" "$WORK/node" <<'END'
-online "$WORK/root" apt-get -qq -o APT::Install-Recommends=false \
-    -o Dpkg::Options::=--force-unsafe-io install -y nodejs
-END
-
-# Debian's npm brings four hundred packages. It is installed to one side, to get from its registry
-# the npm that comes in one piece; and that one fills its cache by doing once, with the network,
-# what the documents do later without.
-on "$WORK/node:$WORK/base" "$WORK/tools" <<'END'
-online "$WORK/root" apt-get -qq -o APT::Install-Recommends=false \
-    -o Dpkg::Options::=--force-unsafe-io install -y npm
-mkdir -p "$WORK/root/blog"
-cp "$HERE/package.json" "$WORK/root/blog"
-online "$WORK/root" sh -euc '
-    npm install --prefix /npm --global --no-audit --no-fund npm@10
-    export PATH=/npm/bin:$PATH npm_config_cache=/srv/npm npm_config_audit=false npm_config_fund=false
-    export npm_config_update_notifier=false
-    cd /blog
-    npm install
-    npm install --prefix /tmp/global --global hexo-cli
+    registry=http://npm.example/
+    printf "%s = %s\n" cache /srv/npm prefix /usr/local registry $registry offline true \
+        audit false fund false update-notifier false >> "$root/usr/share/nodejs/npm/npmrc"
+    cp -r "$HERE/packages" "$root/tmp/packages"
+    for module in marked ejs js-yaml argparse; do
+        cp -rL "$root/usr/share/nodejs/$module" "$root/tmp/packages/$module"
+    done
+    mkdir "$root/tmp/blog"
+    cp "$HERE/fill.js" "$root/tmp"
+    online "$root" node /tmp/fill.js /tmp/packages $registry /tmp/blog
 '
-END
-
 layer=$WORK/node
-mkdir -p "$layer/usr/local/etc" "$layer/srv"
-cp -a "$WORK/tools/npm/." "$layer/usr/local"
-cp -a "$WORK/tools/srv/npm" "$layer/srv"
-printf '%s = %s\n' cache /srv/npm offline true audit false fund false update-notifier false \
-    > "$layer/usr/local/etc/npmrc"
-rm -rf "$layer"/srv/npm/_logs "$layer"/var/lib/apt "$layer"/var/cache/apt "$layer"/var/log \
-    "$layer"/etc/resolv.conf "$layer"/tmp "$layer"/usr/share/doc "$layer"/usr/share/man \
-    "$layer"/usr/local/lib/node_modules/npm/docs "$layer"/usr/local/lib/node_modules/npm/man
+rm -rf "$layer"/srv/npm/_logs "$layer"/etc/resolv.conf "$layer"/tmp "$layer"/root "$layer"/proc \
+    "$layer"/dev "$layer"/usr/share/doc "$layer"/usr/share/man
 if find "$layer" -type c | grep .; then
-    echo "The installation took away these files of the base, which a plain layer cannot say" >&2
+    echo "Unpacking took away these files of the base, which a plain layer cannot say" >&2
     exit 1
 fi
 pack_only "$layer" 20-node
 
 # nginx, as the base with Node needs it.
-cp -a "$layer/." "$WORK/base"
 local_packages "$WORK/base" "$WORK/packages" nginx
 pack_only "$WORK/packages" 30-packages

@@ -1,3 +1,16 @@
 //! All scenarios: one binary, one module each.
 
+mod bad_input;
+mod cache;
+mod conformance;
+mod farm;
+mod images;
+mod lifetime;
+mod network;
+mod outputs;
+mod programs;
+mod progress;
+mod registries;
+mod secrets;
 mod seeds;
+mod tools;

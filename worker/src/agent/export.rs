@@ -9,8 +9,8 @@ use crate::image::manifest::{
     convert_layer_media, read_time, time_text,
 };
 use crate::image::registry::{Part, Reference, Session, parse_reference};
-use crate::image::{Progress, archive, blocking, pack, push, rows};
-use cache::store::{Compression, Image, ImageLayer, Persisted, Store, Table};
+use crate::image::{Progress, archive, blocking, naming, pack, push, rows};
+use cache::store::{Compression, Image, ImageLayer, Store};
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, Millis, OciDigest, RootId};
 use proto::step::BaseImage;
@@ -30,6 +30,7 @@ pub async fn export(
     told: impl Fn(Moved) + Send + Sync + 'static,
 ) -> Result<OutputResult, Failure> {
     let _pin = machine.store.pin();
+    cache::crash::reach(cache::crash::Phase::Export);
     let session = link.session(&export.build);
     let progress = images::progress(told);
     let maker = Maker { machine, session, progress };
@@ -347,13 +348,7 @@ fn keep(store: &dyn Store, one: Configured, names: &[String]) -> Result<(), Fail
             rows::put_unpacked(store, &layer.diff_id, diff).map_err(failed)?;
         }
     }
-    let id = one.image.id.to_string();
-    let names = if names.is_empty() { std::slice::from_ref(&id) } else { names };
-    let bytes = one.image.to_bytes();
-    for name in names {
-        store.put_row(Table::Image, name.as_bytes(), &bytes).map_err(failed)?;
-    }
-    Ok(())
+    naming::keep(store, &one.image, names, super::now()).map_err(failed)
 }
 
 /// Makes a layer before an output needs it. Blocks.

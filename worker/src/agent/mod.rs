@@ -28,6 +28,7 @@ use proto::error::{Class, Failure};
 use proto::id::{Millis, RootId, WorkerId};
 use proto::platform::Platform;
 use proto::record::Cost;
+use proto::step::NetworkMode;
 use proto::wire::worker::{Lease, Outcome, Report, Task, ToCoordinator, ToWorker, WorkerState};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub rootfs_budget: u64,
     /// How many files a container's process may have open: the soft limit.
     pub open_files: u64,
+    /// Whether steps that ask for no network of their own are in the host's.
+    pub host_network: bool,
     /// The platforms that it runs programs of.
     pub platforms: Vec<Platform>,
 }
@@ -78,6 +81,7 @@ pub(crate) struct Machine {
     caches: Caches,
     packer: Packer,
     puller: Puller,
+    host_network: bool,
     registry: Registry,
     web: web::Web,
     /// For what lives as long as a task.
@@ -124,6 +128,11 @@ impl Worker {
     /// Its containers.
     pub fn sandbox(&self) -> &Sandbox {
         &self.machine.sandbox
+    }
+
+    /// The network of a container that asks for this one.
+    pub fn network(&self, asked: NetworkMode) -> NetworkMode {
+        self.machine.network(asked)
     }
 
     /// Its layers as directories.
@@ -218,6 +227,7 @@ impl Machine {
             caches: Caches::new(store.clone(), layers.clone(), settings.dir.join("caches")),
             packer: Packer::new(store.clone(), settings.processors),
             puller: Puller::new(store.clone(), settings.processors),
+            host_network: settings.host_network,
             registry: Registry::new(settings.registry),
             web: web::Web::default(),
             store,
@@ -227,6 +237,13 @@ impl Machine {
             table: Mutex::default(),
             calls: Mutex::default(),
         })
+    }
+
+    fn network(&self, asked: NetworkMode) -> NetworkMode {
+        match asked {
+            NetworkMode::Default if self.host_network => NetworkMode::Host,
+            other => other,
+        }
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table<Stop>> {

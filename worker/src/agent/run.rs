@@ -172,7 +172,8 @@ impl Step<'_> {
     ) -> Result<RootId, Trouble> {
         let mask = Mask::new(secrets.values().map(Vec::as_slice));
         let RunTask { op, layers, root, binds, fresh_caches, resources } = task;
-        let (op, trees) = bound(op, &binds);
+        let (mut op, trees) = bound(op, &binds);
+        op.network = self.machine.network(op.network);
         let caches = self.caches(&op, &binds, fresh_caches, &mut turns)?;
         let same_caches = same_caches(&op);
         let inputs = Inputs { trees, caches, same_caches, secrets, ..Inputs::default() };

@@ -15,6 +15,7 @@ mod below;
 mod flight;
 pub mod local;
 pub mod manifest;
+pub mod naming;
 pub mod pack;
 pub mod pull;
 pub mod push;

@@ -137,6 +137,17 @@ impl LayerCache {
         self.state().bytes
     }
 
+    /// How many layers there are, their bytes, and the bytes of those that nobody uses now.
+    pub fn usage(&self) -> (u64, u64, u64) {
+        let state = self.state();
+        let ready = state.layers.values().filter_map(|slot| match slot {
+            Slot::Ready(layer, _) => Some(layer),
+            Slot::Making => None,
+        });
+        let unused = ready.clone().filter(|layer| Arc::strong_count(layer) == 1);
+        (ready.count() as u64, state.bytes, unused.map(|layer| layer.bytes).sum())
+    }
+
     /// Whether the layer is there, without making it.
     pub fn has(&self, diff: &RootId) -> bool {
         matches!(self.state().layers.get(diff), Some(Slot::Ready(..)))
@@ -223,9 +234,15 @@ impl LayerCache {
     /// Deletes the layers that were used longest ago until the budget is kept, or all that is left
     /// is in use.
     pub fn evict(&self) {
+        self.shrink(self.inner.budget);
+    }
+
+    /// As [`LayerCache::evict`], with another budget this once. Answers how many layers went, and
+    /// their bytes.
+    pub fn shrink(&self, budget: u64) -> (u64, u64) {
         let mut gone = Vec::new();
         let mut state = self.state();
-        while state.bytes > self.inner.budget {
+        while state.bytes > budget {
             let unused = state.layers.iter().filter_map(|(id, slot)| match slot {
                 Slot::Ready(layer, used) if Arc::strong_count(layer) == 1 => Some((*used, *id)),
                 _ => None,
@@ -234,7 +251,7 @@ impl LayerCache {
             gone.extend(self.doom(&mut state, &id));
         }
         drop(state);
-        drop(gone);
+        (gone.len() as u64, gone.iter().map(|layer| layer.bytes).sum())
     }
 
     /// Takes a layer's names away. Its directory goes when nobody uses it any more.

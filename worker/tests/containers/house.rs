@@ -1,8 +1,8 @@
 //! A place to run containers in, that is gone after the test, and checks that nothing is left.
 
 use bytes::Bytes;
-use cache::store::Store;
 use cache::store::memory::MemoryStore;
+use cache::store::{Store, StoreNodes};
 use proto::id::{BlobId, RootId};
 use proto::path::FileName;
 use proto::step::{NetworkMode, RunOp, SecurityMode};
@@ -22,7 +22,7 @@ pub const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
 pub const GROUP: &str = "root:x:0:\nwheel:x:10:root,app\napp:x:1000:\nstaff:x:2000:app\n";
 
 const APPLETS: &str = "[ awk cat chmod chown cp cut dd df echo env false find grep head hostname id \
-    ifconfig ip ln ls mkdir mkfifo mknod mount mv nc nslookup od printf ps pwd readlink rm rmdir \
+    ifconfig logger ip ln ls mkdir mkfifo mknod mount mv nc nslookup od printf ps pwd readlink rm rmdir \
     route sed seq sh sleep sort stat sync tail test timeout touch tr true truncate umount uname \
     wc wget";
 
@@ -201,6 +201,16 @@ impl House {
         }
     }
 
+    /// The root that comes out when a layer is put upon another root.
+    pub fn upon(&self, base: &Stack, diff: &RootId) -> Stack {
+        let nodes = StoreNodes(&*self.store);
+        let (merged, made) = cache::tree::apply::apply(&nodes, &base.merged, diff).unwrap();
+        self.store.put_nodes(&made.into_nodes()).unwrap();
+        let mut diffs = base.diffs.clone();
+        diffs.push(*diff);
+        Stack { diffs, merged }
+    }
+
     /// The names of all entries of a diff, as `/a/b`, whiteouts as `-/a/b`.
     pub fn names(&self, diff: &RootId) -> Vec<String> {
         let AnyNode::Root(root) = &*self.store.node(&diff.0).unwrap() else { panic!() };
@@ -293,4 +303,10 @@ pub fn base_entries(store: &dyn Store) -> Vec<Entry> {
 
 fn base(store: &dyn Store) -> Stack {
     stack(root(store, base_entries(store)))
+}
+
+/// Upper directories of overlays that are still there, or wait to be deleted by name.
+pub fn work_directories(layers: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(layers.join("work")).unwrap().flatten();
+    entries.map(|entry| entry.path()).collect()
 }

@@ -126,7 +126,10 @@ pub(super) fn open(root: &Path, options: Options) -> Result<Inner, OpenError> {
         // Last, so that a store is one only when all of it is there.
         write_whole(root, "format", FORMAT)?;
     }
-    let past = past(root);
+    let past = match make {
+        Make::New => Past::Closed,
+        _ => past(root),
+    };
     if past != Past::Closed {
         tracing::info!(path = %root.display(), ?past, "The store was not closed");
     }

@@ -12,5 +12,5 @@ mod tests;
 mod write;
 
 pub use load::{LoadError, Loaded, Source, load};
-pub use plan::{PlanError, plan};
+pub use plan::{PlanError, plan, plan_all};
 pub use write::{WriteError, head, write_dir, write_tar};

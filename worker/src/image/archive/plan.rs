@@ -1,7 +1,7 @@
 //! What stands in an archive. Pure.
 
 use crate::image::manifest::{Annotations, ImageSet, layout_index};
-use crate::image::registry::{Reference, familiar, parse_reference};
+use crate::image::registry::{Part, Reference, familiar, parse_reference};
 use proto::error::Class;
 use proto::id::OciDigest;
 use proto::wire::build::{ArchiveData, ArchiveEntry, ArchiveFormat};
@@ -36,13 +36,43 @@ pub fn plan(
     names: &[String],
     format: ArchiveFormat,
 ) -> Result<Vec<ArchiveEntry>, PlanError> {
-    if format == ArchiveFormat::Docker && set.images.len() != 1 {
+    plan_all(&[(set.clone(), names.to_vec())], format)
+}
+
+/// As [`plan`], for several images in one archive, each with its names.
+pub fn plan_all(
+    sets: &[(ImageSet, Vec<String>)],
+    format: ArchiveFormat,
+) -> Result<Vec<ArchiveEntry>, PlanError> {
+    let all_single = sets.iter().all(|(set, _)| set.images.len() == 1);
+    if format == ArchiveFormat::Docker && !all_single {
         return Err(PlanError::SeveralPlatforms);
     }
-    let names: Vec<Reference> =
-        names.iter().map(|n| parse_reference(n)).collect::<Result<_, _>>()?;
     let mut files: BTreeMap<String, ArchiveData> = BTreeMap::new();
-    let inline = |bytes: &[u8]| ArchiveData::Inline(bytes.to_vec());
+    let (mut index, mut docker) = (Vec::new(), Vec::new());
+    for (set, names) in sets {
+        let names: Vec<Reference> =
+            names.iter().map(|n| parse_reference(n)).collect::<Result<_, _>>()?;
+        add_blobs(set, &mut files);
+        index.extend(index_entries(set, &names));
+        docker.push(docker_entry(set, &names));
+    }
+    files.insert("blobs/".into(), ArchiveData::Directory);
+    files.insert("blobs/sha256/".into(), ArchiveData::Directory);
+    files.insert("oci-layout".into(), inline(br#"{"imageLayoutVersion":"1.0.0"}"#));
+    files.insert("index.json".into(), inline(&layout_index(index)));
+    if all_single {
+        let entries = serde_json::to_vec(&docker).expect("texts and lists are JSON");
+        files.insert("manifest.json".into(), inline(&entries));
+    }
+    Ok(files.into_iter().map(|(path, data)| ArchiveEntry { path, data }).collect())
+}
+
+fn inline(bytes: &[u8]) -> ArchiveData {
+    ArchiveData::Inline(bytes.to_vec())
+}
+
+fn add_blobs(set: &ImageSet, files: &mut BTreeMap<String, ArchiveData>) {
     for image in &set.images {
         for layer in &image.layers {
             let data = ArchiveData::Blob(layer.blob, layer.part.size, layer.part.digest);
@@ -55,14 +85,6 @@ pub fn plan(
     if let Some(index) = &set.index {
         files.insert(blob_path(&index.digest), inline(&index.bytes));
     }
-    files.insert("blobs/".into(), ArchiveData::Directory);
-    files.insert("blobs/sha256/".into(), ArchiveData::Directory);
-    files.insert("oci-layout".into(), inline(br#"{"imageLayoutVersion":"1.0.0"}"#));
-    files.insert("index.json".into(), inline(&index_json(set, &names)));
-    if let [_] = set.images[..] {
-        files.insert("manifest.json".into(), inline(&manifest_json(set, &names)));
-    }
-    Ok(files.into_iter().map(|(path, data)| ArchiveEntry { path, data }).collect())
 }
 
 fn blob_path(digest: &OciDigest) -> String {
@@ -70,10 +92,10 @@ fn blob_path(digest: &OciDigest) -> String {
 }
 
 /// One entry for each name; one without a name when there are none.
-fn index_json(set: &ImageSet, names: &[Reference]) -> Vec<u8> {
+fn index_entries(set: &ImageSet, names: &[Reference]) -> Vec<(Part, Annotations)> {
     let top = set.top().part();
     if names.is_empty() {
-        return layout_index(vec![(top, Annotations::new())]);
+        return vec![(top, Annotations::new())];
     }
     let entry = |name: &Reference| {
         let short = name.tag().or(name.digest()).unwrap_or_default().to_owned();
@@ -83,24 +105,24 @@ fn index_json(set: &ImageSet, names: &[Reference]) -> Vec<u8> {
         ];
         (top.clone(), Annotations::from(notes))
     };
-    layout_index(names.iter().map(entry).collect())
+    names.iter().map(entry).collect()
 }
 
-/// As Docker writes and reads it (moby, `image/tarexport`).
-fn manifest_json(set: &ImageSet, names: &[Reference]) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Entry {
-        config: String,
-        repo_tags: Vec<String>,
-        layers: Vec<String>,
-    }
+/// An entry of `manifest.json`, as Docker writes and reads it (moby, `image/tarexport`).
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerEntry {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+fn docker_entry(set: &ImageSet, names: &[Reference]) -> DockerEntry {
     let image = &set.images[0];
     let tagged = names.iter().filter(|name| name.tag().is_some());
-    let entry = Entry {
+    DockerEntry {
         config: blob_path(&image.config.digest),
         repo_tags: tagged.map(familiar).collect(),
         layers: image.layers.iter().map(|l| blob_path(&l.part.digest)).collect(),
-    };
-    serde_json::to_vec(&[entry]).expect("texts and lists are JSON")
+    }
 }

@@ -129,6 +129,7 @@ impl Packer {
     }
 
     fn remember(&self, diff: &RootId, how: Compression, row: &LayerBlob) -> Result<(), StoreError> {
+        cache::crash::reach(cache::crash::Phase::Export);
         self.store.put_row(Table::Layer, &LayerBlob::key(diff, how), &row.to_bytes())
     }
 }

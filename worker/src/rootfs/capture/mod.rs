@@ -47,6 +47,7 @@ pub fn capture(
     below: &RootId,
     root_meta: RootMeta,
 ) -> Result<Diff, RootfsError> {
+    cache::crash::reach(cache::crash::Phase::Capture);
     let below = load_root(store, below)?;
     let fd = at::open_host_dir(upper).map_err(RootfsError::io("Opening", upper))?;
     let stat = rustix::fs::fstat(&fd).map_err(RootfsError::io("Reading", upper))?;

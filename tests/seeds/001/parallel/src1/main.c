@@ -1,6 +1,6 @@
 #include <stdio.h>
 
 int main(void) {
-    puts("made by foo");
+    printf("foo %ld %ld\n", (long)BEGAN, (long)ENDED);
     return 0;
 }

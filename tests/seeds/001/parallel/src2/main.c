@@ -1,6 +1,6 @@
 #include <stdio.h>
 
 int main(void) {
-    puts("made by bar");
+    printf("bar %ld %ld\n", (long)BEGAN, (long)ENDED);
     return 0;
 }

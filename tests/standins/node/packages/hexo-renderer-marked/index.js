@@ -1,0 +1,3 @@
+'use strict';
+const { marked } = require('marked');
+exports['.md'] = (text) => marked.parse(text);

@@ -1,0 +1,71 @@
+//! Contexts that are not there, that cannot be read, and that hold what no image can.
+
+use super::Refusal;
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use tests::command::run;
+use tests::tool::tool;
+
+#[test]
+fn contexts_that_are_no_directory_are_refused() {
+    let refusal = Refusal::new();
+    refusal.refuses_context(&[], Path::new("/nowhere/at/all"), &[], &["/nowhere/at/all"]);
+    let file = refusal.site.write("file", "");
+    refusal.refuses_context(&[], &file, &[], &["file", "directory"]);
+    refusal.refuses(&[], &["Dockerfile"]);
+    refusal.refuses(&["-f", "/nowhere/Dockerfile"], &["/nowhere/Dockerfile"]);
+    refusal.assert_unharmed();
+}
+
+#[test]
+fn sockets_and_devices_cannot_be_copied() {
+    let refusal = Refusal::new();
+    let at = |name: &str| refusal.site.context.join(name);
+    let _listener = UnixListener::bind(at("a-socket")).expect("a socket");
+    mknodat(CWD, at("a-device"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 3)).expect("root");
+    for name in ["a-socket", "a-device"] {
+        refusal.site.dockerfile(&format!("FROM scratch\nCOPY {name} /\n"));
+        refusal.refuses(&[], &["Dockerfile:2", name]);
+    }
+    refusal.site.write(".dockerignore", "a-*\n");
+    refusal.site.dockerfile("FROM scratch\nCOPY . /\n");
+    refusal.site.build(&["-o", "type=cacheonly"]).ok();
+    refusal.assert_unharmed();
+}
+
+#[test]
+fn links_do_not_lead_out_of_a_context() {
+    let refusal = Refusal::new();
+    let at = |name: &str| refusal.site.context.join(name);
+    symlink("/etc/passwd", at("absolute")).expect("a link");
+    symlink("../../../../../../../../etc/passwd", at("upwards")).expect("a link");
+    symlink("/etc", at("directory")).expect("a link");
+    for source in ["absolute", "upwards", "directory/passwd", "../../../etc/passwd"] {
+        refusal.site.dockerfile(&format!("FROM scratch\nCOPY {source} /stolen\n"));
+        refusal.refuses(&[], &["Dockerfile:2"]);
+        let mount = format!("RUN --mount=type=bind,source={source},target=/m cat /m");
+        refusal.site.dockerfile(&format!("FROM conf/busybox:1\n{mount}\n"));
+        refusal.refuses(&[], &["Dockerfile:2"]).never_says("root:x:0:0:root:/root:/bin/bash");
+    }
+    refusal.assert_unharmed();
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let refusal = Refusal::new();
+    refusal.site.dockerfile("FROM scratch\nCOPY . /\n");
+    let secret = refusal.site.write("deep/unreadable", "x");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("our own file");
+    // The farm has root's rights; this client has not, though it may use the farm's socket.
+    refusal.site.build(&["-o", "type=cacheonly"]).ok();
+    let slipway = refusal.site.slipway.command(&["build", "-t", "refused"]);
+    let mut without = tests::command::command(tool("setpriv"));
+    without.args(["--bounding-set=-dac_override,-dac_read_search", "--"]);
+    without.arg(slipway.get_program()).args(slipway.get_args()).arg(refusal.site.context.path());
+    without.envs(slipway.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run(&mut without).fails(1).says("deep/unreadable").says("ermission denied");
+    refusal.assert_unharmed();
+}

@@ -1,0 +1,40 @@
+//! Wrong usage: exit code 2, with a word on what would be right.
+
+use tests::site::Site;
+
+#[test]
+fn wrong_flags_end_with_2() {
+    let site = Site::of("FROM scratch\n");
+    let context = site.context.path().to_str().expect("UTF-8");
+    for (args, says) in [
+        (&["--frobnicate"][..], "--frobnicate"),
+        (&["--network=moon"], "moon"),
+        (&["--allow=everything"], "everything"),
+        (&["--progress=fancy"], "fancy"),
+        (&["-o", "type=bogus"], "bogus"),
+        (&["-o", "type=oci,colour=red,dest=/tmp/none"], "colour"),
+        (&["-o", "type=local"], "dest"),
+        (&["--push"], "-t"),
+        (&["-t", "Not A Name"], "Not A Name"),
+        (&["--platform", "moon/apollo/11/12"], "moon"),
+        (&["--secret", "src=/etc/passwd,what=1"], "secret"),
+        (&["--ulimit", "nofile"], "nofile"),
+        (&["--add-host", "db"], "db"),
+        (&["--memory", "lots"], "lots"),
+        (&["--build-arg", "=1"], "build-arg"),
+    ] {
+        site.slipway.run(&[&["build"], args, &[context]].concat()).fails(2).says(says);
+    }
+    site.slipway.run(&["build"]).fails(2).says("PATH");
+    site.slipway.run(&["biuld", "."]).fails(2).says("build");
+    site.slipway.run(&["run"]).fails(2).says("image");
+    site.slipway.run(&["run", "--network=moon", "x"]).fails(2).says("moon");
+    site.slipway.run(&["cache", "prune", "--keep", "much"]).fails(2).says("much");
+    assert!(site.slipway.processes().is_empty(), "no farm was started for that");
+    site.slipway.run(&["--help"]).ok().says("Examples:");
+    site.slipway.run(&["build", "--help"]).ok().says("Examples:");
+    site.slipway.run(&["--version"]).ok().says("slipway");
+    site.slipway.settings("[farm]\nslots = \"many\"\n");
+    site.build(&[]).fails(1).says("config.toml").says("slots");
+    site.slipway.settings("");
+}

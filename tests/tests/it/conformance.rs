@@ -1,0 +1,44 @@
+//! The corpus of `tests/conformance`, by the command line, against a real registry.
+
+use std::collections::BTreeMap;
+use tests::corpus::{self, Case, Status};
+use tests::site::Site;
+
+/// Of a hundred cases so many pass, at least. Raise it when more do; it never falls.
+const PASSED_PERCENT: usize = 80;
+
+#[test]
+fn the_corpus_passes() {
+    let site = Site::new();
+    let (cases, outcome) = corpus::run_all(&site.slipway, &site.registry, 4);
+    let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names, corpus::names(), "each case runs once\n{outcome}");
+    let failed: Vec<&Case> = cases.iter().filter(|case| case.status != Status::Pass).collect();
+    for case in &failed {
+        println!("{:?} {}: {}", case.status, case.name, case.differences.join("; "));
+    }
+    println!("{}", by_group(&cases));
+    site.slipway.assert_store_intact();
+    let skipped = failed.iter().filter(|case| case.status == Status::Skip).count();
+    assert_eq!(skipped, 0, "this machine lacks what some cases need");
+    let passed = cases.len() - failed.len();
+    let enough = passed * 100 >= cases.len() * PASSED_PERCENT;
+    assert!(enough, "{passed} of {} pass: less than {PASSED_PERCENT} %", cases.len());
+}
+
+/// A line for each group: how many of its cases pass, and how long they took.
+fn by_group(cases: &[Case]) -> String {
+    let mut groups: BTreeMap<&str, (usize, usize, f64)> = BTreeMap::new();
+    for case in cases {
+        for name in [case.group(), "~ all"] {
+            let group = groups.entry(name).or_default();
+            group.0 += usize::from(case.status == Status::Pass);
+            group.1 += 1;
+            group.2 += case.seconds;
+        }
+    }
+    let line = |(name, (passed, all, seconds)): (&&str, &(usize, usize, f64))| {
+        format!("{:<14} {passed:>4} of {all:>4}  {seconds:>7.1} s", name.trim_start_matches("~ "))
+    };
+    groups.iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,153 @@
+//! What is left when something ends before its time: nothing.
+
+use crate::cache::until;
+use rustix::process::Signal;
+use std::fs;
+use std::path::PathBuf;
+use tests::command::{DEADLINE, Running};
+use tests::http::Server;
+use tests::scratch::{Process, alive};
+use tests::site::Site;
+
+/// A step that does not end by itself, nor when it is asked to, and leaves its session.
+const STUBBORN: &str = "
+FROM conf/busybox:1
+RUN --mount=type=cache,target=/cache trap '' TERM INT HUP; \\
+    setsid sh -c 'trap \"\" TERM INT HUP; sleep 86399; sleep 86396' & \\
+    wget -q -O- http://ADDRESS/started; sleep 86398; sleep 86397
+";
+
+/// A farm with a build that is in the middle of such a step.
+struct Stuck {
+    site: Site,
+    inside: Vec<Process>,
+    groups: Vec<PathBuf>,
+}
+
+impl Stuck {
+    fn start() -> (Self, Running) {
+        let server = Server::counting();
+        let site = Site::of(&STUBBORN.replace("ADDRESS", server.address()));
+        let build = site.start_build(&["--network=host", "--allow=network.host", "-t", "stuck"]);
+        until("the step runs", || server.count("/started") == 1);
+        let sleeping = || -> Vec<Process> {
+            let all = site.slipway.processes().into_iter();
+            all.filter(|process| process.command.starts_with("sleep 8639")).collect()
+        };
+        until("both processes sleep", || sleeping().len() == 2);
+        let (inside, groups) = (sleeping(), site.slipway.control_groups());
+        assert!(!groups.is_empty(), "the container has a control group");
+        (Self { site, inside, groups }, build)
+    }
+
+    /// Nothing of the container is left, while the farm goes on.
+    #[track_caller]
+    fn assert_cleaned_up(&self) {
+        let alive: Vec<_> = self.inside.iter().filter(|process| alive(process.pid)).collect();
+        assert!(alive.is_empty(), "the step's processes still run: {alive:?}");
+        let in_use = |group: &&PathBuf| {
+            let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            let pids: Vec<&str> = members.split_whitespace().collect();
+            self.inside.iter().any(|process| pids.contains(&process.pid.to_string().as_str()))
+        };
+        assert_eq!(self.groups.iter().filter(in_use).count(), 0);
+    }
+
+    /// The farm ends, and then nothing is left at all. After that it builds as before.
+    #[track_caller]
+    fn assert_all_gone(&self) {
+        self.assert_cleaned_up();
+        self.site.slipway.stop();
+        self.site.slipway.assert_gone();
+        self.assert_no_groups();
+        self.assert_builds();
+    }
+
+    #[track_caller]
+    fn assert_no_groups(&self) {
+        let left: Vec<_> = self.groups.iter().filter(|group| group.exists()).collect();
+        assert!(left.is_empty(), "control groups are left: {left:?}");
+    }
+
+    #[track_caller]
+    fn assert_builds(&self) {
+        self.site.slipway.assert_store_intact();
+        self.site.dockerfile("FROM conf/busybox:1\nRUN echo it works\n");
+        self.site.build(&[]).ok().says("it works");
+        let unnamed = self.site.slipway.run(&["images", "-q", "stuck"]).ok();
+        assert_eq!(unnamed.text(), "", "the cancelled build named nothing");
+    }
+}
+
+#[test]
+fn ctrl_c_and_sigterm_cancel_and_leave_nothing() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (stuck, build) = Stuck::start();
+        build.signal(signal);
+        build.finish(DEADLINE).fails(130).says("cancel");
+        stuck.assert_all_gone();
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_takes_its_build_with_it() {
+    let (stuck, build) = Stuck::start();
+    build.signal(Signal::KILL);
+    build.finish(DEADLINE).fails(137);
+    until("the step ends", || !stuck.inside.iter().any(|process| alive(process.pid)));
+    until("the build is over", || stuck.site.slipway.run(&["builds"]).text().contains("cancelled"));
+    stuck.assert_all_gone();
+}
+
+#[test]
+fn slipway_cancel_ends_a_build() {
+    let (stuck, build) = Stuck::start();
+    let name = stuck.site.slipway.run(&["builds", "-q"]).ok().text();
+    stuck.site.slipway.run(&["cancel", &name]).ok();
+    build.finish(DEADLINE).fails(130).says("cancel");
+    stuck.site.slipway.run(&["builds"]).ok().says("cancelled");
+    stuck.assert_all_gone();
+}
+
+#[test]
+fn a_farm_that_is_told_to_end_now_ends_its_builds() {
+    let (stuck, build) = Stuck::start();
+    stuck.site.slipway.stop();
+    assert_ne!(build.finish(DEADLINE).code, 0);
+    stuck.assert_cleaned_up();
+    stuck.site.slipway.assert_gone();
+    stuck.assert_no_groups();
+    stuck.assert_builds();
+}
+
+#[test]
+fn what_a_killed_farm_left_is_swept_by_the_next_one() {
+    let (stuck, build) = Stuck::start();
+    let pid = |process: &Process| rustix::process::Pid::from_raw(process.pid).expect("a number");
+    let farm = stuck.site.slipway.processes().into_iter().find(|p| p.command.contains(" up "));
+    let farm = farm.expect("the farm runs");
+    rustix::process::kill_process(pid(&farm), Signal::KILL).expect("our own farm");
+    let ended = build.finish(DEADLINE);
+    assert_eq!(ended.code, 1, "the client says that the farm is gone\n{ended}");
+    stuck.assert_builds();
+    stuck.assert_all_gone();
+}
+
+#[test]
+fn a_container_that_is_run_ends_with_its_client() {
+    let site = Site::of("FROM conf/busybox:1\n");
+    site.build(&["-t", "app"]).ok();
+    let sleeps = || {
+        let all = site.slipway.processes();
+        all.iter().filter(|process| process.command.starts_with("sleep 86395")).count()
+    };
+    for signal in [Signal::TERM, Signal::KILL] {
+        let script = "trap 'exit 5' TERM; sleep 86395 & wait";
+        let run = site.slipway.start(&["run", "--rm", "app", "sh", "-c", script]);
+        until("it sleeps", || sleeps() == 1);
+        run.signal(signal);
+        let code = run.finish(DEADLINE).code;
+        assert_eq!(code, if signal == Signal::TERM { 5 } else { 137 });
+        until("the container is gone", || sleeps() == 0);
+    }
+}
