@@ -108,12 +108,24 @@ impl Farm {
         let mut stream = self.open(Service::Admin).await?.stream;
         stream.to.send(request).await?;
         loop {
-            match stream.from.expect::<Reply>().await? {
+            match stream.from.expect::<Reply>().await.map_err(broke)? {
                 (Reply::Done, _) => return Ok(()),
                 (Reply::Failed(failure), _) => return Err(failure),
                 (reply, payload) => take(reply, payload),
             }
         }
+    }
+}
+
+/// Why a stream broke, as whoever waits for the farm's answer is told.
+pub fn broke(error: NetError) -> Failure {
+    match error {
+        NetError::Closed | NetError::Broken(_) => {
+            Failure::new(Class::Unavailable, "The farm ended in the middle of the work")
+                .hint("Run the command again: a new farm takes up what was done. What this one said \
+                       is in farm.log in $SLIPWAY_HOME; in farm.log.old, once the new one runs.")
+        }
+        other => other.into(),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::args::image::{History, Images, Inspect, Load, Pull, Push, Remove, Sav
 use crate::build::{Place, full_name, write_archive};
 use crate::clock;
 use crate::error::{io, user};
-use crate::farm::Farm;
+use crate::farm::{Farm, broke};
 use crate::table::Table;
 use bytes::Bytes;
 use crate::print::say;
@@ -176,7 +176,7 @@ async fn transfer(farm: &Farm, request: &Request, quiet: bool) -> Result<String,
     stream.to.send(request).await?;
     let (meter, mut text) = (Meter::new(quiet), String::new());
     loop {
-        match stream.from.expect::<Reply>().await?.0 {
+        match stream.from.expect::<Reply>().await.map_err(broke)?.0 {
             Reply::Done => return Ok(text),
             Reply::Failed(failure) => return Err(failure),
             Reply::Moved(moved) => meter.moved(&moved),
@@ -283,7 +283,7 @@ pub async fn load(farm: &Farm, args: Load) -> Result<(), Failure> {
             Ok((Reply::Failed(failure), _)) => break Err(failure),
             Ok((Reply::Text(line), _)) if !args.quiet => say!("{line}"),
             Ok(_) => {}
-            Err(e) => break Err(e.into()),
+            Err(e) => break Err(broke(e)),
         }
     };
     match (result, sending.is_finished()) {

@@ -2,7 +2,7 @@
 
 use crate::args::image::Run;
 use crate::error::user;
-use crate::farm::Farm;
+use crate::farm::{Farm, broke};
 use bytes::Bytes;
 use cache::net::{NetError, Sender};
 use proto::error::{Class, Failure};
@@ -50,7 +50,7 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
     tokio::pin!(impatient);
     loop {
         let (reply, payload) = tokio::select! {
-            reply = stream.from.expect::<Reply>() => reply?,
+            reply = stream.from.expect::<Reply>() => reply.map_err(broke)?,
             () = &mut impatient => return Ok(CANCELLED),
         };
         match reply {

@@ -14,7 +14,7 @@ pub use request::full_name;
 
 use crate::args::build::Build;
 use crate::error::{WRONG_USAGE, exit_code, io, show, user};
-use crate::farm::Farm;
+use crate::farm::{Farm, broke};
 use crate::progress::{Display, Mode, Settings, StartError};
 use cache::net::{NetError, Receiver, Sender, Stream};
 use cache::scan;
@@ -139,7 +139,7 @@ impl Client {
                 Ok((ToClient::Event(event), _)) => self.display.event(event),
                 Ok((ToClient::Ask(number, ask), _)) => self.answer(number, ask, answers.clone()),
                 Ok((ToClient::Finished(result), _)) => break *result,
-                Err(e) => break Err(Failure::from(e)),
+                Err(e) => break Err(broke(e)),
             }
         };
         writer.abort();
