@@ -39,10 +39,7 @@ pub fn log_file(home: &Path) -> PathBuf {
 pub fn binary() -> Binary {
     let modified = std::env::current_exe().and_then(std::fs::metadata).and_then(|m| m.modified());
     let since = modified.ok().and_then(|m| m.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    Binary {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        modified_ms: since.as_millis() as u64,
-    }
+    Binary { version: env!("CARGO_PKG_VERSION").to_owned(), modified_ms: since.as_millis() as u64 }
 }
 
 /// A farm that answers.
@@ -121,9 +118,10 @@ impl Farm {
 pub fn broke(error: NetError) -> Failure {
     match error {
         NetError::Closed | NetError::Broken(_) => {
-            Failure::new(Class::Unavailable, "The farm ended in the middle of the work")
-                .hint("Run the command again: a new farm takes up what was done. What this one said \
-                       is in farm.log in $SLIPWAY_HOME; in farm.log.old, once the new one runs.")
+            Failure::new(Class::Unavailable, "The farm ended in the middle of the work").hint(
+                "Run the command again: a new farm takes up what was done. What this one said \
+                       is in farm.log in $SLIPWAY_HOME; in farm.log.old, once the new one runs.",
+            )
         }
         other => other.into(),
     }

@@ -5,9 +5,9 @@ use crate::build::{Place, full_name, write_archive};
 use crate::clock;
 use crate::error::{io, user};
 use crate::farm::{Farm, broke};
+use crate::print::say;
 use crate::table::Table;
 use bytes::Bytes;
-use crate::print::say;
 use proto::error::{Class, Failure};
 use proto::platform::Platform;
 use proto::wire::Service;
@@ -162,7 +162,11 @@ impl Meter {
             return;
         }
         let what: String = moved.what.chars().take(19).collect();
-        let total = if moved.total > 0 { format!(" / {}", clock::size(moved.total)) } else { String::new() };
+        let total = if moved.total > 0 {
+            format!(" / {}", clock::size(moved.total))
+        } else {
+            String::new()
+        };
         eprint!("\r\x1b[K{what} {}{total}", clock::size(moved.current));
         if moved.done {
             eprintln!();
@@ -171,7 +175,7 @@ impl Meter {
 }
 
 /// Asks with an answer for each login that is needed.
-async fn transfer(farm: &Farm, request: &Request, quiet: bool) -> Result<String, Failure> {
+pub async fn transfer(farm: &Farm, request: &Request, quiet: bool) -> Result<String, Failure> {
     let mut stream = farm.open(Service::Admin).await?.stream;
     stream.to.send(request).await?;
     let (meter, mut text) = (Meter::new(quiet), String::new());

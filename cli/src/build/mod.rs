@@ -15,13 +15,13 @@ pub use request::full_name;
 use crate::args::build::Build;
 use crate::error::{WRONG_USAGE, exit_code, io, show, user};
 use crate::farm::{Farm, broke};
+use crate::print::say;
 use crate::progress::{Display, Mode, Settings, StartError};
 use cache::net::{NetError, Receiver, Sender, Stream};
 use cache::scan;
 use context::{Context, Named};
 use ops::config::Config;
 use output::Target;
-use crate::print::say;
 use proto::error::{Class, Failure};
 use proto::wire::Service;
 use proto::wire::build::{
@@ -281,7 +281,10 @@ async fn write_outputs(
             (OutputResult::Image(_) | OutputResult::CacheOnly, Target::Farm) => {}
             (output, target) => {
                 let message = format!("The farm made {output:?} for {target:?}");
-                return Err(Failure::new(Class::Bug, message.chars().take(300).collect::<String>()));
+                return Err(Failure::new(
+                    Class::Bug,
+                    message.chars().take(300).collect::<String>(),
+                ));
             }
         }
     }

@@ -59,7 +59,8 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     if args.on_demand {
         keep_log(&farm::log_file(&config.home));
     }
-    let mut signals = Signals::new().map_err(|e| failed("Watching for", Path::new("signals"), &e))?;
+    let mut signals =
+        Signals::new().map_err(|e| failed("Watching for", Path::new("signals"), &e))?;
     let plan = settings::plan(&args, &config)?;
     let idle = args.idle.or(args.on_demand.then_some(config.idle));
     let parts = Parts::start(plan).await?;
@@ -70,7 +71,13 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     }
     let life = Shared::new(Life::new(idle, Instant::now()));
     let started = Millis(crate::clock::now_ms());
-    let house = Arc::new(House { parts, life, started, sizes: Default::default(), platform: Platform::host() });
+    let house = Arc::new(House {
+        parts,
+        life,
+        started,
+        sizes: Default::default(),
+        platform: Platform::host(),
+    });
     serve(&house, listener, &mut signals).await;
     end(house, &mut signals).await;
     drop(lock);
