@@ -177,12 +177,38 @@ pub struct Process {
 }
 
 /// Processes that belong to a directory: they name it in their command or environment, work in it,
-/// or have a root file system that is made of it. Not this process.
+/// have a root file system that is made of it, or descend from such a process. Not this process.
 pub fn processes_of(directory: &Path) -> Vec<Process> {
     let own = std::process::id() as i32;
+    let mut left = pids();
+    left.retain(|pid| *pid != own);
+    let (mut found, mut left): (Vec<i32>, Vec<i32>) =
+        left.into_iter().partition(|pid| belongs(*pid, directory));
+    let mut next = 0;
+    while next < found.len() {
+        let parent = found[next];
+        let children: Vec<i32>;
+        (children, left) = left.into_iter().partition(|pid| parent_of(*pid) == Some(parent));
+        found.extend(children);
+        next += 1;
+    }
+    found.into_iter().map(process).collect()
+}
+
+/// All processes of the machine whose command line begins so.
+pub fn processes_like(command: &str) -> Vec<Process> {
+    pids().into_iter().map(process).filter(|found| found.command.starts_with(command)).collect()
+}
+
+fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| *pid != own && belongs(*pid, directory)).map(process).collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The parent of a process (proc_pid_stat(5): what follows the state, after the name).
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn belongs(pid: i32, directory: &Path) -> bool {

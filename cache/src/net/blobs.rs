@@ -261,10 +261,10 @@ impl Blobs {
         loop {
             let (data, payload) = stream.from.expect::<Data>().await?;
             match data {
-                Data::More => take(payload).await?,
+                Data::More => take(payload).await.map_err(NetError::Taker)?,
                 Data::Last => {
                     if !payload.is_empty() {
-                        take(payload).await?;
+                        take(payload).await.map_err(NetError::Taker)?;
                     }
                     break;
                 }

@@ -35,6 +35,9 @@ pub enum NetError {
     /// The stream broke.
     #[error("The connection broke: {0}")]
     Broken(#[from] io::Error),
+    /// Whoever was given the bytes could not take them: a full disk, mostly.
+    #[error("{0}")]
+    Taker(io::Error),
     /// The stream ended in the middle.
     #[error("The other end closed the connection")]
     Closed,
@@ -51,6 +54,7 @@ impl NetError {
     pub fn class(&self) -> Class {
         match self {
             Self::Refused(failure) => failure.class,
+            Self::Taker(_) => Class::User,
             Self::Unreachable { .. } | Self::Broken(_) | Self::Closed => Class::Unavailable,
             Self::Frame(_) | Self::Unexpected(_) => Class::Corrupt,
         }

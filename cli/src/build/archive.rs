@@ -92,6 +92,7 @@ pub async fn write(
         Place::File(path) => to_file(queue, Some(path.clone())),
     };
     let sent = send(blobs, entries, &pieces).await;
+    let given_up = pieces.is_closed();
     drop(pieces);
     let written = match writing.await {
         Ok(result) => result,
@@ -99,7 +100,7 @@ pub async fn write(
     };
     // When nobody takes the bytes any more, why not is what counts.
     match (sent, written) {
-        (Err(gone), Err(why)) if gone.class == Class::User => Err(why),
+        (Err(_), Err(why)) if given_up => Err(why),
         (Err(sent), _) => Err(sent),
         (Ok(()), written) => written,
     }
@@ -203,6 +204,11 @@ fn header(entry: &ArchiveEntry, size: u64) -> Result<Bytes, Failure> {
     Ok(Bytes::copy_from_slice(header.as_bytes()))
 }
 
+/// An error with the file that it is about.
+pub(super) fn at(path: &Path, error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("Writing {} failed: {error}", path.display()))
+}
+
 /// Writes an archive as a directory.
 pub async fn write_layout(
     blobs: &Blobs,
@@ -225,7 +231,8 @@ pub async fn write_layout(
                     let mut state = state.lock().unwrap_or_else(|p| p.into_inner());
                     state.1.update(&piece);
                     state.2 += piece.len() as u64;
-                    std::future::ready(state.0.write_all(&piece))
+                    let written = state.0.write_all(&piece);
+                    std::future::ready(written.map_err(|e| at(&path, &e)))
                 };
                 blobs.get_large(blob, 0, take).await?;
                 let (file, sha, length) = state.into_inner().unwrap_or_else(|p| p.into_inner());

@@ -1,6 +1,6 @@
 //! Writes the files of a result into a directory, or as a tar.
 
-use super::archive::WholeFile;
+use super::archive::{WholeFile, at};
 use super::output::{Place, Split};
 use crate::error::io;
 use bytes::Bytes;
@@ -267,7 +267,8 @@ async fn write_large(blobs: &Blobs, file: Todo) -> Result<(), Failure> {
     let take = |piece: Bytes| {
         let mut state = state.lock().unwrap_or_else(|p| p.into_inner());
         state.1.update(&piece);
-        std::future::ready(state.0.write_all(&piece))
+        let written = state.0.write_all(&piece);
+        std::future::ready(written.map_err(|e| at(&file.path, &e)))
     };
     blobs.get_large(file.blob, 0, take).await?;
     let (out, hasher) = state.into_inner().unwrap_or_else(|p| p.into_inner());

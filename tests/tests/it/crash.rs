@@ -127,7 +127,7 @@ impl Victim {
 /// The farm's process.
 fn farm(slipway: &Slipway) -> Option<Pid> {
     let all = slipway.processes();
-    let farm = all.iter().find(|process| process.command.contains("slipway up"))?;
+    let farm = all.iter().find(|process| process.command.contains(" up"))?;
     Pid::from_raw(farm.pid)
 }
 

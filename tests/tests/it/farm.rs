@@ -17,7 +17,7 @@ const HELLO: &str = "FROM conf/busybox:1\nRUN echo hello\n";
 /// The process numbers of the farms on a home.
 fn farms(slipway: &Slipway) -> Vec<i32> {
     let all = slipway.processes().into_iter();
-    all.filter(|process| process.command.contains("slipway up")).map(|p| p.pid).collect()
+    all.filter(|process| process.command.contains(" up")).map(|p| p.pid).collect()
 }
 
 #[test]

