@@ -3,6 +3,8 @@
 mod bad_input;
 mod cache;
 mod conformance;
+mod crash;
+mod damage;
 mod farm;
 mod images;
 mod lifetime;
