@@ -12,7 +12,7 @@ fn filled() -> Site {
     let site = Site::of(
         "FROM conf/busybox:1\nCOPY . /given\nRUN head -c 3000000 /given/large > /large && echo a > /small\n",
     );
-    site.write("large", (0..1_000_000u32).flat_map(|n| (n * 7919).to_le_bytes()).collect::<Vec<_>>());
+    site.write("large", (0..1_000_000u32).flat_map(|n| n.wrapping_mul(7919).to_le_bytes()).collect::<Vec<_>>());
     (0..300).for_each(|n| drop(site.write(&format!("small/{n}"), format!("file {n}\n"))));
     site.build(&["-t", "app"]).ok();
     site.slipway.run(&["save", "-o", "/dev/null", "app"]).ok();
