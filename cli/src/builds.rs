@@ -5,8 +5,8 @@ use crate::clock;
 use crate::error::user;
 use crate::farm::Farm;
 use crate::images::{confirm, familiar};
-use crate::table::Table;
 use crate::print::say;
+use crate::table::Table;
 use proto::error::{Class, Failure};
 use proto::id::BuildId;
 use proto::wire::admin::{BuildInfo, Prune, Reply, Request, StepInfo, UsageRow};
@@ -67,8 +67,7 @@ async fn find(farm: &Farm, name: Option<&str>) -> Result<BuildId, Failure> {
         let last = builds.into_iter().next().map(|b| b.id);
         return last.ok_or_else(|| user("There was no build yet"));
     };
-    let fits: Vec<&BuildInfo> =
-        builds.iter().filter(|b| b.id.as_str().starts_with(name)).collect();
+    let fits: Vec<&BuildInfo> = builds.iter().filter(|b| b.id.as_str().starts_with(name)).collect();
     match fits[..] {
         [one] => Ok(one.id.clone()),
         [] => Err(user(format!("There is no build `{name}`")).hint("See `slipway builds`.")),

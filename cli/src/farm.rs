@@ -39,10 +39,7 @@ pub fn log_file(home: &Path) -> PathBuf {
 pub fn binary() -> Binary {
     let modified = std::env::current_exe().and_then(std::fs::metadata).and_then(|m| m.modified());
     let since = modified.ok().and_then(|m| m.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    Binary {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        modified_ms: since.as_millis() as u64,
-    }
+    Binary { version: env!("CARGO_PKG_VERSION").to_owned(), modified_ms: since.as_millis() as u64 }
 }
 
 /// A farm that answers.
@@ -108,12 +105,25 @@ impl Farm {
         let mut stream = self.open(Service::Admin).await?.stream;
         stream.to.send(request).await?;
         loop {
-            match stream.from.expect::<Reply>().await? {
+            match stream.from.expect::<Reply>().await.map_err(broke)? {
                 (Reply::Done, _) => return Ok(()),
                 (Reply::Failed(failure), _) => return Err(failure),
                 (reply, payload) => take(reply, payload),
             }
         }
+    }
+}
+
+/// Why a stream broke, as whoever waits for the farm's answer is told.
+pub fn broke(error: NetError) -> Failure {
+    match error {
+        NetError::Closed | NetError::Broken(_) => {
+            Failure::new(Class::Unavailable, "The farm ended in the middle of the work").hint(
+                "Run the command again: a new farm takes up what was done. What this one said \
+                       is in farm.log in $SLIPWAY_HOME; in farm.log.old, once the new one runs.",
+            )
+        }
+        other => other.into(),
     }
 }
 

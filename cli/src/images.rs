@@ -4,10 +4,10 @@ use crate::args::image::{History, Images, Inspect, Load, Pull, Push, Remove, Sav
 use crate::build::{Place, full_name, write_archive};
 use crate::clock;
 use crate::error::{io, user};
-use crate::farm::Farm;
+use crate::farm::{Farm, broke};
+use crate::print::say;
 use crate::table::Table;
 use bytes::Bytes;
-use crate::print::say;
 use proto::error::{Class, Failure};
 use proto::platform::Platform;
 use proto::wire::Service;
@@ -162,7 +162,11 @@ impl Meter {
             return;
         }
         let what: String = moved.what.chars().take(19).collect();
-        let total = if moved.total > 0 { format!(" / {}", clock::size(moved.total)) } else { String::new() };
+        let total = if moved.total > 0 {
+            format!(" / {}", clock::size(moved.total))
+        } else {
+            String::new()
+        };
         eprint!("\r\x1b[K{what} {}{total}", clock::size(moved.current));
         if moved.done {
             eprintln!();
@@ -171,12 +175,12 @@ impl Meter {
 }
 
 /// Asks with an answer for each login that is needed.
-async fn transfer(farm: &Farm, request: &Request, quiet: bool) -> Result<String, Failure> {
+pub async fn transfer(farm: &Farm, request: &Request, quiet: bool) -> Result<String, Failure> {
     let mut stream = farm.open(Service::Admin).await?.stream;
     stream.to.send(request).await?;
     let (meter, mut text) = (Meter::new(quiet), String::new());
     loop {
-        match stream.from.expect::<Reply>().await?.0 {
+        match stream.from.expect::<Reply>().await.map_err(broke)?.0 {
             Reply::Done => return Ok(text),
             Reply::Failed(failure) => return Err(failure),
             Reply::Moved(moved) => meter.moved(&moved),
@@ -283,7 +287,7 @@ pub async fn load(farm: &Farm, args: Load) -> Result<(), Failure> {
             Ok((Reply::Failed(failure), _)) => break Err(failure),
             Ok((Reply::Text(line), _)) if !args.quiet => say!("{line}"),
             Ok(_) => {}
-            Err(e) => break Err(e.into()),
+            Err(e) => break Err(broke(e)),
         }
     };
     match (result, sending.is_finished()) {

@@ -1,8 +1,10 @@
 //! `slipway run`.
 
 use crate::args::image::Run;
+use crate::build::full_name;
 use crate::error::user;
-use crate::farm::Farm;
+use crate::farm::{Farm, broke};
+use crate::images::{familiar, transfer};
 use bytes::Bytes;
 use cache::net::{NetError, Sender};
 use proto::error::{Class, Failure};
@@ -27,6 +29,7 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
             args.network
         )));
     }
+    bring(farm, &args.image).await?;
     let request = admin::Run {
         image: args.image,
         args: args.args,
@@ -50,7 +53,7 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
     tokio::pin!(impatient);
     loop {
         let (reply, payload) = tokio::select! {
-            reply = stream.from.expect::<Reply>() => reply?,
+            reply = stream.from.expect::<Reply>() => reply.map_err(broke)?,
             () = &mut impatient => return Ok(CANCELLED),
         };
         match reply {
@@ -70,15 +73,27 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
     }
 }
 
+/// Pulls an image that is not here. What may be the beginning of an id is none that a registry has.
+async fn bring(farm: &Farm, image: &str) -> Result<(), Failure> {
+    let found = farm.ask(&Request::Inspect(image.to_owned()), |_, _| {}).await;
+    let may_be_id = image.bytes().all(|b| b.is_ascii_hexdigit()) || image.starts_with("sha256:");
+    match found {
+        Err(failure) if failure.class == Class::User && !may_be_id => {
+            let reference = full_name(image)?;
+            eprintln!("The image {} is not here; pulling it.", familiar(&reference));
+            let request = Request::Pull { reference, platform: None };
+            transfer(farm, &request, false).await.map(drop)
+        }
+        found => found,
+    }
+}
+
 /// A reader that has gone (`| head`) is no reason to stop the container.
 fn show(out: &mut dyn Write, bytes: &[u8]) {
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
-async fn write(
-    mut to: Sender,
-    mut queue: mpsc::Receiver<(Input, Bytes)>,
-) -> Result<(), NetError> {
+async fn write(mut to: Sender, mut queue: mpsc::Receiver<(Input, Bytes)>) -> Result<(), NetError> {
     while let Some((input, payload)) = queue.recv().await {
         to.send_with(&input, &[payload]).await?;
     }

@@ -54,6 +54,10 @@ pub const DOCKERFILE_WORDS_MAX: usize = 100_000;
 /// Steps of one build.
 pub const STEPS_MAX: usize = 100_000;
 
+/// About how many bytes of memory the steps of one build may take: every RUN has a copy of its
+/// environment, and every row of the history has the ARGs.
+pub const GRAPH_BYTES_MAX: usize = 256 << 20;
+
 /// Bytes of one step's log that are kept.
 pub const STEP_LOG_BYTES_MAX: u64 = 1 << 30;
 

@@ -23,14 +23,11 @@ pub enum Rights {
     Client,
 }
 
-/// Answers requests until the other end closes the stream. What is asked for is pinned for as long.
-pub async fn serve(
-    store: Arc<dyn Store>,
-    stream: Stream,
-    rights: Rights,
-) -> Result<(), NetError> {
+/// Answers requests until the other end closes the stream. What a client asks for is pinned for as
+/// long; coordinators keep their streams, and whoever runs them pins for each build.
+pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Result<(), NetError> {
     let Stream { mut to, mut from } = stream;
-    let _pin = store.pin();
+    let _pin = (rights == Rights::Client).then(|| store.pin());
     while let Some((request, payload)) = from.next::<Request>().await? {
         let store = store.clone();
         match request {
@@ -111,15 +108,13 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
                 Err(e) => Reply::Failed(failure(&e)),
             }
         }
-        Request::PutBlobs(blobs) => {
-            match split(payload, blobs.iter().map(|(_, length)| *length)) {
-                Err(e) => Reply::Failed(e),
-                Ok(parts) => {
-                    let blobs: Vec<_> = blobs.iter().map(|(id, _)| *id).zip(parts).collect();
-                    done(store.put_blobs(&blobs))
-                }
+        Request::PutBlobs(blobs) => match split(payload, blobs.iter().map(|(_, length)| *length)) {
+            Err(e) => Reply::Failed(e),
+            Ok(parts) => {
+                let blobs: Vec<_> = blobs.iter().map(|(id, _)| *id).zip(parts).collect();
+                done(store.put_blobs(&blobs))
             }
-        }
+        },
         Request::PutNodes(lengths) => match split(payload, lengths.into_iter()) {
             Err(e) => Reply::Failed(e),
             Ok(parts) => {
@@ -285,7 +280,8 @@ async fn send_nodes(
 ) -> Result<(), NetError> {
     for some in ids.chunks(READ_AT_ONCE) {
         let (store, some) = (store.clone(), some.to_vec());
-        let read = move || some.iter().map(|id| store.node_bytes(id)).collect::<Result<Vec<_>, _>>();
+        let read =
+            move || some.iter().map(|id| store.node_bytes(id)).collect::<Result<Vec<_>, _>>();
         match blocking(read).await {
             Ok(nodes) => send_batches(to, nodes.into_iter(), Reply::Nodes).await?,
             Err(e) => return to.send(&Reply::Failed(failure(&e))).await,

@@ -14,7 +14,7 @@ pub use send::{Sent, send};
 use proto::error::Class;
 use proto::id::{BlobId, RootId, TreeId};
 use proto::tree::{
-    Dir, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Sealed, is_host_xattr,
+    Dir, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Sealed,
 };
 use proto::path::FileName;
 use std::collections::{BTreeMap, HashMap};
@@ -214,10 +214,6 @@ impl Assembly {
         self.nodes.push((sealed.dir.tree, parts));
         sealed
     }
-}
-
-fn keep_xattr(name: &[u8]) -> bool {
-    !is_host_xattr(name) && !name.starts_with(b"com.apple.")
 }
 
 fn mtime(seconds: i64, nanos: u32) -> Mtime {

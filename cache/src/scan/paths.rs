@@ -89,6 +89,11 @@ impl Resolver<'_> {
             self.found.insert(at);
             return;
         };
+        if part.windows(2).any(|w| w == b"**") {
+            // Any depth (`COPY --parents`): whoever copies it takes what fits.
+            self.found.insert(at);
+            return;
+        }
         match Glob::new(part) {
             Ok(pattern) if glob::has_wildcards(part) => {
                 for name in self.names(&at).into_iter().filter(|name| pattern.matches(name)) {
@@ -176,6 +181,8 @@ mod tests {
         assert_eq!(resolve(base, &["a", "."]), ["(all)"]);
         assert_eq!(resolve(base, &["../../x"]), ["x"]);
         assert_eq!(resolve(base, &["loop"]), ["loop"]);
+        assert_eq!(resolve(base, &["real/**/*.md"]), ["real"]);
+        assert_eq!(resolve(base, &["**/*.md"]), ["(all)"]);
     }
 
     #[test]

@@ -40,8 +40,6 @@ pub struct Known {
     pub stamp: Stamp,
     /// What it hashed to.
     pub blob: BlobId,
-    /// Its extended attributes.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What is known of the files of one directory, by their paths in it.

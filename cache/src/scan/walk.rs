@@ -2,7 +2,7 @@
 
 use super::paths::{Part, Wanted};
 use super::stat_cache::{Known, Stamp, StatCache};
-use super::{Found, Kind, ScanError, Scanned, assemble, keep_xattr, mtime};
+use super::{Found, Kind, ScanError, Scanned, assemble, mtime};
 use crate::tree::pattern::{Level, Patterns};
 use bytes::Bytes;
 use proto::id::BlobId;
@@ -53,7 +53,7 @@ impl Scan<'_> {
         let state = self.ignore.map(Patterns::root);
         let known = Mutex::new(HashMap::new());
         let found = self.dir(&fd, b"", state.as_ref(), &known)?;
-        let tree = assemble(self.base.to_owned(), meta(&stat, Xattrs::default()), found);
+        let tree = assemble(self.base.to_owned(), meta(&stat), found);
         Ok(Outcome { tree, known: known.into_inner().unwrap_or_else(|p| p.into_inner()) })
     }
 
@@ -126,7 +126,7 @@ impl Scan<'_> {
         };
         let name = FileName::new(name)
             .map_err(|source| ScanError::Name { path: self.path(&path), source })?;
-        let (kind, xattrs) = match FileType::from_raw_mode(stat.st_mode) {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let child = open_dir(dir, name.as_bytes())
                     .map_err(|source| self.io("Opening", &path, source))?;
@@ -134,16 +134,16 @@ impl Scan<'_> {
                 if (ignored || part == Part::Way) && inside.is_empty() {
                     return Ok(None);
                 }
-                (Kind::Dir(inside), self.xattrs(&path)?)
+                Kind::Dir(inside)
             }
             _ if part == Part::Way => return Ok(None),
             FileType::RegularFile => self.file(dir, &name, &path, &stat, known)?,
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())
                     .map_err(|e| self.io("Reading", &path, e.into()))?;
-                (Kind::Symlink(target.into_bytes()), self.xattrs(&path)?)
+                Kind::Symlink(target.into_bytes())
             }
-            FileType::Fifo => (Kind::Fifo, Vec::new()),
+            FileType::Fifo => Kind::Fifo,
             FileType::Socket => return self.special("socket", &path),
             FileType::CharacterDevice | FileType::BlockDevice => {
                 return self.special("device", &path);
@@ -151,14 +151,13 @@ impl Scan<'_> {
             FileType::Unknown => return self.special("file of an unknown kind", &path),
         };
         (self.seen)();
-        Ok(Some(Found { name, meta: meta(&stat, Xattrs::new(xattrs)), kind }))
+        Ok(Some(Found { name, meta: meta(&stat), kind }))
     }
 
     fn special(&self, kind: &'static str, path: &[u8]) -> Result<Option<Found>, ScanError> {
         Err(ScanError::Special { kind, path: self.path(path) })
     }
 
-    #[allow(clippy::type_complexity)]
     fn file(
         &self,
         dir: &OwnedFd,
@@ -166,13 +165,13 @@ impl Scan<'_> {
         path: &[u8],
         stat: &Stat,
         known: &Mutex<HashMap<Vec<u8>, Known>>,
-    ) -> Result<(Kind, Vec<(Vec<u8>, Vec<u8>)>), ScanError> {
+    ) -> Result<Kind, ScanError> {
         let stamp = stamp(stat);
         let now = match self.cache.get(path, &stamp) {
             Some(known) => known.clone(),
             None => {
                 let blob = self.hash(dir, name, path, stat)?;
-                Known { stamp, blob, xattrs: self.xattrs(path)? }
+                Known { stamp, blob }
             }
         };
         let kind = Kind::File {
@@ -180,9 +179,8 @@ impl Scan<'_> {
             inode: (stat.st_nlink > 1).then_some((stamp.device, stamp.inode)),
             blob: now.blob,
         };
-        let xattrs = now.xattrs.clone();
         known.lock().unwrap_or_else(|p| p.into_inner()).insert(path.to_vec(), now);
-        Ok((kind, xattrs))
+        Ok(kind)
     }
 
     fn hash(
@@ -211,32 +209,6 @@ impl Scan<'_> {
         let (id, size) = crate::store::hash_file(&mut file).map_err(io)?;
         if size == stat.st_size as u64 { Ok(id) } else { Err(changed()) }
     }
-
-    fn xattrs(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ScanError> {
-        let file = self.path(path);
-        let mut names = vec![0; 4096];
-        let length = loop {
-            match rustix::fs::llistxattr(&file, &mut names[..]) {
-                Ok(length) => break length,
-                Err(rustix::io::Errno::RANGE) => names.resize(names.len() * 4, 0),
-                Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOENT) => return Ok(Vec::new()),
-                Err(e) => return Err(self.io("Reading attributes of", path, e.into())),
-            }
-        };
-        let mut out = Vec::new();
-        for name in names[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-            if !keep_xattr(name) {
-                continue;
-            }
-            let mut value = vec![0; limit::XATTR_BYTES_MAX];
-            if let Ok(length) = rustix::fs::lgetxattr(&file, OsStr::from_bytes(name), &mut value[..])
-            {
-                value.truncate(length);
-                out.push((name.to_vec(), value));
-            }
-        }
-        Ok(out)
-    }
 }
 
 fn open_dir(at: impl rustix::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
@@ -244,9 +216,10 @@ fn open_dir(at: impl rustix::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
 }
 
-fn meta(stat: &Stat, xattrs: Xattrs) -> Meta {
+/// Owners and extended attributes are the client's own business: BuildKit's clients send neither.
+fn meta(stat: &Stat) -> Meta {
     let mtime = mtime(stat.st_mtime as i64, stat.st_mtime_nsec as u32);
-    Meta { mode: (stat.st_mode & 0o7777) as u16, uid: 0, gid: 0, mtime, xattrs }
+    Meta { mode: (stat.st_mode & 0o7777) as u16, uid: 0, gid: 0, mtime, xattrs: Xattrs::default() }
 }
 
 fn stamp(stat: &Stat) -> Stamp {

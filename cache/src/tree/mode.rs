@@ -76,7 +76,8 @@ impl ModeChange {
     /// The mode of directories that have to be made on the way.
     pub fn of_parents(&self) -> u16 {
         match self {
-            Self::Octal(mode) => *mode,
+            // Go's `os.Mkdir` has no place for the special bits.
+            Self::Octal(mode) => mode & 0o777,
             Self::Symbolic(_) => 0o755,
         }
     }

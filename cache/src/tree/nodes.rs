@@ -41,6 +41,14 @@ pub enum TreeError {
     /// A path that leads into too many directories, or names that are too long.
     #[error("The path `{0}` is not valid: {1}")]
     BadPath(String, String),
+    /// A name of a user or group, and no file that could know it.
+    #[error("The name `{name}` cannot be looked up: there is no `{file}`; give a number")]
+    NoNames {
+        /// The name.
+        name: String,
+        /// The file that is not there.
+        file: &'static str,
+    },
     /// A mode that cannot be read.
     #[error("`{0}` is not a mode: {1}")]
     BadMode(String, &'static str),

@@ -16,7 +16,8 @@ pub struct Owner {
 const USER_FILE_BYTES_MAX: usize = 10 << 20;
 
 /// The owner that `user[:group]` names. A user's number is its group's number too, unless a group
-/// is given; a name that the tree's `/etc/passwd` does not know stands for 0, as in BuildKit.
+/// is given; a name that the tree's `/etc/passwd` does not know stands for 0, as in BuildKit. A tree
+/// without such a file cannot have a name.
 pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -26,7 +27,7 @@ pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
     if let Ok(number) = user.parse() {
         owner = Owner { uid: number, gid: number };
     } else if !user.is_empty() {
-        if let Some([uid, gid]) = find(editor, b"/etc/passwd", user, [2, 3])? {
+        if let Some([uid, gid]) = find(editor, "/etc/passwd", user, [2, 3])? {
             owner = Owner { uid, gid };
         }
     }
@@ -35,7 +36,7 @@ pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
         Some(group) => {
             owner.gid = match group.parse() {
                 Ok(number) => number,
-                Err(_) => find(editor, b"/etc/group", group, [2, 2])?.map_or(owner.gid, |g| g[0]),
+                Err(_) => find(editor, "/etc/group", group, [2, 2])?.map_or(owner.gid, |g| g[0]),
             };
         }
     }
@@ -45,13 +46,15 @@ pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
 /// The two numbers in the line that begins with `name`.
 fn find(
     editor: &mut Editor<'_>,
-    file: &[u8],
+    file: &'static str,
     name: &str,
     columns: [usize; 2],
 ) -> Result<Option<[u32; 2]>, TreeError> {
-    let text = match editor.read(file) {
+    let text = match editor.read(file.as_bytes()) {
         Ok(Some(text)) => text,
-        Ok(None) | Err(TreeError::NotADirectory(_)) => return Ok(None),
+        Ok(None) | Err(TreeError::NotADirectory(_)) => {
+            return Err(TreeError::NoNames { name: name.to_owned(), file });
+        }
         Err(e) => return Err(e),
     };
     let text = String::from_utf8_lossy(&text[..text.len().min(USER_FILE_BYTES_MAX)]);

@@ -98,6 +98,23 @@ impl View<'_> {
         })
     }
 
+    /// Makes sure that no directory of `path`, which is kept below `pivot`, is a symlink: there
+    /// would be nothing to keep behind it.
+    fn no_links(&self, pivot: &[u8], path: &[u8]) -> Result<(), TreeError> {
+        let mut at = self.follow(pivot)?;
+        let names = proto::path::clamp(path);
+        for (depth, name) in names.iter().enumerate() {
+            let Ok(name) = FileName::new(name) else { return Ok(()) };
+            at.push(name);
+            let last = depth + 1 == names.len();
+            if let (false, Some(Picked::Leaf(..))) = (last, self.look(&at)?) {
+                let way = names[..=depth].join(&b'/');
+                return Err(TreeError::NotADirectory(String::from_utf8_lossy(&way).into_owned()));
+            }
+        }
+        Ok(())
+    }
+
     /// What the path leads to, and its last name.
     fn pick(&self, path: &[u8]) -> Result<(Option<FileName>, Picked), TreeError> {
         let not_found = || TreeError::NotFound(String::from_utf8_lossy(path).into_owned());
@@ -177,6 +194,7 @@ pub fn select(
         let pattern = join(&proto::path::clamp(pattern));
         if !glob::has_wildcards(pivot) && !glob::has_wildcards(&pattern) {
             view.pick(&[pivot, &pattern].concat())?;
+            view.no_links(pivot, &pattern)?;
         }
         filter.include = patterns(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
         path = pivot.to_vec();

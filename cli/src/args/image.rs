@@ -50,6 +50,11 @@ pub struct Run {
 
 /// List images
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway images
+  slipway images app
+  slipway images -q --no-trunc")]
 pub struct Images {
     /// Only images of this name
     pub name: Option<String>,
@@ -69,6 +74,10 @@ pub struct Images {
 
 /// Remove images
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway rmi app:1            take a name away, and with the last one the image
+  slipway rmi -f 3f19c5a3d62f  an image with all its names")]
 pub struct Remove {
     /// Names, or the beginnings of ids
     #[arg(required = true)]
@@ -80,6 +89,10 @@ pub struct Remove {
 
 /// Give an image another name
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway tag app registry.example.com/team/app:1
+  slipway tag 3f19c5a3d62f app:stable")]
 pub struct Tag {
     /// An image: a name, or the beginning of an id
     pub source: String,
@@ -89,6 +102,10 @@ pub struct Tag {
 
 /// Show everything about images, as JSON
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway inspect app
+  slipway inspect app | jq '.[0].Config.Env'")]
 pub struct Inspect {
     /// Names, or the beginnings of ids
     #[arg(required = true)]
@@ -97,6 +114,10 @@ pub struct Inspect {
 
 /// Show how an image came about
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway history app
+  slipway history --no-trunc app")]
 pub struct History {
     /// An image: a name, or the beginning of an id
     pub image: String,
@@ -107,6 +128,10 @@ pub struct History {
 
 /// Bring an image from its registry
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway pull alpine:3.20
+  slipway pull --platform linux/arm64 debian")]
 pub struct Pull {
     /// The image's name
     pub image: String,
@@ -120,6 +145,9 @@ pub struct Pull {
 
 /// Send an image to its registry
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway tag app registry.example.com/app && slipway push registry.example.com/app")]
 pub struct Push {
     /// The image's name
     pub image: String,
@@ -148,6 +176,10 @@ pub struct Save {
 
 /// Take images from an archive
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway load -i app.tar
+  docker save app | slipway load")]
 pub struct Load {
     /// The file; by default standard input
     #[arg(short, long)]

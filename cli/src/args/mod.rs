@@ -16,6 +16,7 @@ Examples:
   slipway build -o out --target bin .    leave the files of the stage `bin` in ./out
   slipway images                         list images
 
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled; `run` ends as its container does.
 State is kept under $SLIPWAY_HOME (for root: /var/lib/slipway). Settings: $SLIPWAY_HOME/config.toml")]
 pub struct Cli {
     /// What to do.
@@ -62,7 +63,7 @@ pub enum Command {
     Up(Up),
     /// End the farm of this machine
     Down(Down),
-    /// Print a completion script for a shell
+    /// Print a completion script for a shell: source <(slipway completion bash)
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -71,6 +72,10 @@ pub enum Command {
 
 /// List builds
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slipway builds
+  slipway builds -n 100")]
 pub struct Builds {
     /// Show at most so many
     #[arg(short = 'n', long, default_value_t = 20)]
@@ -82,6 +87,10 @@ pub struct Builds {
 
 /// Show what a build's steps wrote
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slipway logs               the last build's
+  slipway logs kjcb          of the build whose name begins so")]
 pub struct Logs {
     /// The build's name, or its beginning; the last build without one
     pub build: Option<String>,
@@ -89,6 +98,9 @@ pub struct Logs {
 
 /// Cancel a build
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slipway cancel kjcb")]
 pub struct Cancel {
     /// The build's name, or its beginning
     pub build: String,
@@ -122,6 +134,7 @@ Examples:
         force: bool,
     },
     /// Hash everything, and say what is damaged
+    #[command(after_help = "Exit codes: 0 nothing is damaged, or it was repaired; 1 something is.")]
     Verify {
         /// Take away what is damaged, so that it is made again
         #[arg(long)]
@@ -131,6 +144,11 @@ Examples:
 
 /// Run the farm of this machine in the foreground
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slipway up
+  slipway up --slots 8 --idle 1h
+  slipway up --oci-runtime crun")]
 pub struct Up {
     /// End after so long without a build: 10m
     #[arg(long, value_parser = time)]
@@ -148,6 +166,10 @@ pub struct Up {
 
 /// End the farm of this machine
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slipway down               when its builds have ended
+  slipway down --now")]
 pub struct Down {
     /// Do not wait for builds that are under way
     #[arg(long)]

@@ -144,8 +144,7 @@ async fn send(
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), Failure> {
     let gone = || Failure::new(Class::User, "Nobody reads the archive any more");
-    let put =
-        async |bytes: Bytes| pieces.send(Piece::Bytes(bytes)).await.map_err(|_| gone());
+    let put = async |bytes: Bytes| pieces.send(Piece::Bytes(bytes)).await.map_err(|_| gone());
     for entry in entries {
         let size = match &entry.data {
             ArchiveData::Inline(bytes) => bytes.len() as u64,

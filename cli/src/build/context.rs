@@ -300,7 +300,9 @@ mod tests {
 
     #[test]
     fn contexts_are_named() {
-        assert!(matches!(named("A=docker-image://alpine").unwrap(), (n, Named::Image(_)) if n == "a"));
+        assert!(
+            matches!(named("A=docker-image://alpine").unwrap(), (n, Named::Image(_)) if n == "a")
+        );
         assert!(matches!(named("b=/tmp").unwrap().1, Named::Directory(_)));
         for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=https://x/y.git"] {
             assert!(named(bad).is_err(), "{bad}");

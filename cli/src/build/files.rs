@@ -132,10 +132,7 @@ async fn top(blobs: &Blobs, root: &RootId) -> Result<Root, Failure> {
 }
 
 /// All directories of a tree.
-async fn nodes(
-    blobs: &Blobs,
-    dir: DirRef,
-) -> Result<HashMap<TreeId, Arc<AnyNode>>, Failure> {
+async fn nodes(blobs: &Blobs, dir: DirRef) -> Result<HashMap<TreeId, Arc<AnyNode>>, Failure> {
     let mut all: HashMap<TreeId, Arc<AnyNode>> = HashMap::new();
     let mut level = vec![dir.tree];
     while !level.is_empty() {
@@ -325,8 +322,10 @@ fn special(path: &Path, meta: &Meta, node: &Node) -> Result<(), Failure> {
     make().map_err(|e| io("Making", path, &e))?;
     replace(&early, path)?;
     match node {
-        Node::Symlink(_) => rustix::fs::utimensat(CWD, path, &times(meta), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| io("Writing", path, &e.into())),
+        Node::Symlink(_) => {
+            rustix::fs::utimensat(CWD, path, &times(meta), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| io("Writing", path, &e.into()))
+        }
         _ => set_meta(path, meta),
     }
 }

@@ -14,14 +14,14 @@ pub use request::full_name;
 
 use crate::args::build::Build;
 use crate::error::{WRONG_USAGE, exit_code, io, show, user};
-use crate::farm::Farm;
+use crate::farm::{Farm, broke};
+use crate::print::say;
 use crate::progress::{Display, Mode, Settings, StartError};
 use cache::net::{NetError, Receiver, Sender, Stream};
 use cache::scan;
 use context::{Context, Named};
 use ops::config::Config;
 use output::Target;
-use crate::print::say;
 use proto::error::{Class, Failure};
 use proto::wire::Service;
 use proto::wire::build::{
@@ -139,7 +139,7 @@ impl Client {
                 Ok((ToClient::Event(event), _)) => self.display.event(event),
                 Ok((ToClient::Ask(number, ask), _)) => self.answer(number, ask, answers.clone()),
                 Ok((ToClient::Finished(result), _)) => break *result,
-                Err(e) => break Err(Failure::from(e)),
+                Err(e) => break Err(broke(e)),
             }
         };
         writer.abort();
@@ -281,7 +281,10 @@ async fn write_outputs(
             (OutputResult::Image(_) | OutputResult::CacheOnly, Target::Farm) => {}
             (output, target) => {
                 let message = format!("The farm made {output:?} for {target:?}");
-                return Err(Failure::new(Class::Bug, message.chars().take(300).collect::<String>()));
+                return Err(Failure::new(
+                    Class::Bug,
+                    message.chars().take(300).collect::<String>(),
+                ));
             }
         }
     }

@@ -69,9 +69,8 @@ pub fn read(args: &Build, tags: &[String]) -> Result<(Vec<Output>, Vec<Target>),
         outputs.push(output);
         targets.push(target);
     }
-    let stdout = |t: &&Target| {
-        matches!(t, Target::Archive(Place::Stdout) | Target::Tar(Place::Stdout, _))
-    };
+    let stdout =
+        |t: &&Target| matches!(t, Target::Archive(Place::Stdout) | Target::Tar(Place::Stdout, _));
     if targets.iter().filter(stdout).count() > 1 {
         return Err(user("Only one output can go to standard output"));
     }
@@ -262,7 +261,10 @@ mod tests {
     fn outputs_are_read() {
         assert_eq!(target("out"), Target::Directory("out".into(), Split::Auto));
         assert_eq!(target("-"), Target::Tar(Place::Stdout, Split::Auto));
-        assert_eq!(target("type=tar,dest=x.tar"), Target::Tar(Place::File("x.tar".into()), Split::Auto));
+        assert_eq!(
+            target("type=tar,dest=x.tar"),
+            Target::Tar(Place::File("x.tar".into()), Split::Auto)
+        );
         assert_eq!(target("type=oci,dest=a.tar"), Target::Archive(Place::File("a.tar".into())));
         assert_eq!(target("type=oci,dest=d,tar=false"), Target::Layout("d".into()));
         assert_eq!(target("type=docker"), Target::Archive(Place::Engine));

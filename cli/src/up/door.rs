@@ -6,6 +6,7 @@ use super::parts::Parts;
 use crate::farm::binary;
 use cache::net::serve::{Rights, serve as serve_blobs};
 use cache::net::{NetError, Stream};
+use cache::store::Store;
 use proto::error::{Class, Failure};
 use proto::id::Millis;
 use proto::platform::Platform;
@@ -73,7 +74,11 @@ pub async fn serve(house: Arc<House>, mut stream: Stream) -> Result<(), NetError
     }
     match open.service {
         Service::Blobs => serve_blobs(house.parts.store.clone(), stream, Rights::Client).await,
-        Service::Build => house.parts.coordinator.serve_build(stream).await,
+        Service::Build => {
+            // What this build finds, makes or is told of stays until it ends.
+            let _pin = house.parts.store.pin();
+            house.parts.coordinator.serve_build(stream).await
+        }
         Service::Admin => admin::serve(&house, stream).await,
         Service::Worker => Ok(()),
     }

@@ -50,15 +50,17 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     worker::sandbox::check_machine()?;
     make_home(&config.home).map_err(|e| failed("Making", &config.home, &e))?;
     let Some(lock) = take_lock(&config, args.on_demand).await? else {
-        eprintln!("A farm runs at {} already.", config.home.display());
+        // A client that was a little slower than another one is no news.
+        if !args.on_demand {
+            eprintln!("A farm runs at {} already.", config.home.display());
+        }
         return Ok(ALREADY_RUNNING);
     };
     if args.on_demand {
-        // What an earlier farm said is of no use any more.
-        let log = std::fs::File::options().write(true).open(farm::log_file(&config.home));
-        let _ = log.and_then(|file| file.set_len(0));
+        keep_log(&farm::log_file(&config.home));
     }
-    let mut signals = Signals::new().map_err(|e| failed("Watching for", Path::new("signals"), &e))?;
+    let mut signals =
+        Signals::new().map_err(|e| failed("Watching for", Path::new("signals"), &e))?;
     let plan = settings::plan(&args, &config)?;
     let idle = args.idle.or(args.on_demand.then_some(config.idle));
     let parts = Parts::start(plan).await?;
@@ -69,7 +71,13 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     }
     let life = Shared::new(Life::new(idle, Instant::now()));
     let started = Millis(crate::clock::now_ms());
-    let house = Arc::new(House { parts, life, started, sizes: Default::default(), platform: Platform::host() });
+    let house = Arc::new(House {
+        parts,
+        life,
+        started,
+        sizes: Default::default(),
+        platform: Platform::host(),
+    });
     serve(&house, listener, &mut signals).await;
     end(house, &mut signals).await;
     drop(lock);
@@ -79,6 +87,14 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
 fn failed(action: &str, path: &Path, error: &io::Error) -> Failure {
     let message = format!("{action} {} failed: {error}", path.display());
     Failure::new(Class::Unavailable, message)
+}
+
+/// What an earlier farm said is put aside: it may have said why it ended. Without it this one's words
+/// follow those.
+fn keep_log(path: &Path) {
+    let aside = std::fs::copy(path, path.with_extension("log.old"));
+    let log = aside.and_then(|_| std::fs::File::options().write(true).open(path));
+    let _ = log.and_then(|file| file.set_len(0));
 }
 
 /// The state directory: nobody else's business.

@@ -76,8 +76,10 @@ impl Parts {
             if let Err(e) = store.barrier() {
                 tracing::error!("the store could not be closed cleanly: {e}");
             }
+            store
         });
-        let _ = closing.await;
+        let Ok(store) = closing.await else { return };
+        close(store).await;
     }
 
     /// Cancels the builds that are under way, and waits for their ends.
@@ -101,6 +103,23 @@ impl Parts {
             tracing::warn!("builds do not end; they are given up");
         }
     }
+}
+
+/// How long one waits for those who still read from the store.
+const LAST_READERS: Duration = Duration::from_secs(2);
+
+/// Closes the store, so that the next start finds it so. The last who holds it does that.
+async fn close(store: Arc<DiskStore>) {
+    let alone = async {
+        while Arc::strong_count(&store) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if tokio::time::timeout(LAST_READERS, alone).await.is_err() {
+        let others = Arc::strong_count(&store) - 1;
+        tracing::warn!(others, "the store is still in use; the next start looks after it");
+    }
+    let _ = tokio::task::spawn_blocking(move || drop(store)).await;
 }
 
 /// Serves all who dial for a service inside of this process.

@@ -7,7 +7,6 @@ use cache::store::Options;
 use ops::config::{Config, Network};
 use proto::error::{Class, Failure};
 use proto::id::WorkerId;
-use proto::platform::Platform;
 use std::path::{Path, PathBuf};
 use worker::agent::Settings;
 use worker::image::registry::{ProxyConfig, RegistryConfig};
@@ -57,7 +56,7 @@ pub fn plan(args: &Up, config: &Config) -> Result<Plan, Failure> {
         rootfs_budget: budget / 3,
         open_files: OPEN_FILES,
         host_network: config.network == Network::Host,
-        platforms: vec![Platform::host()],
+        platforms: worker::sandbox::platforms(),
     };
     Ok(Plan { store_dir: config.home.join("store"), store, worker })
 }

@@ -46,7 +46,9 @@ pub fn assign(mut candidates: Vec<Candidate>, mut places: Vec<Place>) -> Vec<(Wo
     let mut out = Vec::new();
     for candidate in candidates {
         let free = |p: &Place| if candidate.slot { p.slots } else { p.fetches };
-        let able = |p: &Place| free(p) > 0 && p.platforms.contains(&candidate.platform);
+        // Files are files, whatever platform they are for: only programs need the right one.
+        let fits = |p: &Place| !candidate.slot || p.platforms.contains(&candidate.platform);
+        let able = |p: &Place| free(p) > 0 && fits(p);
         let best = places
             .iter_mut()
             .filter(|p| able(p))

@@ -46,7 +46,8 @@ impl<'a> Advice<'a> {
         for stage in &inputs.dockerfile.stages {
             let base = Expander::new(args.escape, &lookup).word(&stage.base);
             let Ok(base) = base else { return };
-            checks::default_arg_in_from(self.config, stage, reference(&base).is_ok(), out);
+            let is_valid = is_plain(&base) || reference(&base).is_ok();
+            checks::default_arg_in_from(self.config, stage, is_valid, out);
         }
     }
 
@@ -99,7 +100,7 @@ impl<'a> Advice<'a> {
         let (Some(out), false) = (&mut self.out, missing.is_empty()) else { return };
         let config = self.config.with_comments(&at.instruction.comments);
         let declared = |name: &str| state.declared.iter().any(|(known, _)| known == name);
-        let known = || state.env.iter().map(|(name, _)| name.clone()).collect();
+        let known = || state.env.list().iter().map(|(name, _)| name.clone()).collect();
         checks::undefined_vars(&config, missing, &declared, &known, &at.instruction.at, out);
     }
 
@@ -112,4 +113,10 @@ impl<'a> Advice<'a> {
             checks::copy_ignored_file(&config, name, source, ignored, &at.instruction.at, out);
         }
     }
+}
+
+/// Whether a name is surely one that images can have. Most stages' names are.
+fn is_plain(name: &str) -> bool {
+    let all = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..64).contains(&name.len()) && name.bytes().all(all)
 }

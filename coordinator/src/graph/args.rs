@@ -1,5 +1,6 @@
 //! Global ARGs, and what `--build-arg` says.
 
+use super::env::Env;
 use super::{Inputs, LowerError, LowerProblem};
 use crate::dockerfile::{Escape, Expander};
 use proto::platform::Platform;
@@ -10,7 +11,7 @@ pub(super) struct Args {
     /// `--build-arg`: of two with one name the later counts.
     pub given: BTreeMap<String, String>,
     /// The global ARGs, those of the builder's own first, in order.
-    pub global: Vec<(String, String)>,
+    pub global: Env,
     /// Proxy settings among `--build-arg`.
     pub proxies: Vec<(String, String)>,
     /// `SOURCE_DATE_EPOCH`.
@@ -55,7 +56,7 @@ impl Args {
                     }
                     (None, None) => continue,
                 };
-                set(&mut args.global, &item.name, &value);
+                args.global.set(&item.name, &value);
             }
         }
         let epoch = args.given.get("SOURCE_DATE_EPOCH").map(String::as_str);
@@ -70,12 +71,12 @@ impl Args {
     pub fn names(&self, inputs: &Inputs<'_>) -> BTreeSet<String> {
         let written = inputs.dockerfile.args.iter().flat_map(|arg| &arg.items);
         let written = written.map(|item| item.name.clone());
-        self.global.iter().map(|(name, _)| name.clone()).chain(written).collect()
+        self.global.list().iter().map(|(name, _)| name.clone()).chain(written).collect()
     }
 
     /// A global ARG.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.global.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.global.get(name)
     }
 
     /// A setting of the builder that `--build-arg` gives, if it is not empty.
@@ -84,20 +85,8 @@ impl Args {
     }
 }
 
-/// Sets a variable: in its place when it is there, else at the end.
-pub(super) fn set(list: &mut Vec<(String, String)>, name: &str, value: &str) {
-    match list.iter_mut().find(|(n, _)| n == name) {
-        Some((_, old)) => *old = value.to_owned(),
-        None => list.push((name.to_owned(), value.to_owned())),
-    }
-}
-
 /// The ARGs that need no declaration before FROM.
-fn own(
-    inputs: &Inputs<'_>,
-    target: &Platform,
-    given: &BTreeMap<String, String>,
-) -> Vec<(String, String)> {
+fn own(inputs: &Inputs<'_>, target: &Platform, given: &BTreeMap<String, String>) -> Env {
     let build = inputs.build_platform;
     let last = inputs.dockerfile.stages.last().and_then(|s| s.name.as_ref());
     let stage = match (&inputs.request.target, last) {
@@ -118,9 +107,11 @@ fn own(
         ("TARGETVARIANT", target.variant.clone()),
         ("TARGETSTAGE", stage),
     ];
-    let value =
-        |(name, own): (&str, String)| (name.to_owned(), given.get(name).cloned().unwrap_or(own));
-    values.into_iter().map(value).collect()
+    let mut env = Env::default();
+    for (name, own) in &values {
+        env.set(name, given.get(*name).unwrap_or(own));
+    }
+    env
 }
 
 /// Proxy settings, in both spellings, as programs look for them.

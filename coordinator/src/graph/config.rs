@@ -193,16 +193,6 @@ impl ImageConfig {
     pub fn platform(&self) -> Platform {
         Platform::from_config(&self.os, &self.architecture, &self.variant)
     }
-
-    /// Sets a variable: in its place when it is there, else at the end.
-    pub fn set_env(&mut self, name: &str, value: &str) {
-        let list = self.config.env.get_or_insert_default();
-        let text = format!("{name}={value}");
-        match list.iter_mut().find(|e| split_env(e).0 == name) {
-            Some(entry) => *entry = text,
-            None => list.push(text),
-        }
-    }
 }
 
 /// Name and value of `name=value`; without `=` the value is empty.
@@ -228,14 +218,5 @@ mod tests {
         let again = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<ImageConfig>(&again).unwrap(), config);
         assert!(!again.contains("Labels") && !again.contains("created\":"), "{again}");
-    }
-
-    #[test]
-    fn variables_keep_their_place() {
-        let mut config = ImageConfig::empty(&Platform::host());
-        config.set_env("A", "1");
-        config.set_env("PATH", "/bin");
-        config.set_env("A", "2");
-        assert_eq!(config.config.env.unwrap(), ["PATH=/bin", "A=2"]);
     }
 }

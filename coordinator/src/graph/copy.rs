@@ -121,10 +121,12 @@ impl Dispatcher<'_, '_> {
     pub(super) fn narrow(&mut self, from: &str, is_copy: bool, source: &str) {
         let Ok(Some(index)) = self.stages.source(from, is_copy) else { return };
         let stage = &self.stages.all[index];
-        let (Base::Local(name), Some(state)) = (&stage.base, self.done.get(&index)) else { return };
+        let (Base::Local(name), Some((_, platform))) = (&stage.base, self.done.get(&index)) else {
+            return;
+        };
         // Of a directory that stands for a stage of the file, all is looked at already.
         if !stage.is_written {
-            self.build.local(name, LookedAt::Path(source), &state.platform);
+            self.build.local(name, LookedAt::Path(source), platform);
         }
     }
 
@@ -139,7 +141,7 @@ impl Dispatcher<'_, '_> {
         let later =
             || LowerProblem::LaterStage { what, name: name.to_owned(), current: at.stage.clone() };
         let index = self.stages.source(name, is_copy)?.ok_or_else(later)?;
-        self.done.get(&index).map(|s| s.step).ok_or_else(later)
+        self.done.get(&index).map(|(step, _)| *step).ok_or_else(later)
     }
 
     fn http(

@@ -1,10 +1,11 @@
 //! Each instruction of the stages that are needed, in order.
 
 use super::advice::Advice;
-use super::args::{Args, set};
+use super::args::Args;
 use super::config::{DEFAULT_PATH, Empty, HealthConfig, ImageConfig, split_env};
+use super::env::Env;
 use super::names::Counter;
-use super::stages::{Base, Stage, Stages, read_config};
+use super::stages::{Base, Stage, Stages};
 use super::{Builder, Inputs, LookedAt, LowerError, LowerProblem, Need, Rows, StageState, needs};
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
 use crate::dockerfile::lint::StageChecks;
@@ -20,6 +21,9 @@ use std::collections::BTreeMap;
 /// ARGs that are for the builder, and no variables of RUNs.
 const SILENT_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
+/// What a label or an ARG takes beside its text.
+const PAIR_BYTES: usize = size_of::<(String, String)>();
+
 /// The remark in the history of all that a Dockerfile makes: BuildKit's.
 const COMMENT: &str = "buildkit.dockerfile.v0";
 
@@ -29,8 +33,12 @@ pub(super) struct Dispatcher<'a, 'b> {
     pub args: &'b Args,
     pub stages: &'b Stages<'a>,
     pub build: &'b mut Builder,
-    /// The stages that are done.
-    pub done: BTreeMap<usize, StageState>,
+    /// The stages that are done, each with its last step.
+    pub done: BTreeMap<usize, (StepId, Platform)>,
+    /// What the stages that others start from have come to.
+    states: BTreeMap<usize, StageState>,
+    /// How many stages still start from each stage.
+    heirs: BTreeMap<usize, usize>,
     /// What turned out to be needed on the way.
     pub wanted: Vec<Need>,
     pub advice: Advice<'b>,
@@ -56,8 +64,15 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         advice: Advice<'b>,
         several: bool,
     ) -> Self {
-        let (done, wanted) = (BTreeMap::new(), Vec::new());
-        Self { inputs, args, stages, build, done, wanted, advice, several }
+        let mut heirs = BTreeMap::new();
+        for index in &stages.reachable {
+            if let Base::Stage(base) = stages.all[*index].base {
+                *heirs.entry(base).or_default() += 1;
+            }
+        }
+        *heirs.entry(stages.target).or_default() += 1;
+        let (done, states, wanted) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { inputs, args, stages, build, done, states, heirs, wanted, advice, several }
     }
 
     /// Lowers what the target needs; answers what has to be looked up before that.
@@ -89,7 +104,10 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 };
                 self.instruction(&mut state, &mut at).map_err(|p| p.at(&instruction.at))?;
             }
-            self.done.insert(index, state);
+            self.done.insert(index, (state.step, state.platform.clone()));
+            if self.heirs.contains_key(&index) {
+                self.states.insert(index, state);
+            }
             if self.build.steps.len() > limit::STEPS_MAX {
                 return Err(LowerProblem::TooManySteps(limit::STEPS_MAX).nowhere());
             }
@@ -110,7 +128,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         let platform = stage.platform.clone().unwrap_or_else(|| target.clone());
         match &stage.base {
             Base::Stage(base) => {
-                let mut state = self.done[base].clone();
+                let mut state = self.inherit(*base).map_err(LowerProblem::nowhere)?;
                 state.image.config.on_build = None;
                 state.has_cmd = false;
                 state.checks = StageChecks::on(&state.checks);
@@ -131,7 +149,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 Ok(self.state(step, platform, image, None))
             }
             Base::Image(image) => {
-                let mut config = read_config(image, stage)?;
+                let mut config = self.stages.config(image).clone();
                 config.config.on_build = None;
                 self.advice.base_platform(stage, &platform, &config);
                 let step = self.image(stage, image, &platform, counter);
@@ -181,13 +199,13 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         mut image: ImageConfig,
         base: Option<BaseImage>,
     ) -> StageState {
-        if !image.config.env.iter().flatten().any(|e| split_env(e).0 == "PATH") {
-            image.set_env("PATH", DEFAULT_PATH);
+        let mut env = Env::default();
+        for entry in image.config.env.take().unwrap_or_default() {
+            let (name, value) = split_env(&entry);
+            env.set(name, value);
         }
-        let mut env = Vec::new();
-        for entry in image.config.env.iter().flatten() {
-            let (name, value) = split_env(entry);
-            set(&mut env, name, value);
+        if env.get("PATH").is_none() {
+            env.set("PATH", DEFAULT_PATH);
         }
         let cwd = path::workdir("", &image.config.working_dir);
         StageState {
@@ -195,8 +213,10 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             platform,
             image,
             base,
+            image_env: env.clone(),
             env,
             declared: Vec::new(),
+            declared_bytes: 0,
             cwd,
             has_cmd: false,
             checks: StageChecks::default(),
@@ -204,9 +224,25 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         }
     }
 
-    fn finish(self, platform: &Platform, implicit: bool) -> Target {
-        let StageState { step, mut image, base, history, platform: own, .. } =
-            self.done[&self.stages.target].clone();
+    /// What a stage has come to, for one that starts from it; the last one needs no copy.
+    fn inherit(&mut self, base: usize) -> Result<StageState, LowerProblem> {
+        let left = self.heirs.get_mut(&base).expect("counted before");
+        *left -= 1;
+        if *left == 0 {
+            return Ok(self.states.remove(&base).expect("kept for its heirs"));
+        }
+        let state = self.states[&base].clone();
+        // While stages are lowered, as many copies may be alive as there are stages.
+        let copied = state.env.bytes() + state.image_env.bytes() + state.declared_bytes;
+        self.build.take(copied)?;
+        Ok(state)
+    }
+
+    fn finish(mut self, platform: &Platform, implicit: bool) -> Target {
+        let state = self.states.remove(&self.stages.target).expect("kept as the target");
+        let StageState { step, mut image, image_env, base, history, platform: own, .. } = state;
+        let env = image_env.list().iter().map(|(name, value)| format!("{name}={value}"));
+        image.config.env = Some(env.collect());
         for (name, value) in &self.inputs.request.labels {
             let labels = image.config.labels.get_or_insert_default();
             labels.insert(name.clone(), value.clone());
@@ -248,6 +284,8 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 let pairs = self.expand(state, at, |e| pairs.expand(e))?;
                 self.advice.on(at, |spot| spot.label(&pairs));
                 let labels = state.image.config.labels.get_or_insert_default();
+                let bytes = pairs.0.iter().map(|p| p.key.len() + p.value.len() + PAIR_BYTES);
+                state.declared_bytes += bytes.sum::<usize>();
                 labels.extend(pairs.0.iter().map(|p| (p.key.clone(), p.value.clone())));
                 history::label(&pairs)
             }
@@ -326,8 +364,8 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         let pairs = self.expand(state, at, |e| pairs.expand(e))?;
         self.advice.on(at, |spot| spot.env(&pairs));
         for pair in &pairs.0 {
-            set(&mut state.env, &pair.key, &pair.value);
-            state.image.set_env(&pair.key, &pair.value);
+            state.env.set(&pair.key, &pair.value);
+            state.image_env.set(&pair.key, &pair.value);
         }
         Ok(history::env(&pairs))
     }
@@ -365,8 +403,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 (None, None) => self.args.get(name).map(str::to_owned),
             };
             if let Some(value) = value.as_ref().filter(|_| !SILENT_ARGS.contains(&name.as_str())) {
-                set(&mut state.env, name, value);
+                state.env.set(name, value);
             }
+            state.declared_bytes += name.len() + value.as_ref().map_or(0, String::len) + PAIR_BYTES;
             state.declared.push((name.clone(), value.clone()));
             shown.push((name.clone(), value));
         }
@@ -409,7 +448,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         at: &At<'_>,
         with: impl FnOnce(&mut Expander<'_>) -> Result<T, E>,
     ) -> Result<T, LowerProblem> {
-        let lookup = |name: &str| find(&state.env, name);
+        let lookup = |name: &str| state.env.get(name);
         let mut expander = Expander::new(self.args.escape, &lookup);
         let result = with(&mut expander).map_err(Into::into);
         self.advice.variables(at, state, expander.missing());
@@ -425,10 +464,10 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
     pub fn title_without(&self, state: &StageState, at: &mut At<'_>, secret: &[String]) -> String {
         let lookup = |name: &str| match secret.iter().any(|secret| secret == name) {
             true => Some("****"),
-            false => find(&state.env, name),
+            false => state.env.get(name),
         };
         let title = at.instruction.title(&Expander::new(self.args.escape, &lookup));
-        let target = find(&state.env, "TARGETPLATFORM").and_then(|t| Platform::parse(t).ok());
+        let target = state.env.get("TARGETPLATFORM").and_then(|t| Platform::parse(t).ok());
         at.counter.next(&title, at.is_trigger, target.as_ref())
     }
 
@@ -470,11 +509,6 @@ impl At<'_> {
     pub fn cache(&self) -> CacheUse {
         if self.no_cache { CacheUse::Refresh } else { CacheUse::Use }
     }
-}
-
-/// The value of a variable.
-pub(super) fn find<'e>(env: &'e [(String, String)], name: &str) -> Option<&'e str> {
-    env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
 }
 
 fn has_shell(state: &StageState) -> bool {

@@ -110,6 +110,12 @@ pub enum LowerProblem {
     /// More than any build has.
     #[error("The build needs more than {0} steps")]
     TooManySteps(usize),
+    /// More than a farm keeps of one build.
+    #[error(
+        "The build's steps take more than {0} bytes: so many variables for so many steps cannot \
+         be kept"
+    )]
+    TooManyBytes(usize),
     /// `# slipway: …`.
     #[error("The comment `# slipway: {text}` is not valid: {why}")]
     Hint {

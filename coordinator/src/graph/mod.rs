@@ -14,6 +14,7 @@ mod args;
 pub mod config;
 mod copy;
 mod dispatch;
+mod env;
 mod error;
 pub mod keys;
 mod names;
@@ -29,8 +30,10 @@ use crate::dockerfile::Dockerfile;
 use crate::dockerfile::lint::{self, StageChecks, Warning};
 use advice::Advice;
 use dispatch::Dispatcher;
+use env::Env;
 use proto::error::SourceRange;
 use proto::id::{OciDigest, RootId, TreeId};
+use proto::limit;
 use proto::platform::Platform;
 use proto::step::{
     BaseImage, CacheUse, Graph, HistoryRow, LocalOp, Needs, Op, Step, StepId, Target,
@@ -216,9 +219,20 @@ struct Builder {
     local_steps: BTreeMap<String, StepId>,
     scratch: Option<StepId>,
     images: BTreeMap<(String, Platform), StepId>,
+    /// About how many bytes of memory all this takes.
+    bytes: usize,
 }
 
 impl Builder {
+    /// Takes note of memory that is about to be taken.
+    fn take(&mut self, bytes: usize) -> Result<(), LowerProblem> {
+        self.bytes += bytes;
+        match self.bytes > limit::GRAPH_BYTES_MAX {
+            true => Err(LowerProblem::TooManyBytes(limit::GRAPH_BYTES_MAX)),
+            false => Ok(()),
+        }
+    }
+
     fn push(&mut self, step: Step) -> StepId {
         self.steps.push(step);
         StepId(self.steps.len() as u32 - 1)
@@ -277,9 +291,13 @@ struct StageState {
     image: config::ImageConfig,
     base: Option<BaseImage>,
     /// The environment of RUNs, ARGs included.
-    env: Vec<(String, String)>,
+    env: Env,
+    /// The environment of the image.
+    image_env: Env,
     /// The ARGs declared so far, for the history.
     declared: Vec<(String, Option<String>)>,
+    /// About how many bytes `declared` and the labels have.
+    declared_bytes: usize,
     /// The directory that relative paths count from.
     cwd: String,
     /// Whether CMD stood in this stage itself: ENTRYPOINT then leaves it.

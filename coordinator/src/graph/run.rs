@@ -1,6 +1,6 @@
 //! RUN.
 
-use super::dispatch::{At, Dispatcher, find, shell};
+use super::dispatch::{At, Dispatcher, shell};
 use super::{LookedAt, LowerProblem, StageState};
 use crate::dockerfile::instruction::Run;
 use crate::dockerfile::mount::{self, Owner};
@@ -49,9 +49,11 @@ impl Dispatcher<'_, '_> {
             mode => mode,
         };
         self.check_allowed(run, network)?;
+        // The environment, and the ARGs once more in the history.
+        self.build.take(state.env.bytes() + state.declared_bytes)?;
         let op = RunOp {
             args: command.args.clone(),
-            env: state.env.clone(),
+            env: state.env.list().to_vec(),
             cwd: state.cwd.clone(),
             user: state.image.config.user.clone(),
             network,
@@ -75,7 +77,7 @@ impl Dispatcher<'_, '_> {
         let step = self.push(state, at, Op::Run(op), inputs, name, at.cache());
         self.build.steps[step.index()].needs = needs;
         state.step = step;
-        let env = |name: &str| find(&state.env, name);
+        let env = |name: &str| state.env.get(name);
         let row = history::run(&command.args, &state.declared, &env);
         state.row(row, Some(step));
         Ok(())

@@ -8,6 +8,7 @@ use super::{Inputs, LowerError, LowerProblem, Need, Wanted};
 use crate::dockerfile::onbuild::parse_trigger;
 use crate::dockerfile::{self, Expander, Instruction, Kind, suggest};
 use proto::error::SourceRange;
+use proto::id::OciDigest;
 use proto::platform::Platform;
 use proto::wire::build::NamedContext;
 use proto::wire::worker::ResolvedImage;
@@ -62,6 +63,8 @@ pub(super) struct Stages<'a> {
     pub target: usize,
     /// The stages that the target needs.
     pub reachable: BTreeSet<usize>,
+    /// The configs of images, by manifest: many stages may start from one image.
+    configs: BTreeMap<OciDigest, ImageConfig>,
 }
 
 pub(super) enum Planned<'a> {
@@ -102,7 +105,8 @@ impl<'a> Stages<'a> {
 
     fn read(inputs: &Inputs<'a>, args: &Args, advice: &mut Advice<'_>) -> Result<Self, LowerError> {
         let (all, by_name) = (Vec::new(), BTreeMap::new());
-        let mut stages = Self { all, by_name, target: 0, reachable: BTreeSet::new() };
+        let (reachable, configs) = (BTreeSet::new(), BTreeMap::new());
+        let mut stages = Self { all, by_name, target: 0, reachable, configs };
         let names = args.names(inputs);
         for (index, written) in inputs.dockerfile.stages.iter().enumerate() {
             let at = &written.at;
@@ -293,6 +297,11 @@ impl<'a> Stages<'a> {
         }
     }
 
+    /// The config of an image that a stage starts from.
+    pub fn config(&self, image: &ResolvedImage) -> &ImageConfig {
+        &self.configs[&image.op.manifest]
+    }
+
     fn reach(&self) -> BTreeSet<usize> {
         let mut seen = BTreeSet::new();
         let mut todo = vec![self.target];
@@ -307,6 +316,7 @@ impl<'a> Stages<'a> {
     /// Puts in the images that were looked up; answers those that were not.
     fn resolve(&mut self, inputs: &Inputs<'a>, target: &Platform) -> Result<Vec<Need>, LowerError> {
         let mut needs = Vec::new();
+        let mut full: BTreeMap<String, String> = BTreeMap::new();
         for index in self.reachable.clone() {
             let stage = &mut self.all[index];
             if !matches!(stage.base, Base::Unresolved) {
@@ -321,10 +331,18 @@ impl<'a> Stages<'a> {
                 Some((_, NamedContext::Image(image))) => image.clone(),
                 None => stage.base_name.clone(),
             };
-            let reference = reference(&name).map_err(wrong)?;
+            if !full.contains_key(&name) {
+                full.insert(name.clone(), reference(&name).map_err(wrong)?);
+            }
+            let reference = full[&name].clone();
             let platform = stage.platform.clone().unwrap_or_else(|| target.clone());
             match inputs.found.images.get(&(reference.clone(), platform.clone())) {
-                Some(image) => stage.base = Base::Image(image),
+                Some(image) => {
+                    if !self.configs.contains_key(&image.op.manifest) {
+                        self.configs.insert(image.op.manifest, read_config(image, stage)?);
+                    }
+                    stage.base = Base::Image(image);
+                }
                 None => needs.push(Need {
                     what: Wanted::Image { reference, platform },
                     at: stage.at.clone(),
@@ -345,7 +363,7 @@ impl<'a> Stages<'a> {
             }
             let texts: Vec<String> = match &stage.base {
                 Base::Image(image) => {
-                    read_config(image, stage)?.config.on_build.unwrap_or_default()
+                    self.config(image).config.on_build.clone().unwrap_or_default()
                 }
                 Base::Stage(base) => {
                     let triggers = self.all[*base].instructions.iter();
@@ -422,10 +440,7 @@ fn image_key(name: &str) -> String {
 }
 
 /// A looked-up image's config.
-pub(super) fn read_config(
-    image: &ResolvedImage,
-    stage: &Stage<'_>,
-) -> Result<ImageConfig, LowerError> {
+fn read_config(image: &ResolvedImage, stage: &Stage<'_>) -> Result<ImageConfig, LowerError> {
     serde_json::from_str(&image.config).map_err(|e| LowerError {
         problem: LowerProblem::Config(stage.base_name.clone(), e.to_string()),
         at: stage.at.clone(),
@@ -434,6 +449,9 @@ pub(super) fn read_config(
 
 /// The named context of that name. An image is found by its short name and by its full one.
 fn context<'r>(inputs: &Inputs<'r>, name: &str) -> Option<(&'r String, &'r NamedContext)> {
+    if inputs.request.contexts.is_empty() {
+        return None;
+    }
     if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
         return None;
     }

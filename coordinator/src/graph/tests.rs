@@ -409,6 +409,29 @@ fn keys_follow_what_is_selected_and_what_is_made_anew() {
 }
 
 #[test]
+fn what_steps_take_is_bounded() {
+    let variables: String = (0..5000).map(|n| format!("ENV NAME_{n}=value\n")).collect();
+    let text = format!("FROM a\n{variables}{}", "RUN x\n".repeat(5000));
+    let error = lower_all(&text, &request()).expect_err("25 million variables");
+    assert!(matches!(error.problem, LowerProblem::TooManyBytes(_)), "{error}");
+    assert!(error.at.is_some());
+}
+
+#[test]
+fn stages_that_start_from_one_stage_do_not_see_each_other() {
+    let text = "FROM a AS base\nENV X=base\nFROM base AS one\nENV X=one\nRUN one\n\
+        FROM base AS two\nRUN two\nCOPY --from=one /x /x\n";
+    let graph = graph_of(text, &request());
+    let env = |name: &str| {
+        let step = graph.steps.iter().find(|s| s.name.ends_with(name)).expect("a step");
+        let Op::Run(run) = &step.op else { panic!("a RUN") };
+        run.env.last().cloned().expect("a variable")
+    };
+    assert_eq!(env("RUN one"), ("X".to_owned(), "one".to_owned()));
+    assert_eq!(env("RUN two"), ("X".to_owned(), "base".to_owned()));
+}
+
+#[test]
 fn five_thousand_stages() {
     let mut text = String::from("FROM scratch AS s0\n");
     for n in 1..5000 {

@@ -340,6 +340,13 @@ async fn look_at_run(
     if let Some(record) = record(server, scope, key, refresh).await? {
         return Ok(Evaluated::Hit { key, record });
     }
+    if !server.workers.runs(&step.platform) {
+        let message = format!("No worker runs programs for {}", step.platform);
+        let hint = "Register an emulator for it (Debian: apt-get install qemu-user-static) and \
+                    start the farm again, or let the stage run on the build's own platform: \
+                    FROM --platform=$BUILDPLATFORM.";
+        return Err(AlgebraError::Failed(Failure::new(Class::User, message).hint(hint)));
+    }
     let made = made.lock().unwrap_or_else(|p| p.into_inner()).take();
     server.library.keep(made.unwrap_or_default()).await?;
     let task = RunTask {

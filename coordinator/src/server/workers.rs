@@ -6,6 +6,7 @@ use crate::core::Event;
 use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
 use proto::id::WorkerId;
+use proto::platform::Platform;
 use proto::wire::build;
 use proto::wire::worker::{Call, Lease, Moved, Reply, ToCoordinator, ToWorker};
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ const WORKER_WAIT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Workers {
     all: Mutex<HashMap<WorkerId, mpsc::Sender<ToWorker>>>,
+    platforms: Mutex<HashMap<WorkerId, Vec<Platform>>>,
     calls: Mutex<HashMap<u64, Pending>>,
     last_call: AtomicU64,
     joined: Notify,
@@ -48,6 +50,17 @@ impl Workers {
             tracing::warn!(%worker, "a worker does not keep up with what it is told");
             tokio::spawn(async move { out.send(message).await });
         }
+    }
+
+    /// Whether programs of this platform can be run. Without any worker nobody knows: one may come.
+    pub fn runs(&self, platform: &Platform) -> bool {
+        let all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
+        all.is_empty() || all.values().flatten().any(|p| p == platform)
+    }
+
+    fn know(&self, worker: &WorkerId, platforms: &[Platform]) {
+        let mut all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
+        all.insert(worker.clone(), platforms.to_vec());
     }
 
     fn any(&self) -> Option<(WorkerId, mpsc::Sender<ToWorker>)> {
@@ -95,6 +108,7 @@ impl Workers {
 
     fn lost(&self, worker: &WorkerId) {
         self.all.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
+        self.platforms.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
         let lost: Vec<u64> =
             self.pending().iter().filter(|(_, p)| p.worker == *worker).map(|(id, _)| *id).collect();
         for id in lost {
@@ -159,6 +173,7 @@ async fn listen(
     while let Some((message, _)) = from.next::<ToCoordinator>().await? {
         match message {
             ToCoordinator::State(state) => {
+                server.workers.know(&state.worker, &state.platforms);
                 if worker.is_none() {
                     *worker = Some(state.worker.clone());
                     let mut all = server.workers.all.lock().unwrap_or_else(|p| p.into_inner());

@@ -76,7 +76,9 @@ fn telling(server: &Server, text: &str) -> String {
 #[test]
 fn no_cache_runs_all_and_a_filter_runs_its_stages() {
     let server = Server::counting();
-    let site = Site::of(&telling(&server, "
+    let site = Site::of(&telling(
+        &server,
+        "
 FROM conf/busybox:1 AS one
 RUN SAY/one > /said
 FROM conf/busybox:1 AS two
@@ -84,7 +86,8 @@ RUN SAY/two > /said
 FROM conf/busybox:1
 COPY --from=one /said /one
 COPY --from=two /said /two
-"));
+",
+    ));
     let ran = |flags: &[&str]| {
         let before = (server.count("/one"), server.count("/two"));
         site.build(&[&HOST[..], flags].concat()).ok();
@@ -101,7 +104,9 @@ COPY --from=two /said /two
 #[test]
 fn stages_that_the_target_does_not_need_are_neither_resolved_nor_run() {
     let server = Server::counting();
-    let site = Site::of(&telling(&server, "
+    let site = Site::of(&telling(
+        &server,
+        "
 FROM conf/busybox:1 AS base
 RUN SAY/base
 FROM conf/never-there:1 AS other
@@ -110,7 +115,8 @@ FROM base AS wanted
 RUN SAY/wanted
 FROM base AS after
 RUN SAY/after && false
-"));
+",
+    ));
     site.build(&[&HOST[..], &["--target", "wanted"]].concat()).ok();
     let counts = ["/base", "/wanted", "/other", "/after"].map(|path| server.count(path));
     assert_eq!(counts, [1, 1, 0, 0]);
@@ -140,7 +146,9 @@ fn meeting(of: usize) -> Server {
 #[test]
 fn independent_stages_run_at_the_same_time() {
     let server = meeting(2);
-    let mut site = Site::of(&telling(&server, "
+    let mut site = Site::of(&telling(
+        &server,
+        "
 FROM conf/busybox:1 AS one
 RUN SAY/meet/one
 FROM conf/busybox:1 AS two
@@ -148,7 +156,8 @@ RUN SAY/meet/two
 FROM scratch
 COPY --from=one /etc/passwd /one
 COPY --from=two /etc/passwd /two
-"));
+",
+    ));
     site.slipway.set_env("SLIPWAY_SLOTS", "2");
     site.build(&HOST).ok();
     assert_eq!(server.count("/meet"), 2);
@@ -157,7 +166,9 @@ COPY --from=two /etc/passwd /two
 #[test]
 fn identical_steps_of_a_build_run_once() {
     let server = Server::counting();
-    let site = Site::of(&telling(&server, "
+    let site = Site::of(&telling(
+        &server,
+        "
 FROM conf/busybox:1 AS one
 RUN SAY/same > /said
 FROM conf/busybox:1 AS two
@@ -165,7 +176,8 @@ RUN SAY/same > /said
 FROM scratch
 COPY --from=one /said /one
 COPY --from=two /said /two
-"));
+",
+    ));
     site.build(&HOST).ok();
     assert_eq!(server.count("/same"), 1);
 }
@@ -180,7 +192,10 @@ fn two_builds_that_ask_for_the_same_step_at_once_run_it_once() {
         drop(changed.wait_timeout_while(open, PATIENCE, |open| !*open));
         Response::new(200, "ok\n")
     });
-    let site = Site::of(&telling(&server, "FROM conf/busybox:1\nRUN SAY/slow > /said && date +%s%N > /when\n"));
+    let site = Site::of(&telling(
+        &server,
+        "FROM conf/busybox:1\nRUN SAY/slow > /said && date +%s%N > /when\n",
+    ));
     let first = site.start_build(&[&HOST[..], &["-t", "first"]].concat());
     until("the step runs", || server.count("/slow") == 1);
     let second = site.start_build(&[&HOST[..], &["-t", "second"]].concat());
@@ -232,11 +247,13 @@ fn a_cancelled_build_does_not_take_the_other_ones_step_with_it() {
 
 #[test]
 fn a_cache_mount_outlives_the_build_and_pruning_takes_what_no_one_needs() {
-    let site = Site::of("
+    let site = Site::of(
+        "
 FROM conf/busybox:1
 ARG ROUND
 RUN --mount=type=cache,target=/cache echo $ROUND >> /cache/rounds && cp /cache/rounds /rounds
-");
+",
+    );
     for round in ["1", "2", "3"] {
         site.build(&["-t", "app", "--build-arg", &format!("ROUND={round}")]).ok();
     }

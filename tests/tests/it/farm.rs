@@ -23,10 +23,12 @@ fn farms(slipway: &Slipway) -> Vec<i32> {
 #[test]
 fn several_builds_share_one_farm() {
     let site = Site::of(HELLO);
-    let builds: Vec<_> = (0..4).map(|n| {
-        let arg = format!("N={n}");
-        site.start_build(&["--build-arg", &arg, "-t", &format!("app:{n}")])
-    }).collect();
+    let builds: Vec<_> = (0..4)
+        .map(|n| {
+            let arg = format!("N={n}");
+            site.start_build(&["--build-arg", &arg, "-t", &format!("app:{n}")])
+        })
+        .collect();
     builds.into_iter().for_each(|build| drop(build.finish(DEADLINE).ok()));
     assert_eq!(farms(&site.slipway).len(), 1);
     assert_eq!(site.slipway.run(&["images", "app"]).ok().text().lines().count(), 5);
@@ -67,7 +69,9 @@ fn up_runs_it_in_the_foreground() {
     up.finish(DEADLINE).ok();
     site.slipway.assert_gone();
     let mut again = site.slipway.start(&["up", "--idle", "1s", "--slots", "1"]);
-    until("the farm answers", || !again.is_running() || site.slipway.run(&["images", "-q", "app"]).code == 0);
+    until("the farm answers", || {
+        !again.is_running() || site.slipway.run(&["images", "-q", "app"]).code == 0
+    });
     until("it ends when idle", || !again.is_running());
     again.finish(DEADLINE).ok();
 }
@@ -86,7 +90,12 @@ fn a_newer_binary_replaces_an_older_one_when_its_builds_are_done() {
     let newer = out.join("slipway");
     fs::copy(program(), &newer).expect("copying the program");
     let time = SystemTime::now() + Duration::from_secs(1);
-    fs::File::options().append(true).open(&newer).expect("a copy").set_modified(time).expect("touching");
+    fs::File::options()
+        .append(true)
+        .open(&newer)
+        .expect("a copy")
+        .set_modified(time)
+        .expect("touching");
     site.slipway.use_program(&newer);
     site.dockerfile(HELLO);
     site.build(&["-t", "new"]).ok();
@@ -105,7 +114,8 @@ fn an_older_binary_uses_a_newer_farm() {
     let older = out.join("slipway");
     fs::copy(program(), &older).expect("copying the program");
     let file = fs::File::options().append(true).open(&older).expect("a copy");
-    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("touching");
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+        .expect("touching");
     drop(file);
     let mut site = Site::of(HELLO);
     site.build(&[]).ok();

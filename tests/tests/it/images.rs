@@ -31,7 +31,10 @@ fn images_are_listed_named_and_removed() {
     let rows = slipway(&["images", "app"]).ok().text();
     assert_eq!(rows.lines().count(), 3, "{rows}");
     let short = &id["sha256:".len()..][..12];
-    assert!(rows.lines().skip(1).all(|row| row.starts_with("app") && row.contains(short)), "{rows}");
+    assert!(
+        rows.lines().skip(1).all(|row| row.starts_with("app") && row.contains(short)),
+        "{rows}"
+    );
     slipway(&["tag", "app:1", "127.0.0.1:5999/other/name"]).ok();
     slipway(&["tag", short, "by-id"]).ok();
     let rows = slipway(&["images", "--format", "json"]).ok().text();
@@ -134,9 +137,8 @@ fn images_are_pulled_and_pushed() {
     let pinned = there.image(&format!("copies/busybox@{digest}"));
     other.slipway.run(&["pull", &pinned]).ok();
     assert_eq!(other.run(&pinned, &["echo", "again"]).ok().text(), "again");
-    let id = |site: &Site, name: &str| {
-        json(&site.slipway.run(&["inspect", name]).ok())[0]["Id"].clone()
-    };
+    let id =
+        |site: &Site, name: &str| json(&site.slipway.run(&["inspect", name]).ok())[0]["Id"].clone();
     assert_eq!(id(&other, &pinned), id(&site, &name));
     site.slipway.run(&["push", "no-such-image"]).fails(1).says("no-such-image");
     other.slipway.assert_store_intact();

@@ -51,7 +51,8 @@ fn all_outputs_have_the_same_files() {
     assert_eq!(entry("made/fifo").kind, Kind::Fifo);
     let given = entry("given/a.txt");
     assert_eq!((given.mode, given.uid, given.gid), (0o640, 7, 8));
-    for kind in ["docker", "oci,compression=zstd", "oci,compression=uncompressed", "oci,tar=false"] {
+    for kind in ["docker", "oci,compression=zstd", "oci,compression=uncompressed", "oci,tar=false"]
+    {
         archive(kind).assert_same_files(&oci, kind);
     }
     site.build(&["-o", &output(&out, "tar", "files.tar")]).ok();

@@ -60,7 +60,8 @@ fn rawjson_is_one_object_a_line_with_buildkits_names() {
     assert!(all("vertexes").iter().any(completed));
     // "from the builder\n" in base64.
     let logged = |log: &&Value| {
-        log["vertex"] == digest && log["data"].as_str().is_some_and(|d| d.starts_with("ZnJvbSB0aGUgYnVpbGRlc"))
+        log["vertex"] == digest
+            && log["data"].as_str().is_some_and(|d| d.starts_with("ZnJvbSB0aGUgYnVpbGRlc"))
     };
     assert!(all("logs").iter().any(logged), "{text}");
     assert!(all("statuses").iter().any(|status| status["current"].as_u64() > Some(0)));
@@ -78,12 +79,17 @@ fn quiet_says_nothing_until_something_fails() {
 
 #[test]
 fn a_failing_step_is_shown_with_its_log_and_its_line() {
-    let site = Site::of("FROM conf/busybox:1 AS one\nRUN echo fine\n\n# Here:\nRUN echo one; \\\n    echo two; \\\n    exit 7\n");
+    let site = Site::of(
+        "FROM conf/busybox:1 AS one\nRUN echo fine\n\n# Here:\nRUN echo one; \\\n    echo two; \\\n    exit 7\n",
+    );
     let failed = site.build(&[]).fails(1).says("two").says("7");
     let text = failed.all();
     let end = &text[text.rfind("------").unwrap_or_default()..];
     assert!(text.contains("Dockerfile:5"), "{failed}");
-    assert!(text.contains(">>>") && text.contains("RUN echo one;"), "the lines are shown\n{failed}");
+    assert!(
+        text.contains(">>>") && text.contains("RUN echo one;"),
+        "the lines are shown\n{failed}"
+    );
     assert!(end.contains("ERROR"), "the error comes last\n{failed}");
 }
 
@@ -106,12 +112,19 @@ impl Terminal {
     fn start(program: &std::process::Command) -> Self {
         let this = Self { scratch: Scratch::new("terminal") };
         let words = std::iter::once(program.get_program()).chain(program.get_args());
-        let words: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        let words: Vec<String> =
+            words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
         let env = program.get_envs().filter_map(|(name, value)| Some((name, value?)));
         let env: Vec<String> = env
-            .map(|(name, value)| format!("{}='{}'", name.to_string_lossy(), value.to_string_lossy()))
+            .map(|(name, value)| {
+                format!("{}='{}'", name.to_string_lossy(), value.to_string_lossy())
+            })
             .collect();
-        let line = format!("env -i TERM=xterm {} {}; echo ended $?; read end", env.join(" "), words.join(" "));
+        let line = format!(
+            "env -i TERM=xterm {} {}; echo ended $?; read end",
+            env.join(" "),
+            words.join(" ")
+        );
         this.tmux(&["new-session", "-d", "-x", "100", "-y", "30", &line]);
         this
     }

@@ -37,7 +37,8 @@ fn a_login_and_an_own_authority_are_used() {
     site.slipway.stop();
     trusting(&site, &guarded, &authority);
     site.build(&["-t", &name, "--push"]).fails(1).says(guarded.address()).says("login");
-    let auths = |login: &str| format!(r#"{{"auths": {{"{}": {{"auth": "{login}"}}}}}}"#, guarded.address());
+    let auths =
+        |login: &str| format!(r#"{{"auths": {{"{}": {{"auth": "{login}"}}}}}}"#, guarded.address());
     docker_config(&site, &auths("YW5uOndyb25n"));
     site.build(&["-t", &name, "--push"]).fails(1).says(guarded.address()).never_says("wrong\"");
     docker_config(&site, &auths(LOGIN));
@@ -58,7 +59,9 @@ fn credential_helper(site: &mut Site, registry: &Registry) {
     let program = tests::scratch::write(
         &home,
         "bin/docker-credential-tests",
-        format!("#!/bin/sh\nread host\necho '{{\"Username\": \"{USER}\", \"Secret\": \"{PASSWORD}\"}}'\n"),
+        format!(
+            "#!/bin/sh\nread host\necho '{{\"Username\": \"{USER}\", \"Secret\": \"{PASSWORD}\"}}'\n"
+        ),
     );
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a new file");
     let path = program.parent().expect("below bin").display();

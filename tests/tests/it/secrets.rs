@@ -23,7 +23,11 @@ fn containing(directory: &Path, text: &str) -> Vec<String> {
             }
             if path.is_dir() {
                 next.push(path);
-            } else if fs::read(&path).unwrap_or_default().windows(text.len()).any(|w| w == text.as_bytes()) {
+            } else if fs::read(&path)
+                .unwrap_or_default()
+                .windows(text.len())
+                .any(|w| w == text.as_bytes())
+            {
                 found.push(path.display().to_string());
             }
         }
@@ -34,14 +38,16 @@ fn containing(directory: &Path, text: &str) -> Vec<String> {
 #[test]
 fn secrets_are_in_no_layer_history_log_or_store() {
     let [by_file, by_variable, control] = ["file", "variable", "control"].map(value);
-    let mut site = Site::of(&format!("
+    let mut site = Site::of(&format!(
+        "
 FROM conf/busybox:1
 RUN --mount=type=secret,id=one --mount=type=secret,id=two,env=TWO \\
     sha256sum /run/secrets/one > /sum && printf %s $TWO | sha256sum >> /sum \\
     && stat -c %a /run/secrets/one > /mode
 RUN test ! -s /run/secrets/one && test -z \"$TWO\"
 RUN echo {control} > /control
-"));
+"
+    ));
     let outside = Scratch::new("secret");
     let source = outside.write("token", &by_file);
     let one = format!("id=one,src={}", source.display());
@@ -49,7 +55,8 @@ RUN echo {control} > /control
     let flags = ["--secret", &one, "--secret", "id=two,env=TOKEN"];
     let built = site.build(&[&flags[..], &["-t", "app"]].concat()).ok();
     let sums = site.run("app", &["sh", "-c", "cut -c1-64 /sum; cat /mode"]).ok().text();
-    let expected = format!("{}\n{}\n400", sha256(by_file.as_bytes()), sha256(by_variable.as_bytes()));
+    let expected =
+        format!("{}\n{}\n400", sha256(by_file.as_bytes()), sha256(by_variable.as_bytes()));
     assert_eq!(sums, expected, "the step saw both");
     let archive = outside.join("image.tar");
     let archive = archive.to_str().expect("UTF-8");
@@ -74,15 +81,19 @@ RUN echo {control} > /control
 
 #[test]
 fn a_secret_that_is_asked_for_and_not_given_is_an_error_where_it_must_be_there() {
-    let site = Site::of("
+    let site = Site::of(
+        "
 FROM conf/busybox:1
 RUN --mount=type=secret,id=token,required cat /run/secrets/token
-");
+",
+    );
     site.build(&[]).fails(1).says("token").says("Dockerfile:3");
     site.build(&["--secret", "id=token,src=/nowhere/at/all"]).fails(1).says("/nowhere/at/all");
-    site.dockerfile("
+    site.dockerfile(
+        "
 FROM conf/busybox:1
 RUN --mount=type=secret,id=token test ! -e /run/secrets/token
-");
+",
+    );
     site.build(&[]).ok();
 }

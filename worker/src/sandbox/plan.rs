@@ -161,6 +161,8 @@ impl Plan {
         value: Option<&Vec<u8>>,
     ) -> Result<(), SandboxError> {
         let Some(value) = value else {
+            // The variable is there, and empty, as in BuildKit.
+            self.env.extend(secret.env.iter().map(|name| (name.clone(), String::new())));
             return missing("secret", &secret.id, secret.required);
         };
         if let Some(name) = &secret.env {

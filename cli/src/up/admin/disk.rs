@@ -42,7 +42,8 @@ pub async fn prune(house: &House, talk: &Talk, prune: Prune) -> Result<(), Failu
         let (mut count, mut bytes) = (0, 0);
         if prune.all || prune.keep_bytes.is_some() {
             // Layers as directories are the cheapest to make again.
-            (count, bytes) = layers.shrink(prune.keep_bytes.filter(|_| !prune.all).unwrap_or(0) / 3);
+            (count, bytes) =
+                layers.shrink(prune.keep_bytes.filter(|_| !prune.all).unwrap_or(0) / 3);
         }
         let mut reports = Vec::new();
         let mut collect = |prune| {
@@ -113,9 +114,8 @@ pub async fn verify(house: &House, talk: &Talk, repair: bool) -> Result<(), Fail
     }
     let layers = house.parts.worker.layers().clone();
     let dir = layers.path().display().to_string();
-    let found = blocking(move || {
-        layers.verify().map_err(|e| Failure::new(e.class(), e.to_string()))
-    });
+    let found =
+        blocking(move || layers.verify().map_err(|e| Failure::new(e.class(), e.to_string())));
     for damage in found.await? {
         talk.say(Reply::Damage {
             place: format!("layer {} in {dir}", damage.layer),

@@ -55,11 +55,7 @@ pub fn find<'k>(all: &'k [Known], text: &str) -> Result<Meant<'k>, Failure> {
 }
 
 /// What taking away what `text` means does, and what the person is told, line by line.
-pub fn remove(
-    all: &[Known],
-    text: &str,
-    force: bool,
-) -> Result<(Change, Vec<String>), Failure> {
+pub fn remove(all: &[Known], text: &str, force: bool) -> Result<(Change, Vec<String>), Failure> {
     let meant = find(all, text)?;
     let id = meant.image().id;
     let rows: Vec<&Known> = all.iter().filter(|known| known.image.id == id).collect();

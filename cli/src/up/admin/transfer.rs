@@ -92,8 +92,7 @@ pub async fn pull(
     let resolved = resolved.map_err(|e| registry_failure(&e))?;
     let puller = house.parts.worker.puller();
     let layers = puller.layers(&session, &resolved, &progress).await;
-    let layers = layers
-        .map_err(|e| hinted(Failure::new(e.class(), e.to_string()), e.hint()))?;
+    let layers = layers.map_err(|e| hinted(Failure::new(e.class(), e.to_string()), e.hint()))?;
     let top = resolved.top;
     with_store(house, move |store| {
         let now = Millis(crate::clock::now_ms());

@@ -59,7 +59,8 @@ fn archives_that_lead_out_are_refused_by_add() {
 fn archives_that_lead_out_are_refused_as_contexts() {
     let refusal = Refusal::new();
     for (bytes, name) in leading_out() {
-        let dockerfile = archive("Dockerfile", tar::EntryType::Regular, "", b"FROM scratch\nCOPY . /\n");
+        let dockerfile =
+            archive("Dockerfile", tar::EntryType::Regular, "", b"FROM scratch\nCOPY . /\n");
         let both = [&dockerfile[..dockerfile.len() - 1024], &bytes[..]].concat();
         refusal.refuses_context(&[], Path::new("-"), &both, &[name]);
     }

@@ -25,7 +25,8 @@ fn sockets_and_devices_cannot_be_copied() {
     let refusal = Refusal::new();
     let at = |name: &str| refusal.site.context.join(name);
     let _listener = UnixListener::bind(at("a-socket")).expect("a socket");
-    mknodat(CWD, at("a-device"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 3)).expect("root");
+    mknodat(CWD, at("a-device"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 3))
+        .expect("root");
     for name in ["a-socket", "a-device"] {
         refusal.site.dockerfile(&format!("FROM scratch\nCOPY {name} /\n"));
         refusal.refuses(&[], &[name, "cannot be copied", ".dockerignore"]);

@@ -57,7 +57,8 @@ fn a_full_store_fails_the_build_and_no_more() {
     let run = context("RUN dd if=/dev/urandom of=/large bs=1M count=300");
     slipway.build(&[], run.path()).fails(1).says("space").says("Dockerfile:2");
     let large = context("COPY large /large");
-    let bytes: Vec<u8> = (0..50_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let bytes: Vec<u8> =
+        (0..50_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     large.write("large", &bytes);
     let copied = slipway.build(&[], large.path());
     copied.fails(1).says("space");
@@ -76,7 +77,9 @@ fn an_output_that_does_not_fit_is_not_there() {
     let context = context("RUN head -c 30000000 /dev/urandom > /large");
     let there = |name: &str| disk.path().join(name);
     fs::write(there("old.tar"), "what was there before").expect("a small file");
-    for (output, name) in [("oci", "image.tar"), ("docker", "old.tar"), ("tar", "files.tar"), ("local", "files")] {
+    for (output, name) in
+        [("oci", "image.tar"), ("docker", "old.tar"), ("tar", "files.tar"), ("local", "files")]
+    {
         let flag = format!("type={output},dest={}", there(name).display());
         slipway.build(&["-o", &flag], context.path()).fails(1).says("space").says(name);
     }

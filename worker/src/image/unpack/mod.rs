@@ -187,7 +187,8 @@ fn grow(pieces: Pieces, mut keeper: Keeper, reading: Reading<'_>) -> Result<Grow
                 continue;
             }
             Kind::HardLink => {
-                tree.put_link(&names, &head.link, lower).map_err(Failed::Refused)?;
+                let owner = (head.uid, head.gid);
+                tree.put_link(&names, &head.link, owner, lower).map_err(Failed::Refused)?;
                 continue;
             }
             Kind::File => {

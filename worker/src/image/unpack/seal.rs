@@ -96,7 +96,12 @@ fn node(
             let presence = presence(&dir.meta, dir.opaque, hides);
             (dir.meta.unwrap_or_else(implied), Node::Dir(node, presence))
         }
-        Slot::Leaf(Leaf { meta, node, group }) => {
+        Slot::Leaf(Leaf { mut meta, node, group }) => {
+            if let Some(Group::Own(group)) = &group
+                && let Some(owner) = tree.owners.get(group)
+            {
+                (meta.uid, meta.gid) = *owner;
+            }
             let link = group.and_then(|group| match group {
                 Group::Below(link) => Some(link),
                 // One name alone is no group.

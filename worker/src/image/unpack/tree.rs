@@ -25,6 +25,9 @@ pub(super) struct Growing {
     pub slots: Vec<Slot>,
     /// How many names each group of hard links has.
     pub groups: Vec<u32>,
+    /// The owner that the last link to a group gave it: names of one file have one owner, and both
+    /// containerd and Docker change it with each link that they read.
+    pub owners: BTreeMap<u32, (u32, u32)>,
     /// Whether names like `.wh.x` have a meaning.
     pub marks: bool,
     /// Whether any entry depends on the layers below.
@@ -109,7 +112,7 @@ type Way = Vec<SlotId>;
 impl Growing {
     pub fn new(marks: bool) -> Self {
         let root = Slot::Dir(DirSlot::default());
-        Self { slots: vec![root], groups: vec![], marks, depends: false, entries: 0, memory: 0 }
+        Self { slots: vec![root], groups: vec![], owners: BTreeMap::new(), marks, depends: false, entries: 0, memory: 0 }
     }
 
     /// Checks a name, and counts it.
@@ -193,6 +196,7 @@ impl Growing {
         &mut self,
         names: &[FileName],
         target: &[u8],
+        owner: (u32, u32),
         lower: Option<&dyn Lower>,
     ) -> Result<(), Refused> {
         let bad = |why| BadArchive::Link { path: show_names(names), target: show(target), why };
@@ -217,6 +221,7 @@ impl Growing {
         };
         if let Some(Group::Own(group)) = leaf.group {
             self.groups[group as usize] += 1;
+            self.owners.insert(group, owner);
         } else if !matches!(leaf.node, LeafNode::File(..)) {
             leaf.group = None;
         }

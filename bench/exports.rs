@@ -1,0 +1,94 @@
+//! What leaves the store: an OCI archive, beside buildah, and a directory, beside `cp -a`.
+
+use crate::context::{Context, path};
+use crate::side::{BUILDKIT, Sides, settle};
+use crate::table::{Row, TIMES, Table, Target};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tests::command::{command, run};
+use tests::image::Image;
+use tests::scratch::{Scratch, remove};
+use tests::tool::tool;
+use tests::tree::Tree;
+
+pub fn measure(table: &mut Table) {
+    let mut context = Context::new();
+    let sides = Sides::fresh();
+    archives(table, &mut context, &sides);
+    directories(table, &context, &sides);
+}
+
+fn archives(table: &mut Table, context: &mut Context, sides: &Sides) {
+    let out = Scratch::new("bench-archives");
+    let dockerfile = context.dockerfile();
+    let archives = [out.join("ours.tar"), out.join("peer.tar")];
+    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    for _ in 0..TIMES {
+        // The layer is new each time: nobody has it packed already.
+        context.change();
+        let files = context.path();
+        sides.ours.build(&["-f", &dockerfile, "-o", "type=cacheonly"], &files).ok();
+        let isolation = ["--isolation=chroot", "-q", "-t", "bench", "-f", &dockerfile];
+        run(buildah(out.path(), "bud").args(isolation).arg(&files)).ok();
+        archives.iter().for_each(|archive| drop(std::fs::remove_file(archive)));
+        settle();
+        let flag = format!("type=oci,dest={}", path(&archives[0]));
+        ours.push(sides.ours.build(&["-f", &dockerfile, "-o", &flag], &files).ok().took);
+        settle();
+        let to = format!("oci-archive:{}", path(&archives[1]));
+        peer.push(run(buildah(out.path(), "push").args(["-q", "bench", &to])).ok().took);
+    }
+    let images = archives.each_ref().map(|archive| Image::only(archive));
+    let differences = images[0].tree.differences(&images[1].tree);
+    let peer = Some(("buildah".to_owned(), peer));
+    let work = "OCI archive of those 235 MB, gzip".to_owned();
+    table.add(Row { work, ours, peer, target: Target::Ratio(4.0), differences });
+    let sizes = images.each_ref().map(|image| image.packed_size() as f64 / 1e6);
+    let share = (sizes[0] / sizes[1] - 1.0) * 100.0;
+    table.note(format!(
+        "The archive's layers have {:.1} MB, the peer's {:.1} MB: {share:+.1} %.",
+        sizes[0], sizes[1],
+    ));
+    let unmount = tests::scratch::mounts_below(out.path());
+    unmount.iter().for_each(|mount| drop(run(command(tool("umount")).arg(mount))));
+}
+
+/// buildah with a storage of its own.
+fn buildah(root: &Path, verb: &str) -> Command {
+    let mut buildah = command(tool("buildah"));
+    buildah.arg("--root").arg(root.join("root")).arg("--runroot").arg(root.join("run"));
+    buildah.args(["--storage-driver=overlay", verb]).env("HOME", root);
+    buildah
+}
+
+fn directories(table: &mut Table, context: &Context, sides: &Sides) {
+    let out = Scratch::new("bench-directories");
+    let dockerfile = context.dockerfile();
+    let [ours_at, peer_at, copy_at] = ["ours", "peer", "copy"].map(|name| out.join(name));
+    let (mut ours, mut peer, mut copied): (Vec<Duration>, Vec<_>, Vec<_>) = Default::default();
+    for _ in 0..TIMES {
+        [&ours_at, &peer_at, &copy_at].into_iter().for_each(|directory| remove(directory));
+        let export = |builder: &tests::builder::Builder, to: &Path| {
+            settle();
+            let flag = format!("type=local,dest={}", path(to));
+            builder.build(&["-f", &dockerfile, "-o", &flag], &context.path()).ok().took
+        };
+        ours.push(export(&sides.ours, &ours_at));
+        peer.push(export(&sides.peer, &peer_at));
+        settle();
+        copied.push(run(command(tool("cp")).arg("-a").args([&ours_at, &copy_at])).ok().took);
+    }
+    let trees = [&ours_at, &peer_at, &copy_at].map(|at| Tree::of_directory(at).without_owners());
+    for (name, times, tree, aim) in
+        [("`cp -a`", copied, &trees[2], 1.0), (BUILDKIT, peer, &trees[1], 1.0)]
+    {
+        table.add(Row {
+            work: "export of the same to a directory".to_owned(),
+            ours: ours.clone(),
+            peer: Some((name.to_owned(), times)),
+            target: Target::Ratio(aim),
+            differences: trees[0].differences(tree),
+        });
+    }
+}
