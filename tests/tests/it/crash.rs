@@ -16,7 +16,7 @@ const POINTS: [(&str, [u32; 5]); 6] = [
     ("ingest", [1, 2, 3, 5, 8]),
     ("capture", [1, 2, 3, 1, 2]),
     ("publish", [1, 2, 3, 5, 8]),
-    ("commit", [1, 2, 5, 10, 20]),
+    ("commit", [1, 2, 3, 5, 8]),
     ("collect", [1, 2, 3, 5, 8]),
     ("export", [1, 2, 1, 2, 1]),
 ];
@@ -49,7 +49,8 @@ impl Victim {
 
     /// The content of the context's large file: another one in each round.
     fn input(&self) -> Vec<u8> {
-        let words = (0..100_000).map(|n: u64| (n * 2_654_435_761).wrapping_mul(self.round + 1));
+        let words =
+            (0..100_000).map(|n: u64| n.wrapping_mul(2_654_435_761).wrapping_mul(self.round + 1));
         words.flat_map(u64::to_le_bytes).collect()
     }
 
@@ -63,7 +64,14 @@ impl Victim {
     fn flags(&self) -> [String; 6] {
         let output = format!("type=oci,dest={}", self.out.join("image.tar").display());
         let round = format!("ROUND={}", self.round);
-        ["--build-arg".to_owned(), round, "-o".to_owned(), output, "-t".to_owned(), "app".to_owned()]
+        [
+            "--build-arg".to_owned(),
+            round,
+            "-o".to_owned(),
+            output,
+            "-t".to_owned(),
+            "app".to_owned(),
+        ]
     }
 
     fn command(&self) -> std::process::Command {

@@ -12,7 +12,10 @@ fn filled() -> Site {
     let site = Site::of(
         "FROM conf/busybox:1\nCOPY . /given\nRUN head -c 3000000 /given/large > /large && echo a > /small\n",
     );
-    site.write("large", (0..1_000_000u32).flat_map(|n| (n * 7919).to_le_bytes()).collect::<Vec<_>>());
+    site.write(
+        "large",
+        (0..1_000_000u32).flat_map(|n| n.wrapping_mul(7919).to_le_bytes()).collect::<Vec<_>>(),
+    );
     (0..300).for_each(|n| drop(site.write(&format!("small/{n}"), format!("file {n}\n"))));
     site.build(&["-t", "app"]).ok();
     site.slipway.run(&["save", "-o", "/dev/null", "app"]).ok();
@@ -85,7 +88,8 @@ fn damage_in_every_kind_of_file_is_found() {
         flip(file);
         let verified = site.slipway.run(&["cache", "verify"]).fails(1);
         let name = file.file_name().expect("a file").to_string_lossy().into_owned();
-        let named = [name.as_str(), "index", "store"].iter().any(|text| verified.all().contains(text));
+        let named =
+            [name.as_str(), "index", "store"].iter().any(|text| verified.all().contains(text));
         assert!(named, "{kind}: it says where\n{verified}");
         verified.never_says("panicked").never_says("nothing is damaged");
         if !kind.starts_with("index/") && !kind.starts_with("format") {

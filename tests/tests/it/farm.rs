@@ -78,7 +78,7 @@ fn up_runs_it_in_the_foreground() {
 
 #[test]
 fn a_newer_binary_replaces_an_older_one_when_its_builds_are_done() {
-    let server = Server::counting();
+    let (out, server) = (Scratch::new("newer"), Server::counting());
     let mut site = Site::of(&format!(
         "FROM conf/busybox:1\nRUN wget -q -O- {} && sleep 2 && echo finished\n",
         server.url("started")
@@ -87,7 +87,6 @@ fn a_newer_binary_replaces_an_older_one_when_its_builds_are_done() {
     until("the step runs", || server.count("/started") == 1);
     let old = farms(&site.slipway);
     // The same program, a second younger.
-    let out = Scratch::new("newer");
     let newer = out.join("slipway");
     fs::copy(program(), &newer).expect("copying the program");
     let time = SystemTime::now() + Duration::from_secs(1);

@@ -15,14 +15,16 @@ echo none was reached
 fn by_default_the_hosts_loopback_cannot_be_reached() {
     let server = Server::counting();
     let port = server.address().rsplit(':').next().expect("a port").to_owned();
-    let site = Site::of("
+    let site = Site::of(
+        "
 FROM conf/busybox:1
 ARG PORT OTHERS
 COPY try /try
 RUN sh /try
 RUN cat /etc/resolv.conf && grep -q nameserver /etc/resolv.conf && grep -q localhost /etc/hosts
 RUN test $(ls /sys/class/net | wc -l) = 2 && ip route | grep -q default
-");
+",
+    );
     site.write("try", TRY);
     let arg = format!("PORT={port}");
     // Well-known doors of user-mode networks to the host (slirp4netns(1), pasta(1)).
@@ -33,10 +35,12 @@ RUN test $(ls /sys/class/net | wc -l) = 2 && ip route | grep -q default
 
 #[test]
 fn none_has_only_a_loopback_of_its_own() {
-    let site = Site::of("
+    let site = Site::of(
+        "
 FROM conf/busybox:1
 RUN --network=none test \"$(ls /sys/class/net)\" = lo && ip route && ! ip route | grep -q .
-");
+",
+    );
     site.build(&[]).ok();
     site.dockerfile("FROM conf/busybox:1\nRUN test \"$(ls /sys/class/net)\" = lo\n");
     site.build(&["--network=none"]).ok();
@@ -45,7 +49,8 @@ RUN --network=none test \"$(ls /sys/class/net)\" = lo && ip route && ! ip route 
 #[test]
 fn the_hosts_network_takes_a_permission() {
     let server = Server::counting();
-    let text = format!("FROM conf/busybox:1\nRUN --network=host wget -q -O- {}\n", server.url("there"));
+    let text =
+        format!("FROM conf/busybox:1\nRUN --network=host wget -q -O- {}\n", server.url("there"));
     let site = Site::of(&text);
     site.build(&[]).fails(1).says("network.host").says("Dockerfile:2");
     assert_eq!(server.count("/there"), 0);

@@ -96,7 +96,7 @@ fn wrong_bytes_are_never_taken() {
         (Fault::WrongConfig, "sha256:"),
         (Fault::WrongManifest, "sha256:"),
         (Fault::Unauthorised, "without a login"),
-        (Fault::Absent, "manifest unknown"),
+        (Fault::Absent, "was not found"),
         (Fault::Nonsense, "JSON"),
     ] {
         let slipway = Slipway::new();
