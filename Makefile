@@ -75,4 +75,4 @@ soak:
 
 fuzz:
 	@ops/install build
-	PROPTEST_CASES=$$(( $(SECONDS_EACH) * 200 )) $(CARGO) nextest run $(ALL) -E 'test(fuzz)'
+	$(CARGO) run --release --locked -p fuzz -- --seconds $(SECONDS_EACH)

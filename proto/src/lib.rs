@@ -4,9 +4,10 @@
 //! ([`id`]), their canonical encodings ([`canon`], [`tree`], [`step`], [`key`]), the messages
 //! ([`wire`]) and the bounds of everything ([`limit`]).
 //!
-//! Read first: [`tree::Dir`], the Merkle node that every directory is, and [`key`], the table of
-//! what enters which key.
+//! Read first: [`tree::Dir`], the Merkle node that every directory is, and [`key`]: what enters
+//! which key.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod canon;
 pub mod error;

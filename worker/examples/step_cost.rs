@@ -1,4 +1,5 @@
-//! What a step costs that does nothing: `cargo run --release -p worker --example step_cost [STEPS]`.
+//! What a step costs that does nothing:
+//! `cargo run --release -p worker --example step_cost [STEPS [none|default|host [RUNTIME]]]`.
 //!
 //! Each step runs `sh -c true` on what the step before left, as a build does it: root mounted,
 //! container run, change captured and kept. Prints the median of each part, in milliseconds. Needs
@@ -18,7 +19,13 @@ use worker::sandbox::{Config, HelperProgram, Inputs, Io, Limits, Order, Runtime,
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let steps: usize = std::env::args().nth(1).map_or(Ok(100), |n| n.parse())?;
-    let runtime = match std::env::args().nth(2) {
+    let network = match std::env::args().nth(2).as_deref() {
+        None | Some("none") => NetworkMode::None,
+        Some("default") => NetworkMode::Default,
+        Some("host") => NetworkMode::Host,
+        Some(other) => return Err(format!("`{other}` is no network").into()),
+    };
+    let runtime = match std::env::args().nth(3) {
         Some(program) => Runtime::Program(program.into()),
         None => Runtime::Embedded,
     };
@@ -32,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = temp.path().join("sandbox");
     let config = Config { dir, helper, runtime, slots: 2, open_files: 1024 };
     let sandbox = Sandbox::open(config, layers)?;
-    let op = operation();
+    sandbox.warm_up();
+    let op = operation(network);
     let mut parts: [Vec<Duration>; 6] = Default::default();
     for _ in 0..steps {
         let mut at = Instant::now();
@@ -72,13 +80,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn operation() -> RunOp {
+fn operation(network: NetworkMode) -> RunOp {
     RunOp {
         args: ["/bin/sh", "-c", "true"].map(String::from).into(),
         env: Vec::new(),
         cwd: "/".to_owned(),
         user: String::new(),
-        network: NetworkMode::None,
+        network,
         security: SecurityMode::Sandbox,
         mounts: Vec::new(),
         hostname: String::new(),

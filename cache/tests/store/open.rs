@@ -108,3 +108,23 @@ fn what_was_unfinished_is_swept() {
     assert!(!path.join("segments/00000077.seg").exists());
     assert_sound(&store);
 }
+
+#[test]
+fn a_state_that_says_nothing_is_taken_for_a_loss_of_power() {
+    let states: [Option<&[u8]>; 5] = [None, Some(b""), Some(b"clo"), Some(b"open x"), Some(b"\xff\0")];
+    for state in states {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("store");
+        let tree = tree(1, &[10, 9000, 300_000]);
+        put_tree(&open(&path), &tree);
+        match state {
+            None => fs::remove_file(path.join("state")).unwrap(),
+            Some(bytes) => fs::write(path.join("state"), bytes).unwrap(),
+        }
+        let store = open(&path);
+        read_tree(&store, &tree);
+        assert_sound(&store);
+        drop(store);
+        assert_eq!(fs::read_to_string(path.join("state")).unwrap(), "closed\n", "{state:?}");
+    }
+}

@@ -56,17 +56,10 @@ impl CapSet {
     pub(crate) const DEFAULT: Self = Self(0xa804_25fb);
     /// What sets up a filter of system calls.
     pub(crate) const SYS_ADMIN: u32 = 21;
-    /// What makes packets by hand.
-    pub(crate) const NET_RAW: u32 = 13;
 
     /// With this one too.
     pub(crate) const fn with(self, number: u32) -> Self {
         Self(self.0 | 1 << number)
-    }
-
-    /// Without this one.
-    pub(crate) const fn without(self, number: u32) -> Self {
-        Self(self.0 & !(1 << number))
     }
 
     /// All that this process may hand on, read from a `/proc/self/status`.
@@ -115,7 +108,6 @@ mod tests {
             ]
         );
         assert_eq!(CapSet((1 << 41) - 1).to_oci().len(), 41);
-        assert_eq!(CapSet::DEFAULT.with(21).without(21), CapSet::DEFAULT);
         assert_eq!(CapSet::bounding("Name:\tx\nCapBnd:\t00000000a80425fb\n"), CapSet::DEFAULT);
     }
 }

@@ -30,7 +30,7 @@ pub struct HelperProgram {
 #[derive(Debug)]
 pub(crate) struct CellMaker {
     pub program: HelperProgram,
-    pub groups: Cgroups,
+    pub groups: Arc<Cgroups>,
     /// Where the helpers' scratch directories are.
     pub run_dir: PathBuf,
     pub view: View,
@@ -73,7 +73,7 @@ const SHOWN: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "devices"];
 impl CellMaker {
     pub(crate) fn new(
         program: HelperProgram,
-        groups: Cgroups,
+        groups: Arc<Cgroups>,
         run_dir: PathBuf,
         view: View,
         open_files: u64,

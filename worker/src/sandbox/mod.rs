@@ -35,6 +35,7 @@ pub use cgroup::{DeviceKind, Limits, Usage};
 pub use check::check_machine;
 pub use error::SandboxError;
 pub use helper::helper_main;
+pub use net::DefaultNetwork;
 pub use outcome::Outcome;
 pub use plan::Inputs;
 pub use platforms::platforms;
@@ -101,6 +102,15 @@ impl Sandbox {
     /// Opens it, after taking away what an earlier process that was killed left behind. The layer
     /// cache is the one whose roots the containers run on.
     pub fn open(config: Config, layers: LayerCache) -> Result<Self, SandboxError> {
+        Self::open_with(config, layers, DefaultNetwork::Own)
+    }
+
+    /// As [`Sandbox::open`], and says what a step gets that asks for the default network.
+    pub fn open_with(
+        config: Config,
+        layers: LayerCache,
+        network: DefaultNetwork,
+    ) -> Result<Self, SandboxError> {
         check_machine().map_err(SandboxError::Machine)?;
         let tag = tag(layers.path());
         sweep::sweep(&tag, &config.dir)?;
@@ -111,13 +121,9 @@ impl Sandbox {
             Runtime::Embedded => View::Own,
             Runtime::Program(_) => View::Host,
         };
-        let maker = CellMaker::new(
-            config.helper,
-            Cgroups::open(&tag),
-            run_dir,
-            view,
-            config.open_files,
-        );
+        let groups = Arc::new(Cgroups::open(&tag));
+        let networks = Networks::new(groups.clone(), network, config.slots);
+        let maker = CellMaker::new(config.helper, groups, run_dir, view, config.open_files);
         let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
         let filter = seccomp::default_filter(&machine);
         if filter.is_none() {
@@ -128,7 +134,7 @@ impl Sandbox {
             layers,
             runtime: config.runtime,
             cells: CellPool::new(maker, config.slots),
-            networks: Arc::new(Networks::default()),
+            networks,
             filter,
             machine,
             bounding: CapSet::bounding(&status),
@@ -136,9 +142,10 @@ impl Sandbox {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Has as many helpers made in the background as are kept ready.
+    /// Has as many helpers and networks made in the background as are kept ready.
     pub fn warm_up(&self) {
         self.inner.cells.warm(usize::MAX);
+        self.inner.networks.warm();
     }
 
     /// The layer cache whose roots the containers run on.
@@ -155,6 +162,7 @@ impl Sandbox {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.cells.close();
+        self.networks.close();
         sweep::remove_groups(&self.cells.maker().groups);
     }
 }

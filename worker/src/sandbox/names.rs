@@ -1,5 +1,6 @@
 //! `/etc/resolv.conf` and `/etc/hosts` of a container, as BuildKit writes them. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The host's name inside, when nothing else is asked for. BuildKit's.
@@ -45,10 +46,14 @@ impl Resolver {
         self.servers == ["127.0.0.53"]
     }
 
-    /// For a container with another loopback than the host's: without the servers on it. When none
-    /// is left, `forwarder` (which asks the host's on its behalf) or public ones.
-    pub(crate) fn for_own_network(mut self, forwarder: Option<IpAddr>) -> Self {
-        let reachable = |text: &String| address(text).is_some_and(|a| !a.is_loopback());
+    /// For a container with another loopback than the host's: without the servers that are hidden
+    /// from it. When none is left, `forwarder` (which asks the host's on its behalf) or public ones.
+    pub(crate) fn for_own_network(
+        mut self,
+        forwarder: Option<IpAddr>,
+        hidden: impl Fn(IpAddr) -> bool,
+    ) -> Self {
+        let reachable = |text: &String| address(text).is_some_and(|a| !hidden(a));
         self.servers.retain(reachable);
         if self.servers.is_empty() {
             self.servers = match forwarder {
@@ -75,6 +80,30 @@ impl Resolver {
 /// The address of a server, which may name an interface (`fe80::1%eth0`).
 fn address(text: &str) -> Option<IpAddr> {
     text.split('%').next()?.parse().ok()
+}
+
+/// The addresses that a step was told to reach: by `--add-host`, and by the settings of proxies.
+pub(crate) fn named_addresses<'a>(
+    extra_hosts: &[(String, String)],
+    env: impl Iterator<Item = &'a (String, String)>,
+) -> BTreeSet<IpAddr> {
+    let proxies = env.filter(|(name, _)| {
+        let name = name.to_ascii_lowercase();
+        name.ends_with("_proxy") && name != "no_proxy"
+    });
+    let hosts = extra_hosts.iter().filter_map(|(_, address)| address.parse().ok());
+    hosts.chain(proxies.filter_map(|(_, url)| host_of(url)?.parse().ok())).collect()
+}
+
+/// The host of a URL (RFC 3986, section 3.2), which may lack its scheme.
+fn host_of(url: &str) -> Option<&str> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.strip_prefix('[') {
+        Some(six) => six.split(']').next(),
+        None => host.split(':').next(),
+    }
 }
 
 /// The text of `/etc/hosts`.
@@ -104,7 +133,7 @@ mod tests {
     #[test]
     fn servers_on_the_hosts_loopback_are_left_out() {
         assert_eq!(
-            Resolver::parse(HOST).for_own_network(None).text(),
+            Resolver::parse(HOST).for_own_network(None, |a| a.is_loopback()).text(),
             "nameserver 10.0.0.1\nnameserver fe80::1%eth0\nsearch a.example b.example\n\
              options ndots:2 edns0\nsortlist 130.155.160.0\n"
         );
@@ -114,9 +143,32 @@ mod tests {
     fn without_a_server_left_others_are_asked() {
         let stub = Resolver::parse("nameserver 127.0.0.53\n");
         assert!(stub.is_stub() && !Resolver::parse(HOST).is_stub());
-        let forwarded = stub.clone().for_own_network(Some("10.0.2.3".parse().unwrap()));
+        let forwarded = Resolver::for_own_network(
+            stub.clone(),
+            Some("10.0.2.3".parse().unwrap()),
+            |a| a.is_loopback(),
+        );
         assert_eq!(forwarded.text(), "nameserver 10.0.2.3\n");
-        assert!(stub.for_own_network(None).text().starts_with("nameserver 8.8.8.8\n"));
+        assert!(stub.for_own_network(None, |_| true).text().starts_with("nameserver 8.8.8.8\n"));
+    }
+
+    #[test]
+    fn what_a_step_was_told_to_reach() {
+        let list = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+        };
+        let hosts = list(&[("a", "10.0.0.1"), ("b", "fd00::1"), ("c", "nonsense")]);
+        let env = list(&[
+            ("http_proxy", "http://user:word@10.0.0.2:3128/x"),
+            ("HTTPS_PROXY", "10.0.0.3"),
+            ("all_proxy", "socks5://[fd00::2]:1080"),
+            ("ftp_proxy", "http://proxy.example:1"),
+            ("no_proxy", "10.0.0.4"),
+            ("other", "10.0.0.5"),
+        ]);
+        let found = named_addresses(&hosts, env.iter());
+        let want = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2"];
+        assert_eq!(found, want.iter().map(|text| text.parse().unwrap()).collect());
     }
 
     #[test]

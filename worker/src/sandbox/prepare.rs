@@ -5,8 +5,8 @@ use super::cell::{Cell, Wish};
 use super::cgroup::{ALL_DEVICES, DEFAULT_DEVICES, DeviceRule, Limits};
 use super::environment::{Terminal, environment};
 use super::helper::{self, Job, JobMaker};
-use super::names::{DEFAULT_HOSTNAME, Resolver, hosts};
-use super::net::Network;
+use super::names::{DEFAULT_HOSTNAME, Resolver, hosts, named_addresses};
+use super::net::{Host, Network};
 use super::plan::{Inputs, Plan};
 use super::run::{Io, Pipes, Running, Started};
 use super::spec::{Container, DeviceNode, Maker, NetworkNamespace, insecure_devices};
@@ -14,7 +14,7 @@ use super::stubs::{self, Stubs};
 use super::user::{self, Identity};
 use super::{Runtime, Sandbox, SandboxError, read_host, seccomp};
 use crate::rootfs::{Access, Overlay, Stack, at};
-use proto::step::{NetworkMode, RunOp, SecurityMode};
+use proto::step::{RunOp, SecurityMode};
 use rustix::fs::{OFlags, ResolveFlags};
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,11 +37,12 @@ pub struct Order<'a> {
 
 /// A container that is ready to run: its root is mounted, its helper waits.
 pub struct Prepared {
-    sandbox: Sandbox,
     parts: Parts,
     cell: Cell,
     network: Network,
     order: Details,
+    // Dropped last: the sandbox's own clean-up comes after the container's.
+    sandbox: Sandbox,
 }
 
 /// What a container leaves to look at.
@@ -72,14 +73,16 @@ impl Sandbox {
         let devices = devices(op, &inputs)?;
         let overlay = layers.mount(root, Access::Private)?;
         check_root(overlay.root())?;
-        let network = self.inner.networks.take(op.network)?;
+        let extra_hosts = extra_hosts(op)?;
+        let named = || named_addresses(&extra_hosts, op.env.iter().chain(&op.proxy_env));
+        let network = self.inner.networks.take(op.network, named)?;
         let hostname = match op.hostname.as_str() {
             "" => DEFAULT_HOSTNAME.to_owned(),
             other => other.to_owned(),
         };
         let names = [
-            ("/etc/resolv.conf", resolver(op.network, &network)),
-            ("/etc/hosts", hosts(&hostname, &op.extra_hosts)),
+            ("/etc/resolv.conf", resolver(&network)),
+            ("/etc/hosts", hosts(&hostname, &extra_hosts)),
         ];
         let plan = Plan::new(layers, op, inputs, names)?;
         let stubs = plan.make_places(overlay.root())?;
@@ -236,17 +239,35 @@ fn check_root(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn resolver(mode: NetworkMode, network: &Network) -> String {
+/// The lines that were asked for, with the host's address in the place of its nickname.
+fn extra_hosts(op: &RunOp) -> Result<Vec<(String, String)>, SandboxError> {
+    let resolved = |(name, address): &(String, String)| {
+        if address != HOST_GATEWAY {
+            return Ok((name.clone(), address.clone()));
+        }
+        let host = Host::main_address().ok_or_else(|| SandboxError::Network {
+            why: format!("`{name}` is to be the host, and the host has no address"),
+            hint: None,
+        })?;
+        Ok((name.clone(), host.to_string()))
+    };
+    op.extra_hosts.iter().map(resolved).collect()
+}
+
+/// What stands for the host's address in `--add-host`. Docker's.
+const HOST_GATEWAY: &str = "host-gateway";
+
+fn resolver(network: &Network) -> String {
     let host = read_host("/etc/resolv.conf");
     let found = Resolver::parse(&host);
-    if mode == NetworkMode::Host || network.file().is_none() {
+    if network.file().is_none() {
         return found.text();
     }
     let found = match found.is_stub() {
         true => Resolver::parse(&read_host("/run/systemd/resolve/resolv.conf")),
         false => found,
     };
-    found.for_own_network(network.forwarder()).text()
+    found.for_own_network(network.forwarder(), |address| network.hides(address)).text()
 }
 
 fn identify(root: BorrowedFd<'_>, text: &str) -> Result<Identity, SandboxError> {

@@ -122,7 +122,6 @@ impl Canceller {
 
 /// A container that runs. Dropping it kills it.
 pub struct Running {
-    sandbox: Sandbox,
     parts: Parts,
     cell: Cell,
     network: Network,
@@ -135,6 +134,8 @@ pub struct Running {
     process: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     end: Option<End>,
+    // Dropped last: the sandbox's own clean-up comes after the container's.
+    sandbox: Sandbox,
 }
 
 /// What ended it.

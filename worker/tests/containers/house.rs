@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use worker::rootfs::{LayerCache, Stack};
 use worker::sandbox::{
-    Config, Exited, HelperProgram, Inputs, Io, Limits, Order, Outcome, Runtime, Sandbox,
+    Config, DefaultNetwork, Exited, HelperProgram, Inputs, Io, Limits, Order, Outcome, Runtime, Sandbox,
     SandboxError, Stream,
 };
 
@@ -114,12 +114,16 @@ pub fn house() -> House {
 }
 
 pub fn house_with(runtime: Runtime) -> House {
+    house_on(runtime, DefaultNetwork::Own)
+}
+
+pub fn house_on(runtime: Runtime, network: DefaultNetwork) -> House {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().canonicalize().unwrap();
     let traces = Traces { mounts: mounts(), tag_folder: path.join("layers") };
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let base = base(&*store);
-    let sandbox = open(&path, store.clone(), runtime).unwrap();
+    let sandbox = open(&path, store.clone(), runtime, network).unwrap();
     House { sandbox, store, base, path, _traces: traces, _temp: temp }
 }
 
@@ -127,9 +131,10 @@ pub fn open(
     path: &Path,
     store: Arc<dyn Store>,
     runtime: Runtime,
+    network: DefaultNetwork,
 ) -> Result<Sandbox, SandboxError> {
     let layers = LayerCache::open(&path.join("layers"), store, u64::MAX)?;
-    Sandbox::open(config(path, runtime), layers)
+    Sandbox::open_with(config(path, runtime), layers, network)
 }
 
 pub fn config(path: &Path, runtime: Runtime) -> Config {
@@ -301,7 +306,7 @@ pub fn base_entries(store: &dyn Store) -> Vec<Entry> {
     ]
 }
 
-fn base(store: &dyn Store) -> Stack {
+pub fn base(store: &dyn Store) -> Stack {
     stack(root(store, base_entries(store)))
 }
 

@@ -5,4 +5,7 @@ mod confinement;
 mod house;
 mod lifetime;
 mod mounts;
+mod network;
 mod process;
+mod runtimes;
+mod sweep;

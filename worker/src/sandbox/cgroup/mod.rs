@@ -10,7 +10,7 @@ mod limit;
 
 pub use device::{Kind as DeviceKind, Rule as DeviceRule};
 pub(crate) use device::{ALL as ALL_DEVICES, DEFAULT as DEFAULT_DEVICES};
-pub(crate) use layout::{Layout, unescape};
+pub(crate) use layout::Layout;
 pub use limit::Limits;
 
 use super::bpf::{self, Hook};

@@ -21,7 +21,7 @@ mod job;
 mod report;
 
 pub(crate) use home::Home;
-pub(crate) use ipc::{FILES_MAX, Order, Part, receive_answer};
+pub(crate) use ipc::{Order, Part, receive_answer};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};

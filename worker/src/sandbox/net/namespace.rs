@@ -5,18 +5,46 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
-/// The calling thread's network namespace.
+/// The calling thread's network namespace, and its counters of packets.
 const OWN: &str = "/proc/thread-self/ns/net";
+const COUNTERS: &str = "/proc/thread-self/net/dev";
+
+/// Bytes of the counters: some hundred for each of a handful of interfaces.
+const COUNTERS_BYTES_MAX: usize = 4096;
 
 /// Makes a namespace in which only the loopback is, and is up.
-pub(super) fn make() -> io::Result<OwnedFd> {
+pub(super) fn make() -> io::Result<(OwnedFd, Counters)> {
     in_thread(|| {
         // SAFETY: only this thread's network changes; it ends with this function.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
         loopback_up()?;
-        Ok(rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+        let file = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok((file, Counters(File::open(COUNTERS)?)))
     })
+}
+
+/// How many packets left each interface of a namespace; the file stays the namespace's.
+pub(super) struct Counters(File);
+
+impl Counters {
+    pub(super) fn of(namespace: impl AsFd + Sync) -> io::Result<Self> {
+        inside(namespace, || Ok(Self(File::open(COUNTERS)?)))
+    }
+
+    /// As they are now.
+    pub(super) fn read(&self) -> io::Result<Vec<u64>> {
+        let mut bytes = vec![0; COUNTERS_BYTES_MAX];
+        let count = self.0.read_at(&mut bytes, 0)?;
+        Ok(sent(&String::from_utf8_lossy(&bytes[..count])))
+    }
+}
+
+/// Packets sent, by interface: the tenth number after the name.
+fn sent(text: &str) -> Vec<u64> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.filter_map(|(_, numbers)| numbers.split_whitespace().nth(9)?.parse().ok()).collect()
 }
 
 /// Runs `work` with that namespace's network.
@@ -60,17 +88,6 @@ fn loopback_up() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What tells one namespace from another.
-pub(super) fn id(namespace: impl AsFd) -> io::Result<(u64, u64)> {
-    let stat = rustix::fs::fstat(namespace)?;
-    Ok((stat.st_dev, stat.st_ino))
-}
-
-/// The namespace of this process.
-pub(super) fn own() -> io::Result<OwnedFd> {
-    Ok(File::open("/proc/self/ns/net")?.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,18 +95,27 @@ mod tests {
 
     #[test]
     fn a_new_namespace_has_its_own_loopback() {
-        let made = make().unwrap();
-        assert_ne!(id(&made).unwrap(), id(own().unwrap()).unwrap());
+        let (made, counters) = make().unwrap();
         let host = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = host.local_addr().unwrap();
         assert!(TcpStream::connect(address).is_ok());
+        let before = counters.read().unwrap();
+        assert_eq!(before, [0]);
         let names = inside(&made, || {
             assert!(TcpStream::connect(address).is_err());
             let own = TcpListener::bind("127.0.0.1:0")?;
             TcpStream::connect(own.local_addr()?)?;
-            std::fs::read_to_string("/proc/thread-self/net/dev")
+            std::fs::read_to_string(COUNTERS)
         });
-        let interfaces = names.unwrap().lines().filter(|l| l.contains(':')).count();
-        assert_eq!(interfaces, 1);
+        assert_eq!(sent(&names.unwrap()).len(), 1);
+        assert_ne!(counters.read().unwrap(), before);
+        assert_eq!(Counters::of(&made).unwrap().read().unwrap(), counters.read().unwrap());
+    }
+
+    #[test]
+    fn counters_are_read() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets |bytes packets\n    \
+            lo:  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  eth0: 0 0 0 0 0 0 0 0 7 70 0 0 0 0 0 0\n";
+        assert_eq!(sent(text), [10, 70]);
     }
 }
