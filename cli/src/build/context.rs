@@ -253,11 +253,10 @@ fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
         (None, None) if std::env::var_os(&id).is_some() => SecretSource::Variable(id.clone()),
         (None, None) => SecretSource::File(PathBuf::from(&id)),
     };
-    if let SecretSource::File(path) = &source {
-        if !path.exists() {
+    if let SecretSource::File(path) = &source
+        && !path.exists() {
             return Err(wrong(&format!("there is no file {}", path.display())));
         }
-    }
     Ok((id, source))
 }
 

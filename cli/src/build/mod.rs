@@ -309,11 +309,10 @@ fn report(args: &Build, result: &BuildResult) -> Result<(), Failure> {
         write_file(path, metadata::text(&image, &result.summary).as_bytes())?;
     }
     let in_farm = result.outputs.iter().any(|o| matches!(o, OutputResult::Image(_)));
-    if let (Some(image), true) = (&image, in_farm) {
-        if args.quiet || image.names.is_empty() {
+    if let (Some(image), true) = (&image, in_farm)
+        && (args.quiet || image.names.is_empty()) {
             say!("{}", image.config);
         }
-    }
     Ok(())
 }
 

@@ -78,7 +78,7 @@ pub struct FromPlatform<'a> {
 }
 
 /// A `--platform` that says what is so anyway, or that never changes.
-pub fn from_platform(
+pub fn platform_of_from(
     config: &Config,
     stage: &Stage,
     platform: &FromPlatform<'_>,
