@@ -66,6 +66,11 @@ impl SecretSource {
     }
 }
 
+/// Whether the flags that name files and directories are such flags at all.
+pub fn check(args: &Build) -> Result<(), Failure> {
+    args.secret.iter().try_for_each(|s| secret(s).map(drop))
+}
+
 /// Reads the files that the flags name.
 pub fn read(args: &Build) -> Result<Context, Failure> {
     let named = args.build_context.iter().map(|c| named(c)).collect::<Result<Vec<_>, _>>()?;

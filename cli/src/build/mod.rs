@@ -42,6 +42,10 @@ pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
     };
     let mut look = Settings::from_env(|name| std::env::var(name).ok());
     look.description = "slipway".to_owned();
+    if let Err(failure) = context::check(&args) {
+        show(&failure);
+        return Ok(WRONG_USAGE);
+    }
     let context = Arc::new(context::read(&args)?);
     let asked = match request::read(&args, &context) {
         Ok(asked) => asked,
