@@ -133,8 +133,8 @@ pub(crate) fn is_dir(stat: &Stat) -> bool {
 fn times(stat: &Stat) -> Times {
     let time = |seconds: i64, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: nanos as _ };
     (
-        time(stat.st_atime as i64, stat.st_atime_nsec as u64),
-        time(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+        time(stat.st_atime, stat.st_atime_nsec),
+        time(stat.st_mtime, stat.st_mtime_nsec),
     )
 }
 
