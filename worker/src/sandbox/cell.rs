@@ -90,9 +90,10 @@ impl CellMaker {
             .groups
             .group(wish.parent.as_deref(), &format!("c{number}"))
             .map_err(SandboxError::Limits)?;
-        group.allow_devices(&wish.devices).map_err(SandboxError::Limits)?;
-        if self.view == View::Host {
-            group.share().map_err(SandboxError::Limits)?;
+        match self.view {
+            View::Own => group.allow_devices(&wish.devices).map_err(SandboxError::Limits)?,
+            // Another runtime makes a group in this one, and says itself what is allowed in it.
+            View::Host => group.share().map_err(SandboxError::Limits)?,
         }
         let shown: Vec<_> =
             group.split().iter().filter(|(name, _)| SHOWN.contains(&name.as_str())).collect();

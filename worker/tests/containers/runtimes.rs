@@ -44,7 +44,9 @@ fn works(program: &str) {
 fn cancel(house: &House) {
     let op = op("trap '' TERM; (sleep 1000 &); echo up; sleep 1000");
     let (told, heard) = std::sync::mpsc::channel();
-    let io = worker::sandbox::Io::Log(Box::new(move |_, _: &[u8]| drop(told.send(()))));
+    let io = worker::sandbox::Io::Log(Box::new(move |_, _: &[u8]| {
+        let _ = told.send(());
+    }));
     let running = house.sandbox.prepare(order(&op, &house.base)).unwrap().start(io).unwrap();
     let canceller = running.canceller();
     let waiting = std::thread::spawn(move || running.wait().unwrap().outcome());

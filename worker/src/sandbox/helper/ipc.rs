@@ -32,8 +32,9 @@ fn send(
 ) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fits = files.len() <= FILES_MAX;
-    if !files.is_empty() && !(fits && ancillary.push(SendAncillaryMessage::ScmRights(files))) {
+    let fits = files.is_empty()
+        || files.len() <= FILES_MAX && ancillary.push(SendAncillaryMessage::ScmRights(files));
+    if !fits {
         let why = format!("{} files do not fit into one message", files.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
