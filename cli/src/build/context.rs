@@ -254,9 +254,10 @@ fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
         (None, None) => SecretSource::File(PathBuf::from(&id)),
     };
     if let SecretSource::File(path) = &source
-        && !path.exists() {
-            return Err(wrong(&format!("there is no file {}", path.display())));
-        }
+        && !path.exists()
+    {
+        return Err(wrong(&format!("there is no file {}", path.display())));
+    }
     Ok((id, source))
 }
 

@@ -310,9 +310,10 @@ fn report(args: &Build, result: &BuildResult) -> Result<(), Failure> {
     }
     let in_farm = result.outputs.iter().any(|o| matches!(o, OutputResult::Image(_)));
     if let (Some(image), true) = (&image, in_farm)
-        && (args.quiet || image.names.is_empty()) {
-            say!("{}", image.config);
-        }
+        && (args.quiet || image.names.is_empty())
+    {
+        say!("{}", image.config);
+    }
     Ok(())
 }
 

@@ -61,9 +61,10 @@ pub fn disk_size(store: &dyn Store, layer: &RootId) -> Result<u64, StoreError> {
             match &entry.node {
                 Node::Dir(below, _) => dirs.push(below.tree),
                 Node::File { blob, size, link }
-                    if link.is_none_or(|link| linked.insert((link, *blob))) => {
-                        sum = sum.saturating_add(*size);
-                    }
+                    if link.is_none_or(|link| linked.insert((link, *blob))) =>
+                {
+                    sum = sum.saturating_add(*size);
+                }
                 _ => {}
             }
         }
