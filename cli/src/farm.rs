@@ -166,10 +166,11 @@ async fn start(farm: &Farm, config: &Config) -> Result<Opening, Failure> {
         }
         match child.try_wait() {
             // Another client was faster: its farm is the one, unless it has ended already.
-            Ok(Some(status)) if status.code() == Some(i32::from(ALREADY_RUNNING)) => {
-                if holder(&config.home).is_none() {
-                    child = spawn(config)?;
-                }
+            Ok(Some(status))
+                if status.code() == Some(i32::from(ALREADY_RUNNING))
+                    && holder(&config.home).is_none() =>
+            {
+                child = spawn(config)?;
             }
             Ok(Some(status)) => {
                 let message = format!("The farm could not start ({status})");

@@ -157,10 +157,8 @@ impl Config {
         text: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let file: File = toml::from_str(text).map_err(|e| ConfigError::Syntax {
-            path: path.to_owned(),
-            detail: e.to_string(),
-        })?;
+        let file: File = toml::from_str(text)
+            .map_err(|e| ConfigError::Syntax { path: path.to_owned(), detail: e.to_string() })?;
         let slots = match variable("SLIPWAY_SLOTS") {
             None => file.farm.slots,
             Some(text) => {
@@ -239,9 +237,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let variable = |name: &str| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
-        };
+        let variable =
+            |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         Config::read("/home".into(), Path::new("/etc/c.toml"), text, variable)
     }
 

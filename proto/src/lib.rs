@@ -17,6 +17,7 @@ pub mod limit;
 pub mod path;
 pub mod platform;
 pub mod record;
+pub mod reference;
 pub mod step;
 pub mod tree;
 pub mod wire;

@@ -61,7 +61,7 @@ impl Platform {
             !p.is_empty() && p.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
         };
         let parts: Vec<&str> = lower.split('/').collect();
-        if !parts.iter().all(|p| fine(&p)) {
+        if !parts.iter().all(fine) {
             return fail("its parts are names of letters, digits, `_`, `-` and `.`");
         }
         const OSES: [&str; 13] = [

@@ -49,7 +49,8 @@ pub struct Mtime {
     pub nanos: u32,
 }
 
-/// Extended attributes, sorted by name.
+/// Extended attributes, sorted by name. Nearly nothing has any, so they take a pointer's room.
+#[allow(clippy::box_collection)]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Xattrs(Option<Box<Vec<(Vec<u8>, Vec<u8>)>>>);
 

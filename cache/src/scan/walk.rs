@@ -218,7 +218,7 @@ fn open_dir(at: impl rustix::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
 
 /// Owners and extended attributes are the client's own business: BuildKit's clients send neither.
 fn meta(stat: &Stat) -> Meta {
-    let mtime = mtime(stat.st_mtime as i64, stat.st_mtime_nsec as u32);
+    let mtime = mtime(stat.st_mtime, stat.st_mtime_nsec as u32);
     Meta { mode: (stat.st_mode & 0o7777) as u16, uid: 0, gid: 0, mtime, xattrs: Xattrs::default() }
 }
 
@@ -228,7 +228,7 @@ fn stamp(stat: &Stat) -> Stamp {
         device: stat.st_dev,
         inode: stat.st_ino,
         size: stat.st_size as u64,
-        mtime: nanos(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
-        ctime: nanos(stat.st_ctime as i64, stat.st_ctime_nsec as u64),
+        mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
+        ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
     }
 }

@@ -26,10 +26,10 @@ pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
     let mut owner = Owner { uid: 0, gid: 0 };
     if let Ok(number) = user.parse() {
         owner = Owner { uid: number, gid: number };
-    } else if !user.is_empty() {
-        if let Some([uid, gid]) = find(editor, "/etc/passwd", user, [2, 3])? {
-            owner = Owner { uid, gid };
-        }
+    } else if !user.is_empty()
+        && let Some([uid, gid]) = find(editor, "/etc/passwd", user, [2, 3])?
+    {
+        owner = Owner { uid, gid };
     }
     match group {
         None | Some("") => {}
@@ -61,10 +61,10 @@ fn find(
     for line in text.lines() {
         let fields: Vec<&str> = line.trim().split(':').collect();
         let number = |at: usize| fields.get(at).and_then(|f| f.parse().ok());
-        if fields[0] == name {
-            if let (Some(a), Some(b)) = (number(columns[0]), number(columns[1])) {
-                return Ok(Some([a, b]));
-            }
+        if fields[0] == name
+            && let (Some(a), Some(b)) = (number(columns[0]), number(columns[1]))
+        {
+            return Ok(Some([a, b]));
         }
     }
     Ok(None)

@@ -66,6 +66,11 @@ impl SecretSource {
     }
 }
 
+/// Whether the flags that name files and directories are such flags at all.
+pub fn check(args: &Build) -> Result<(), Failure> {
+    args.secret.iter().try_for_each(|s| secret(s).map(drop))
+}
+
 /// Reads the files that the flags name.
 pub fn read(args: &Build) -> Result<Context, Failure> {
     let named = args.build_context.iter().map(|c| named(c)).collect::<Result<Vec<_>, _>>()?;
@@ -248,10 +253,10 @@ fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
         (None, None) if std::env::var_os(&id).is_some() => SecretSource::Variable(id.clone()),
         (None, None) => SecretSource::File(PathBuf::from(&id)),
     };
-    if let SecretSource::File(path) = &source {
-        if !path.exists() {
-            return Err(wrong(&format!("there is no file {}", path.display())));
-        }
+    if let SecretSource::File(path) = &source
+        && !path.exists()
+    {
+        return Err(wrong(&format!("there is no file {}", path.display())));
     }
     Ok((id, source))
 }

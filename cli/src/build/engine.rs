@@ -31,7 +31,18 @@ fn client(socket: &Path) -> Result<reqwest::Client, String> {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
-    builder.unix_socket(socket).no_proxy().build().map_err(|e| e.to_string())
+    builder.unix_socket(socket).no_proxy().build().map_err(|e| causes(&e))
+}
+
+/// An error with all that led to it: the outermost only says that something failed.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
 }
 
 /// Sends an archive to the engine.
@@ -63,7 +74,7 @@ pub async fn load(queue: mpsc::Receiver<Piece>) -> Result<(), Failure> {
         .body(reqwest::Body::wrap_stream(stream))
         .send()
         .await
-        .map_err(|e| unreachable(&e))?;
+        .map_err(|e| unreachable(&causes(&e)))?;
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
     // The engine reports errors of the archive in the middle of a good answer.

@@ -368,7 +368,13 @@ pub async fn write_tar(
     let (parts, remote) = (parts.collect::<Vec<_>>(), cache::net::remote::Remote::new(blobs));
     let place = place.clone();
     blocking(move || {
-        let bad = |e: worker::image::pack::PackError| Failure::new(e.class(), e.to_string());
+        let shown = match &place {
+            Place::File(path) => path.as_path(),
+            Place::Stdout | Place::Engine => Path::new("standard output"),
+        };
+        let bad = |e: worker::image::pack::PackError| {
+            Failure::new(e.class(), format!("Writing {} failed: {e}", shown.display()))
+        };
         match &place {
             Place::File(path) => {
                 let mut file = WholeFile::create(path)?;

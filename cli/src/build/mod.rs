@@ -42,6 +42,10 @@ pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
     };
     let mut look = Settings::from_env(|name| std::env::var(name).ok());
     look.description = "slipway".to_owned();
+    if let Err(failure) = context::check(&args) {
+        show(&failure);
+        return Ok(WRONG_USAGE);
+    }
     let context = Arc::new(context::read(&args)?);
     let asked = match request::read(&args, &context) {
         Ok(asked) => asked,
@@ -305,10 +309,10 @@ fn report(args: &Build, result: &BuildResult) -> Result<(), Failure> {
         write_file(path, metadata::text(&image, &result.summary).as_bytes())?;
     }
     let in_farm = result.outputs.iter().any(|o| matches!(o, OutputResult::Image(_)));
-    if let (Some(image), true) = (&image, in_farm) {
-        if args.quiet || image.names.is_empty() {
-            say!("{}", image.config);
-        }
+    if let (Some(image), true) = (&image, in_farm)
+        && (args.quiet || image.names.is_empty())
+    {
+        say!("{}", image.config);
     }
     Ok(())
 }

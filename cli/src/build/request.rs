@@ -6,6 +6,7 @@ use crate::args::build::Build;
 use crate::error::user;
 use proto::error::Failure;
 use proto::platform::Platform;
+use proto::reference::Reference;
 use proto::wire::build::{BuildRequest, NamedContext, NoCache, Resources};
 
 /// Everything that the flags say.
@@ -78,8 +79,8 @@ fn description(args: &Build, tags: &[String]) -> String {
 
 /// An image's name in full.
 pub fn full_name(name: &str) -> Result<String, Failure> {
-    match oci_spec::distribution::Reference::try_from(name) {
-        Ok(reference) => Ok(reference.whole()),
+    match Reference::parse(name) {
+        Ok(reference) => Ok(reference.to_string()),
         Err(e) => Err(user(format!("`{name}` is not a valid image name: {e}"))),
     }
 }

@@ -17,6 +17,9 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 use worker::agent::Worker;
 
+/// How long what is under way may take to end.
+const END_WAIT: Duration = Duration::from_secs(10);
+
 /// How long a worker that lost its coordinator waits before it comes back.
 const REJOIN: Duration = Duration::from_millis(200);
 
@@ -65,12 +68,15 @@ impl Parts {
     pub async fn end(self) {
         self.cancel_builds().await;
         let Self { store, coordinator, worker, tasks } = self;
+        if tokio::time::timeout(END_WAIT, worker.stop()).await.is_err() {
+            tracing::warn!("containers do not end; the next start takes them away");
+        }
         for task in tasks {
             task.abort();
             let _ = task.await;
         }
         drop(coordinator);
-        // Dropping the worker kills its containers and waits for them.
+        // Dropping the worker takes away what its containers had in common.
         let closing = tokio::task::spawn_blocking(move || {
             drop(worker);
             if let Err(e) = store.barrier() {
@@ -99,7 +105,7 @@ impl Parts {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
+        if tokio::time::timeout(END_WAIT, ended).await.is_err() {
             tracing::warn!("builds do not end; they are given up");
         }
     }

@@ -29,10 +29,10 @@ impl Core {
             }
         }
         for (id, work) in &self.works {
-            if let Phase::Leased(_, epoch, _) = &work.phase {
-                if self.leases.get(epoch) != Some(id) {
-                    broken.push(format!("{id:?} has the lease {epoch}, which is not its own"));
-                }
+            if let Phase::Leased(_, epoch, _) = &work.phase
+                && self.leases.get(epoch) != Some(id)
+            {
+                broken.push(format!("{id:?} has the lease {epoch}, which is not its own"));
             }
         }
     }

@@ -589,10 +589,10 @@ impl Core {
                 input.parents.remove(&id);
             }
         }
-        if let Phase::Follows(leader) = work.phase {
-            if let Some(leader) = self.works.get_mut(&leader) {
-                leader.followers.remove(&id);
-            }
+        if let Phase::Follows(leader) = work.phase
+            && let Some(leader) = self.works.get_mut(&leader)
+        {
+            leader.followers.remove(&id);
         }
         for follower in work.followers {
             if let Some(follower) = self.works.get_mut(&follower) {

@@ -64,7 +64,7 @@ impl<'a> Advice<'a> {
     }
 
     /// The `--platform` of a FROM.
-    pub fn from_platform(
+    pub fn platform_of_from(
         &mut self,
         stage: &dockerfile::Stage,
         text: &str,

@@ -1,14 +1,15 @@
 //! Names: of images in full, and of steps for people.
 
 use super::LowerProblem;
-use oci_spec::distribution::Reference;
 use proto::platform::Platform;
+use proto::reference::Reference;
 
 /// The full form of an image's name: `alpine` is `docker.io/library/alpine:latest`.
 pub(super) fn reference(name: &str) -> Result<String, LowerProblem> {
-    let wrong = |e: &dyn std::fmt::Display| LowerProblem::Reference(name.to_owned(), e.to_string());
-    let reference = Reference::try_from(name).map_err(|e| wrong(&e))?;
-    Ok(reference.whole())
+    match Reference::parse(name) {
+        Ok(reference) => Ok(reference.to_string()),
+        Err(e) => Err(LowerProblem::Reference(name.to_owned(), e.to_string())),
+    }
 }
 
 /// Counts the steps of a stage that people see: `[builder 2/5] `.

@@ -338,8 +338,10 @@ impl<'a> Stages<'a> {
             let platform = stage.platform.clone().unwrap_or_else(|| target.clone());
             match inputs.found.images.get(&(reference.clone(), platform.clone())) {
                 Some(image) => {
-                    if !self.configs.contains_key(&image.op.manifest) {
-                        self.configs.insert(image.op.manifest, read_config(image, stage)?);
+                    if let std::collections::btree_map::Entry::Vacant(e) =
+                        self.configs.entry(image.op.manifest)
+                    {
+                        e.insert(read_config(image, stage)?);
                     }
                     stage.base = Base::Image(image);
                 }
@@ -427,7 +429,7 @@ fn read_from(
     let text = expander.word(word);
     advice.from(written, expander.missing(), names);
     let text = text?;
-    advice.from_platform(written, &text, &expander, args.get("TARGETPLATFORM"));
+    advice.platform_of_from(written, &text, &expander, args.get("TARGETPLATFORM"));
     if text.is_empty() {
         return Err(LowerProblem::BlankPlatform(word.raw().to_owned()));
     }

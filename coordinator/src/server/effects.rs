@@ -97,11 +97,7 @@ pub fn tree_failure(error: &TreeError) -> Failure {
 
 /// What definitions led to before. A store that does not answer is no reason to fail: then there
 /// are no earlier results.
-async fn find_aliases(
-    server: &Server,
-    scope: &Scope,
-    keys: Vec<DefKey>,
-) -> Vec<Option<AliasHit>> {
+async fn find_aliases(server: &Server, scope: &Scope, keys: Vec<DefKey>) -> Vec<Option<AliasHit>> {
     let count = keys.len();
     let find = async {
         let aliases = server.library.blobs.aliases(scope, keys).await?;
@@ -235,7 +231,8 @@ async fn put(server: &Server, id: BlobId, data: Bytes) -> Result<(), AlgebraErro
         return blobs.put_blobs(&[(id, data)]).await.map_err(failed);
     }
     let size = data.len() as u64;
-    let mut pieces = data.chunks(1 << 20).map(Bytes::copy_from_slice).collect::<Vec<_>>().into_iter();
+    let mut pieces =
+        data.chunks(1 << 20).map(Bytes::copy_from_slice).collect::<Vec<_>>().into_iter();
     let next = || std::future::ready(Ok(pieces.next()));
     blobs.put_large(id, size, next).await.map_err(failed)
 }

@@ -53,10 +53,7 @@ pub(crate) fn now() -> Millis {
 
 impl Coordinator {
     /// Starts a coordinator that keeps everything in the store that `blobs` reaches.
-    pub async fn start(
-        blobs: Blobs,
-        platform: Platform,
-    ) -> Result<Self, NetError> {
+    pub async fn start(blobs: Blobs, platform: Platform) -> Result<Self, NetError> {
         let library = Library::new(blobs);
         library.prepare().await?;
         let (inbox, events) = mpsc::channel(INBOX);

@@ -153,7 +153,9 @@ impl Ahead {
         if !self.steps.contains(&step) {
             return;
         }
-        for (layer, packing) in layers.iter().flat_map(|l| self.packings.iter().map(move |p| (l, p))) {
+        for (layer, packing) in
+            layers.iter().flat_map(|l| self.packings.iter().map(move |p| (l, p)))
+        {
             let (server, call) = (server.clone(), Call::PrepareLayer(*layer, *packing));
             tokio::spawn(async move {
                 // The output makes the layer if this comes to nothing, and says why not.

@@ -190,11 +190,11 @@ async fn select(
 
 fn trouble(build: &Build, graph: &Graph, step: StepId, error: AlgebraError) -> Failure {
     let mut failure = match error {
-        AlgebraError::Failed(failure) => return failure,
+        AlgebraError::Failed(failure) => failure,
         AlgebraError::Lost(what) => Failure::new(Class::Unavailable, what),
         AlgebraError::Tree(error) => effects::tree_failure(&error),
     };
-    if let Some(at) = graph.steps[step.index()].at.clone() {
+    if let (None, Some(at)) = (&failure.at, graph.steps[step.index()].at.clone()) {
         failure.excerpt = dockerfile::error::excerpt(&build.request.dockerfile, &at);
         failure.at = Some(at);
     }

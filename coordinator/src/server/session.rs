@@ -1,7 +1,7 @@
 //! One client's build, from its request to its end.
 
-use super::progress::Reporter;
 use super::narrate::narrate;
+use super::progress::Reporter;
 use super::{Server, export, now, plan};
 use crate::core::{Event, Notice, Plan, TargetState};
 use cache::net::{NetError, Receiver, Sender, Stream};

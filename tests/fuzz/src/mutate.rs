@@ -24,7 +24,8 @@ impl<'w> Mutator<'w> {
             0 => self.noise(),
             _ => self.chance.pick(seeds).cloned().unwrap_or_default(),
         };
-        for _ in 0..=self.chance.below(8) {
+        // Few changes leave most inputs good, and so lead further in.
+        for _ in 0..1 << self.chance.below(4) {
             self.step(&mut input, seeds);
         }
         input

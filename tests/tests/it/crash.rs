@@ -165,6 +165,7 @@ fn killed_while_it_collects_and_exports() {
 #[test]
 fn killed_at_random_moments() {
     let mut victim = Victim::new();
+    victim.next_round();
     run(&mut victim.command()).ok();
     // A low-discrepancy sequence (multiples of the golden ratio): moments all over half a second.
     for n in 1..=RANDOM_KILLS {

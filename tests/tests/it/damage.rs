@@ -85,6 +85,7 @@ fn damage_in_every_kind_of_file_is_found() {
     let intact = Scratch::new("intact");
     copy(&store, &intact.join("store"));
     for (kind, file) in &kinds {
+        println!("a flipped bit in {kind}: {}", file.display());
         flip(file);
         let verified = site.slipway.run(&["cache", "verify"]).fails(1);
         let name = file.file_name().expect("a file").to_string_lossy().into_owned();

@@ -164,7 +164,7 @@ fn set_times(dir: &Path, time: i64) -> std::io::Result<()> {
         if entry.file_type()?.is_dir() {
             set_times(&entry.path(), time)?;
         } else {
-            utimensat(CWD, &entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            utimensat(CWD, entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW)?;
         }
     }
     Ok(utimensat(CWD, dir, &times, AtFlags::SYMLINK_NOFOLLOW)?)

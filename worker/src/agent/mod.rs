@@ -33,7 +33,7 @@ use proto::wire::worker::{Lease, Outcome, Report, Task, ToCoordinator, ToWorker,
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use stop::Stop;
 use table::Table;
 use tokio::sync::mpsc;
@@ -166,6 +166,15 @@ impl Worker {
         self.machine.stop_all();
         writer.abort();
         result
+    }
+
+    /// Stops all that is under way, and waits until it has ended: no container, mount or control
+    /// group is left then.
+    pub async fn stop(&self) {
+        self.machine.stop_all();
+        while self.machine.table().running().next().is_some() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     fn hear(&self, link: &Link, message: ToWorker) {

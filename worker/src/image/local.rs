@@ -60,10 +60,10 @@ pub fn disk_size(store: &dyn Store, layer: &RootId) -> Result<u64, StoreError> {
         for entry in dir.entries() {
             match &entry.node {
                 Node::Dir(below, _) => dirs.push(below.tree),
-                Node::File { blob, size, link } => {
-                    if link.is_none_or(|link| linked.insert((link, *blob))) {
-                        sum = sum.saturating_add(*size);
-                    }
+                Node::File { blob, size, link }
+                    if link.is_none_or(|link| linked.insert((link, *blob))) =>
+                {
+                    sum = sum.saturating_add(*size);
                 }
                 _ => {}
             }

@@ -165,7 +165,7 @@ pub(crate) fn meta(stat: &Stat, xattrs: Xattrs) -> Meta {
         mode: (stat.st_mode & 0o7777) as u16,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        mtime: Mtime { seconds: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 },
+        mtime: Mtime { seconds: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
         xattrs,
     }
 }

@@ -90,16 +90,20 @@ impl CellMaker {
             .groups
             .group(wish.parent.as_deref(), &format!("c{number}"))
             .map_err(SandboxError::Limits)?;
-        group.allow_devices(&wish.devices).map_err(SandboxError::Limits)?;
-        if self.view == View::Host {
-            group.share().map_err(SandboxError::Limits)?;
+        match self.view {
+            View::Own => group.allow_devices(&wish.devices).map_err(SandboxError::Limits)?,
+            // Another runtime makes a group in this one, and says itself what is allowed in it.
+            View::Host => group.share().map_err(SandboxError::Limits)?,
         }
         let shown: Vec<_> =
             group.split().iter().filter(|(name, _)| SHOWN.contains(&name.as_str())).collect();
         let home = Home::new(self.view, &scratch);
         let view = match (shown.is_empty(), group.unified()) {
             (false, _) => CgroupView::Split(
-                (0..).zip(&shown).map(|(n, (name, _))| (name.clone(), text(home.group(n)))).collect(),
+                (0..)
+                    .zip(&shown)
+                    .map(|(n, (name, _))| (name.clone(), text(home.group(n))))
+                    .collect(),
             ),
             (true, Some(_)) => CgroupView::Unified,
             (true, None) => CgroupView::Nothing,

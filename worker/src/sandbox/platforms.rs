@@ -35,7 +35,9 @@ fn from_registered(read: impl Fn(&str) -> Option<String>) -> Vec<Platform> {
         if text.starts_with("enabled") && fixed && !all.contains(&platform) {
             if platform.arch == "arm" {
                 // What runs v7 runs the older ones.
-                all.extend(["linux/arm/v6", "linux/arm/v5"].map(Platform::parse).into_iter().flatten());
+                all.extend(
+                    ["linux/arm/v6", "linux/arm/v5"].map(Platform::parse).into_iter().flatten(),
+                );
             }
             all.push(platform);
         }

@@ -161,8 +161,7 @@ impl Running {
     ) -> Result<Self, SandboxError> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(SandboxError::io("Making an event for", &program))?;
-        let cancel =
-            Canceller { asked: Arc::new(AtomicBool::new(false)), wake: Arc::new(wake) };
+        let cancel = Canceller { asked: Arc::new(AtomicBool::new(false)), wake: Arc::new(wake) };
         let since = Instant::now();
         Ok(Self {
             sandbox,
@@ -394,4 +393,3 @@ impl Captured {
         Ok((self.diff, self.caches))
     }
 }
-

@@ -21,7 +21,9 @@ fn works(program: &str) {
         user: "app".to_owned(),
         mounts: vec![mount],
         network: NetworkMode::Default,
-        ..op("id -u; echo x > /t/x; ls /sys/class/net | tr '\\n' ' '; grep ^Seccomp: /proc/self/status")
+        ..op(
+            "id -u; echo x > /t/x; ls /sys/class/net | tr '\\n' ' '; grep ^Seccomp: /proc/self/status",
+        )
     };
     let ran = house.run(&user);
     assert_eq!(ran.outcome, Outcome::Exited(0), "{}{}", ran.out, ran.err);
@@ -44,7 +46,9 @@ fn works(program: &str) {
 fn cancel(house: &House) {
     let op = op("trap '' TERM; (sleep 1000 &); echo up; sleep 1000");
     let (told, heard) = std::sync::mpsc::channel();
-    let io = worker::sandbox::Io::Log(Box::new(move |_, _: &[u8]| drop(told.send(()))));
+    let io = worker::sandbox::Io::Log(Box::new(move |_, _: &[u8]| {
+        let _ = told.send(());
+    }));
     let running = house.sandbox.prepare(order(&op, &house.base)).unwrap().start(io).unwrap();
     let canceller = running.canceller();
     let waiting = std::thread::spawn(move || running.wait().unwrap().outcome());

@@ -228,7 +228,7 @@ impl Scrub<'_> {
         let inner = self.inner;
         let check = |(place, id): &(Option<Place>, BlobId)| {
             let place = place.as_ref();
-            place.map_or(true, |place| inner.check_blob(id, place).is_some()).then_some(*id)
+            place.is_none_or(|place| inner.check_blob(id, place).is_some()).then_some(*id)
         };
         let suspects: Vec<BlobId> = some.par_iter().filter_map(check).collect();
         let bytes = some.iter().filter_map(|(place, _)| Some(place.as_ref()?.size())).sum();

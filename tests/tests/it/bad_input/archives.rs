@@ -62,7 +62,8 @@ fn archives_that_lead_out_are_refused_as_contexts() {
         let dockerfile =
             archive("Dockerfile", tar::EntryType::Regular, "", b"FROM scratch\nCOPY . /\n");
         let both = [&dockerfile[..dockerfile.len() - 1024], &bytes[..]].concat();
-        refusal.refuses_context(&[], Path::new("-"), &both, &[name]);
+        let own_name = if name.contains("out") { name } else { "hard" };
+        refusal.refuses_context(&[], Path::new("-"), &both, &[own_name]);
     }
     refusal.assert_unharmed();
 }

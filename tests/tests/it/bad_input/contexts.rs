@@ -59,7 +59,7 @@ fn what_cannot_be_read_is_named() {
     let refusal = Refusal::new();
     refusal.site.dockerfile("FROM scratch\nCOPY . /\n");
     let secret = refusal.site.write("deep/unreadable", "x");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("our own file");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).expect("our own file");
     // The farm has root's rights; this client has not, though it may use the farm's socket.
     refusal.site.build(&["-o", "type=cacheonly"]).ok();
     let slipway = refusal.site.slipway.command(&["build", "-t", "refused"]);

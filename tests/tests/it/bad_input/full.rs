@@ -61,7 +61,7 @@ fn a_full_store_fails_the_build_and_no_more() {
         (0..50_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     large.write("large", &bytes);
     let copied = slipway.build(&[], large.path());
-    copied.fails(1).says("space");
+    copied.fails(1).says("is full").says("prune");
     slipway.assert_store_intact();
     assert_eq!(slipway.run(&["run", "--rm", "small", "echo", "runs"]).ok().text(), "runs");
     slipway.build(&["-t", "small"], small.path()).ok();

@@ -33,28 +33,25 @@ use crate::image::flight::Flights;
 use auth::{Token, TokenKey};
 use call::{Access, Target};
 use http::Clients;
-use proto::id::OciDigest;
 use proto::wire::build::Login;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// Reads a reference as Docker does: `alpine` is `docker.io/library/alpine:latest`.
 pub fn parse_reference(text: &str) -> Result<Reference, RegistryError> {
-    let bad =
-        |why: String| RegistryError::Reference { text: text.chars().take(200).collect(), why };
-    let reference: Reference = text.parse().map_err(|e: oci_spec::distribution::ParseError| {
-        let upper = text.chars().any(|c| c.is_ascii_uppercase());
-        let why = if upper && e.to_string().contains("format") {
-            "a repository's name must be lower-case".to_owned()
-        } else {
-            e.to_string()
-        };
-        bad(why)
+    let named = proto::reference::Reference::parse(text).map_err(|e| RegistryError::Reference {
+        text: text.chars().take(200).collect(),
+        why: e.to_string(),
     })?;
-    if let Some(digest) = reference.digest() {
-        OciDigest::parse(digest).map_err(|e| bad(e.to_string()))?;
-    }
-    Ok(reference)
+    let proto::reference::Reference { registry, repository, tag, digest } = named;
+    Ok(match (tag, digest.map(|digest| digest.to_string())) {
+        (Some(tag), None) => Reference::with_tag(registry, repository, tag),
+        (None, Some(digest)) => Reference::with_digest(registry, repository, digest),
+        (tag, digest) => {
+            let (tag, digest) = (tag.unwrap_or_default(), digest.unwrap_or_default());
+            Reference::with_tag_and_digest(registry, repository, tag, digest)
+        }
+    })
 }
 
 /// A client for registries.
@@ -137,6 +134,25 @@ pub fn repository_of(reference: &Reference) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The same as the regular expression of the distribution project says.
+    #[test]
+    fn references_are_read_as_everywhere() {
+        let zeros = "0".repeat(64);
+        let hosts = ["", "a/", "A/", "a.b/", "a.b:5/", "localhost/", "a-/", "a:x/", "-a.b/"];
+        let paths = ["x", "X", "x/y", "x_y", "x___y", "x--y", "x..y", "x.-y", "x/", "", "x_", "1"];
+        let tags = ["", ":t", ":T.1-_", ":-t", ":", ":t:u", &format!("@sha256:{zeros}"), "@x"];
+        for host in hosts {
+            for path in paths {
+                for tag in tags {
+                    let text = format!("{host}{path}{tag}");
+                    let own = parse_reference(&text).ok().map(|r| r.to_string());
+                    let theirs: Result<Reference, _> = text.parse();
+                    assert_eq!(own, theirs.ok().map(|r| r.to_string()), "{text}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn references() {

@@ -112,7 +112,15 @@ type Way = Vec<SlotId>;
 impl Growing {
     pub fn new(marks: bool) -> Self {
         let root = Slot::Dir(DirSlot::default());
-        Self { slots: vec![root], groups: vec![], owners: BTreeMap::new(), marks, depends: false, entries: 0, memory: 0 }
+        Self {
+            slots: vec![root],
+            groups: vec![],
+            owners: BTreeMap::new(),
+            marks,
+            depends: false,
+            entries: 0,
+            memory: 0,
+        }
     }
 
     /// Checks a name, and counts it.

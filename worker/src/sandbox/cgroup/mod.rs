@@ -8,8 +8,8 @@ mod device;
 mod layout;
 mod limit;
 
-pub use device::{Kind as DeviceKind, Rule as DeviceRule};
 pub(crate) use device::{ALL as ALL_DEVICES, DEFAULT as DEFAULT_DEVICES};
+pub use device::{Kind as DeviceKind, Rule as DeviceRule};
 pub(crate) use layout::Layout;
 pub use limit::Limits;
 
@@ -41,12 +41,8 @@ impl Cgroups {
     pub(crate) fn open(parent: &str) -> Self {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let layout = Layout::parse(&text);
-        let mut groups = Self {
-            layout,
-            parent: format!("/{parent}"),
-            unified: BTreeSet::new(),
-            unusable: None,
-        };
+        let mut groups =
+            Self { layout, parent: format!("/{parent}"), unified: BTreeSet::new(), unusable: None };
         if let Err(e) = groups.make_parent() {
             groups.unusable = Some(e.to_string());
         }
@@ -100,8 +96,14 @@ impl Cgroups {
             None => self.parent.clone(),
         };
         let path = format!("{parent}/{name}");
-        let mut group =
-            Cgroup { path, unified: None, split: Vec::new(), leaf: None, all: Vec::new(), set: None };
+        let mut group = Cgroup {
+            path,
+            unified: None,
+            split: Vec::new(),
+            leaf: None,
+            all: Vec::new(),
+            set: None,
+        };
         if self.unusable.is_some() {
             return Ok(group);
         }

@@ -1,11 +1,13 @@
 //! One container, from the order to its end, in a process of its own.
 
+use super::super::cgroup::Layout;
 use super::ipc::{self, Received};
 use super::{Home, Job, JobMaker, Note, exec, home, report};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::fs::Mode;
+use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 use std::fs;
@@ -172,13 +174,25 @@ fn wait_for(pid: Pid) -> io::Result<i32> {
     }
 }
 
+/// crun refuses machines with both versions of control groups: where there is the first, it is not
+/// shown the second. Only this job's view of mounts changes.
+fn hide_second_version() -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let layout = Layout::parse(&mounts);
+    match layout.unified {
+        Some(second) if !layout.split.is_empty() => {
+            Ok(rustix::mount::unmount(second, UnmountFlags::DETACH)?)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Lets another runtime do it all: `runc run` and its likes end as the container's program does.
 fn run_other(home: &Home, program: &Path, id: &str) -> Result<Note, String> {
     let (log, pid_file) = (home.state().join("log"), home.state().join("pid"));
     let mut command = std::process::Command::new(program);
     if program.file_name().is_some_and(|name| name == "crun") {
-        // It is in the container's group already, and refuses machines with both versions.
-        command.arg("--cgroup-manager=disabled");
+        hide_second_version().map_err(|e| format!("hiding a hierarchy of control groups: {e}"))?;
     }
     command.arg("--root").arg(home.state().join("root")).arg("--log").arg(&log);
     command.arg("run").arg("--bundle").arg(home.bundle());
