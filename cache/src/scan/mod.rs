@@ -13,10 +13,8 @@ pub use send::{Sent, send};
 
 use proto::error::Class;
 use proto::id::{BlobId, RootId, TreeId};
-use proto::tree::{
-    Dir, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Sealed,
-};
 use proto::path::FileName;
+use proto::tree::{Dir, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Sealed};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;

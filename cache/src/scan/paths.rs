@@ -28,7 +28,8 @@ impl Wanted {
         if clean.is_empty() || clean.iter().any(Vec::is_empty) {
             return Self::All;
         }
-        let mut resolver = Resolver { base, found: BTreeSet::new(), seen: BTreeSet::new(), depth: 0 };
+        let mut resolver =
+            Resolver { base, found: BTreeSet::new(), seen: BTreeSet::new(), depth: 0 };
         for pattern in clean {
             let parts: Vec<Vec<u8>> = pattern.split(|b| *b == b'/').map(<[u8]>::to_vec).collect();
             resolver.add(Vec::new(), &parts);
@@ -118,11 +119,8 @@ impl Resolver<'_> {
             return;
         }
         let target = target.as_os_str().as_bytes();
-        let whole = if target.starts_with(b"/") {
-            target.to_vec()
-        } else {
-            [at, b"/", target].concat()
-        };
+        let whole =
+            if target.starts_with(b"/") { target.to_vec() } else { [at, b"/", target].concat() };
         let mut parts: Vec<Vec<u8>> =
             proto::path::clamp(&whole).into_iter().map(<[u8]>::to_vec).collect();
         parts.extend_from_slice(rest);

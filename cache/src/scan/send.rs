@@ -69,7 +69,8 @@ pub async fn send(
         };
         (scan.run(), cache)
     });
-    let (outcome, returned) = scan.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+    let (outcome, returned) =
+        scan.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
     cache = returned;
     let Outcome { tree, known } = outcome?;
     early.await.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
@@ -203,11 +204,8 @@ async fn send_large(
     sent: &AtomicU64,
 ) -> Result<(), ScanError> {
     let open = File::open(path);
-    let file = open.map_err(|source| ScanError::Io {
-        action: "Opening",
-        path: path.to_owned(),
-        source,
-    })?;
+    let file =
+        open.map_err(|source| ScanError::Io { action: "Opening", path: path.to_owned(), source })?;
     let file = Arc::new(std::sync::Mutex::new(file));
     let next = || {
         let file = file.clone();

@@ -17,8 +17,8 @@ pub use disk::{DiskStore, Options};
 pub use meta::{
     Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedLayer, Row, Table,
 };
-pub use persist::Persisted;
 pub use nodes::StoreNodes;
+pub use persist::Persisted;
 pub use source::Source;
 
 use bytes::Bytes;

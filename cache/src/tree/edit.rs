@@ -263,8 +263,7 @@ impl<'n> Editor<'n> {
         let whole = Root { meta: root.meta.clone(), dir, presence: Presence::Merge };
         let change = change.unwrap_or_else(|| made.dir(Dir::default()));
         // A layer that changes nothing of `/` itself can be put upon any other root as well.
-        let presence =
-            if root.meta == root_meta { Presence::Implicit } else { Presence::Merge };
+        let presence = if root.meta == root_meta { Presence::Implicit } else { Presence::Merge };
         let diff = Root { meta: root.meta, dir: change, presence };
         Change { root: made.root(&whole), diff: made.root(&diff), made }
     }
@@ -289,8 +288,7 @@ pub(super) fn resolve(
             }
             _ => {}
         }
-        let name =
-            FileName::new(&part).map_err(|e| TreeError::BadPath(shown(), e.to_string()))?;
+        let name = FileName::new(&part).map_err(|e| TreeError::BadPath(shown(), e.to_string()))?;
         let Some(target) = link(&at, &name)? else {
             at.push(name);
             continue;

@@ -122,8 +122,12 @@ fn place(
         let rewrite = Rewrite { owner: rewrite.owner, mode: None };
         let links = Links::of(&editor.work, &tree.dir, salt)?;
         let (dir, work) = editor.open_dir(&at)?;
-        return Merge { rewrite: &rewrite, links: &links, replace: true }
-            .dir(work, dir, &tree.dir, &mut at.clone());
+        return Merge { rewrite: &rewrite, links: &links, replace: true }.dir(
+            work,
+            dir,
+            &tree.dir,
+            &mut at.clone(),
+        );
     }
     let ensured = match rules.dest.iter().rposition(|b| *b == b'/') {
         Some(slash) if !matches!(&rules.dest[slash + 1..], b"" | b".") => &rules.dest[..=slash],

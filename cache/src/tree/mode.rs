@@ -30,7 +30,12 @@ enum Op {
 /// What is set, added or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Perm {
-    Bits { rwx: u16, exec_if: bool, set_id: bool, sticky: bool },
+    Bits {
+        rwx: u16,
+        exec_if: bool,
+        set_id: bool,
+        sticky: bool,
+    },
     /// The bits that another class has.
     Copy(u16),
 }

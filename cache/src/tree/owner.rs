@@ -27,9 +27,10 @@ pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
     if let Ok(number) = user.parse() {
         owner = Owner { uid: number, gid: number };
     } else if !user.is_empty()
-        && let Some([uid, gid]) = find(editor, "/etc/passwd", user, [2, 3])? {
-            owner = Owner { uid, gid };
-        }
+        && let Some([uid, gid]) = find(editor, "/etc/passwd", user, [2, 3])?
+    {
+        owner = Owner { uid, gid };
+    }
     match group {
         None | Some("") => {}
         Some(group) => {
@@ -61,9 +62,10 @@ fn find(
         let fields: Vec<&str> = line.trim().split(':').collect();
         let number = |at: usize| fields.get(at).and_then(|f| f.parse().ok());
         if fields[0] == name
-            && let (Some(a), Some(b)) = (number(columns[0]), number(columns[1])) {
-                return Ok(Some([a, b]));
-            }
+            && let (Some(a), Some(b)) = (number(columns[0]), number(columns[1]))
+        {
+            return Ok(Some([a, b]));
+        }
     }
     Ok(None)
 }

@@ -8,9 +8,7 @@ use proto::canon;
 use proto::id::{ContentDigest, RootId};
 use proto::path::FileName;
 use proto::step::{CopySource, Unpack};
-use proto::tree::{
-    Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root, content_digest,
-};
+use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root, content_digest};
 
 /// What was selected, in order, and the nodes that had to be made for it.
 #[derive(Debug, Default)]
@@ -263,9 +261,8 @@ fn patterns(texts: &[String]) -> Result<Option<Patterns>, TreeError> {
     if texts.is_empty() {
         return Ok(None);
     }
-    let bad = |e: super::pattern::PatternError| {
-        TreeError::BadPattern(texts.join(" "), e.to_string())
-    };
+    let bad =
+        |e: super::pattern::PatternError| TreeError::BadPattern(texts.join(" "), e.to_string());
     Patterns::new(texts).map(Some).map_err(bad)
 }
 

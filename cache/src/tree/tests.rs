@@ -11,9 +11,7 @@ use proptest::prelude::*;
 use proto::id::{BlobId, RootId};
 use proto::path::FileName;
 use proto::step::{CopySource, Unpack};
-use proto::tree::{
-    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs,
-};
+use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs};
 use std::collections::BTreeMap;
 
 /// A tree written down: `path` → what it is. Directories end with a slash.
@@ -80,8 +78,7 @@ fn build(store: &MemoryStore, model: &[(&str, &str)]) -> RootId {
     }
     let model: BTreeMap<&str, &str> = model.iter().copied().collect();
     let top = dir(store, &model, "");
-    let (id, bytes) =
-        Root { meta: meta(0o755, 0), dir: top, presence: Presence::Merge }.seal();
+    let (id, bytes) = Root { meta: meta(0o755, 0), dir: top, presence: Presence::Merge }.seal();
     store.put_nodes(&[bytes]).expect("a whole root");
     id
 }
@@ -202,10 +199,8 @@ fn a_file_takes_the_name_or_goes_inside() {
     Copy { dest: "/b", ..copy }.gives(&["b 640 A"], &["b 640 A"]);
     Copy { dest: "/d/", ..copy }.gives(&["d/ 755", "d/a 640 A"], &["d/ 755", "d/a 640 A"]);
     let to = &[("d/", "700:5"), ("d/x", "644 X")];
-    Copy { dest: "/d", to, ..copy }.gives(
-        &["d/ 700:5", "d/a 640 A", "d/x 644 X"],
-        &["d/ 700:5", "d/a 640 A"],
-    );
+    Copy { dest: "/d", to, ..copy }
+        .gives(&["d/ 700:5", "d/a 640 A", "d/x 644 X"], &["d/ 700:5", "d/a 640 A"]);
     Copy { dest: "/x/y/z", chown: Some("3"), ..copy }.gives(
         &["x/ 755:3", "x/y/ 755:3", "x/y/z 640:3 A"],
         &["x/ 755:3", "x/y/ 755:3", "x/y/z 640:3 A"],
@@ -242,10 +237,8 @@ fn links_are_followed_on_both_sides() {
     // A link that is named is followed; it gives its own name.
     copy.gives(&["d/ 755", "d/l 644 F"], &["d/ 755", "d/l 644 F"]);
     // Links that are met on the way are copied.
-    Copy { sources: &["r"], ..copy }.gives(
-        &["d/ 755", "d/f 644 F", "d/m 777 -> f"],
-        &["d/ 755", "d/f 644 F", "d/m 777 -> f"],
-    );
+    Copy { sources: &["r"], ..copy }
+        .gives(&["d/ 755", "d/f 644 F", "d/m 777 -> f"], &["d/ 755", "d/f 644 F", "d/m 777 -> f"]);
     let to = &[("d", "777 -> /real"), ("real/", "755"), ("up", "777 -> ../../../real/x")];
     Copy { to, ..copy }.gives(
         &["d 777 -> /real", "real/ 755", "real/l 644 F", "up 777 -> ../../../real/x"],
@@ -304,10 +297,8 @@ fn parents_are_kept() {
         &["t/ 755", "t/a/ 711", "t/a/b/ 700", "t/a/b/c 644 C"],
         &["t/ 755", "t/a/ 711", "t/a/b/ 700", "t/a/b/c 644 C"],
     );
-    Copy { sources: &["a/./b/d"], ..copy }.gives(
-        &["t/ 755", "t/b/ 700", "t/b/d 644 D"],
-        &["t/ 755", "t/b/ 700", "t/b/d 644 D"],
-    );
+    Copy { sources: &["a/./b/d"], ..copy }
+        .gives(&["t/ 755", "t/b/ 700", "t/b/d 644 D"], &["t/ 755", "t/b/ 700", "t/b/d 644 D"]);
     Copy { sources: &["**/d"], ..copy }.gives(
         &["t/ 755", "t/a/ 711", "t/a/b/ 700", "t/a/b/d 644 D"],
         &["t/ 755", "t/a/ 711", "t/a/b/ 700", "t/a/b/d 644 D"],

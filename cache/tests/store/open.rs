@@ -111,7 +111,8 @@ fn what_was_unfinished_is_swept() {
 
 #[test]
 fn a_state_that_says_nothing_is_taken_for_a_loss_of_power() {
-    let states: [Option<&[u8]>; 5] = [None, Some(b""), Some(b"clo"), Some(b"open x"), Some(b"\xff\0")];
+    let states: [Option<&[u8]>; 5] =
+        [None, Some(b""), Some(b"clo"), Some(b"open x"), Some(b"\xff\0")];
     for state in states {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("store");

@@ -30,9 +30,10 @@ impl Core {
         }
         for (id, work) in &self.works {
             if let Phase::Leased(_, epoch, _) = &work.phase
-                && self.leases.get(epoch) != Some(id) {
-                    broken.push(format!("{id:?} has the lease {epoch}, which is not its own"));
-                }
+                && self.leases.get(epoch) != Some(id)
+            {
+                broken.push(format!("{id:?} has the lease {epoch}, which is not its own"));
+            }
         }
     }
 

@@ -590,9 +590,10 @@ impl Core {
             }
         }
         if let Phase::Follows(leader) = work.phase
-            && let Some(leader) = self.works.get_mut(&leader) {
-                leader.followers.remove(&id);
-            }
+            && let Some(leader) = self.works.get_mut(&leader)
+        {
+            leader.followers.remove(&id);
+        }
         for follower in work.followers {
             if let Some(follower) = self.works.get_mut(&follower) {
                 follower.phase = Phase::Blocked;

@@ -338,7 +338,9 @@ impl<'a> Stages<'a> {
             let platform = stage.platform.clone().unwrap_or_else(|| target.clone());
             match inputs.found.images.get(&(reference.clone(), platform.clone())) {
                 Some(image) => {
-                    if let std::collections::btree_map::Entry::Vacant(e) = self.configs.entry(image.op.manifest) {
+                    if let std::collections::btree_map::Entry::Vacant(e) =
+                        self.configs.entry(image.op.manifest)
+                    {
                         e.insert(read_config(image, stage)?);
                     }
                     stage.base = Base::Image(image);

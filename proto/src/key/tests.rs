@@ -263,8 +263,7 @@ fn fields_of_copy() {
 
 #[test]
 fn fields_of_the_rest() {
-    let mkdir =
-        step(Op::Mkdir(MkdirOp { path: "/w".into(), owner: String::new(), epoch: None }));
+    let mkdir = step(Op::Mkdir(MkdirOp { path: "/w".into(), owner: String::new(), epoch: None }));
     macro_rules! f {
         ($what:literal, $step:expr, $kind:ident . $field:ident = $value:expr, $keys:expr) => {
             flips(
@@ -340,8 +339,7 @@ fn inputs_count() {
         |key: u8, nonce| def_key(&run, &[DefInput::Step(DefKey::from_bytes([key; 32]))], nonce);
     assert_ne!(def(1, None), def(2, None), "an input's definition");
     assert_ne!(def(1, None), def(1, Some("n")), "a nonce");
-    let selected =
-        def_key(&run, &[DefInput::Selection(ContentDigest::from_bytes([1; 32]))], None);
+    let selected = def_key(&run, &[DefInput::Selection(ContentDigest::from_bytes([1; 32]))], None);
     assert_ne!(def(1, None), selected, "the kind of an input");
 
     let content = |step: &Step, root: u8, content: u8, selection: u8| {
@@ -353,11 +351,7 @@ fn inputs_count() {
         content_key(step, &inputs)
     };
     assert_ne!(content(&run, 1, 1, 1), content(&run, 2, 1, 1), "RUN: times of the root");
-    assert_eq!(
-        content(&copy, 1, 1, 1),
-        content(&copy, 2, 1, 1),
-        "others: no times of the root"
-    );
+    assert_eq!(content(&copy, 1, 1, 1), content(&copy, 2, 1, 1), "others: no times of the root");
     assert_ne!(content(&copy, 1, 1, 1), content(&copy, 1, 2, 1), "others: content of the root");
     assert_ne!(content(&run, 1, 1, 1), content(&run, 1, 1, 2), "a selection");
 }

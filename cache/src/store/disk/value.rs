@@ -83,12 +83,8 @@ impl Head {
     /// What parents must carry for the node, whose id is `tree`.
     pub fn dir_ref(&self, tree: TreeId) -> Option<DirRef> {
         let dir = self.dir.as_ref()?;
-        let summary = Summary {
-            entries: dir.entries,
-            bytes: dir.bytes,
-            links: dir.links,
-            marks: dir.marks,
-        };
+        let summary =
+            Summary { entries: dir.entries, bytes: dir.bytes, links: dir.links, marks: dir.marks };
         Some(DirRef { tree, content: ContentDigest::from_bytes(dir.content), summary })
     }
 }
