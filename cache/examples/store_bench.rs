@@ -123,7 +123,10 @@ fn ingest_and_place(dir: &Path) -> Result<(), Failure> {
     }
     let damages = timed("verify", 1, || Ok(store.verify(&mut |_| {})?))?;
     assert!(damages.is_empty(), "{damages:?}");
-    timed("close", 1, || Ok(drop(store)))?;
+    timed("close", 1, || {
+        drop(store);
+        Ok(())
+    })?;
     let store = timed("open", 1, || Ok(DiskStore::open(&path, Options::default())?))?;
     timed("usage", 1, || Ok(store.usage()?))?;
     let report = timed("prune all", FILES, || Ok(store.prune(Prune::All)?))?;
@@ -205,9 +208,15 @@ fn lookups(dir: &Path) -> Result<(), Failure> {
     let gone: Vec<BlobId> = (0..10_000).map(|i| blob(IDS + i).0).collect();
     for round in ["first", "again"] {
         let what = format!("missing_blobs of 10,000 that are here, {round}");
-        timed(&what, here.len(), || Ok(assert!(store.missing_blobs(&here)?.is_empty())))?;
+        timed(&what, here.len(), || {
+            assert!(store.missing_blobs(&here)?.is_empty());
+            Ok(())
+        })?;
         let what = format!("missing_blobs of 10,000 that are not, {round}");
-        timed(&what, gone.len(), || Ok(assert_eq!(store.missing_blobs(&gone)?.len(), gone.len())))?;
+        timed(&what, gone.len(), || {
+            assert_eq!(store.missing_blobs(&gone)?.len(), gone.len());
+            Ok(())
+        })?;
     }
     timed("put one by one", 10_000, || {
         (0..10_000).try_for_each(|i| store.put_blobs(&[blob(2 * IDS + i)]))?;
@@ -224,7 +233,10 @@ fn lookups(dir: &Path) -> Result<(), Failure> {
         here.iter().try_for_each(|id| store.read(id).map(|_| ()))?;
         Ok(())
     })?;
-    timed("close", 1, || Ok(drop(store)))?;
+    timed("close", 1, || {
+        drop(store);
+        Ok(())
+    })?;
     let store = timed("open", 1, || Ok(DiskStore::open(&path, Options::default())?))?;
     timed("put one by one", 10_000, || {
         (0..10_000).try_for_each(|i| store.put_blobs(&[blob(4 * IDS + i)]))?;
@@ -235,7 +247,8 @@ fn lookups(dir: &Path) -> Result<(), Failure> {
         Ok(())
     })?;
     timed("missing_blobs of 10,000 that are here, after opening", here.len(), || {
-        Ok(assert!(store.missing_blobs(&here)?.is_empty()))
+        assert!(store.missing_blobs(&here)?.is_empty());
+        Ok(())
     })?;
     let usage = store.usage()?;
     println!("index: {} bytes for {} blobs", usage.index_disk_bytes, usage.packed.number);

@@ -386,7 +386,7 @@ pub async fn history(server: &Server, count: u32) -> Result<Vec<BuildRow>, NetEr
         aligned.extend_from_slice(bytes);
         rows.extend(rkyv::from_bytes::<BuildRow, RkyvError>(&aligned).ok());
     }
-    rows.sort_by(|a, b| b.started.cmp(&a.started));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.started));
     rows.truncate(count as usize);
     Ok(rows)
 }
