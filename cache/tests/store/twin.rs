@@ -195,7 +195,7 @@ fn row_value(table: Table, names: &[u8]) -> Vec<u8> {
 
 fn layer(n: u8) -> ImageLayer {
     let diff_id = OciDigest::from_bytes([n; 32]);
-    let diff = (n % 3 != 0).then(|| RootId(tree_of(n % TREES)));
+    let diff = (!n.is_multiple_of(3)).then(|| RootId(tree_of(n % TREES)));
     ImageLayer { diff_id, diff, original: Some(("type".to_owned(), diff_id, 1)) }
 }
 

@@ -86,7 +86,6 @@ pub fn full_name(name: &str) -> Result<String, Failure> {
 }
 
 /// `--build-arg`: without a value it is taken from the environment, where it is set.
-
 fn build_args(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let mut out = Vec::new();
     for arg in given {

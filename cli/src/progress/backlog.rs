@@ -29,6 +29,7 @@ impl Backlog {
     }
 
     /// Takes an event if there is room, or gives it back.
+    #[allow(clippy::result_large_err)]
     pub fn offer(&mut self, event: Event) -> Result<(), Event> {
         let bytes = match &event {
             Event::Vertex(_) | Event::Warning(_) => 0,

@@ -1,6 +1,5 @@
 use super::*;
 use crate::progress::testing::*;
-use proto::wire::build::Event;
 
 fn show(model: &Model, now: u64, width: usize, height: usize) -> String {
     let view = View { log_lines: 6, description: String::new() };
