@@ -67,8 +67,9 @@ fn copy(from: &Path, to: &Path) {
     status.ok();
 }
 
-/// Files whose content nothing depends on: RocksDB's own log, and its copy of the options.
-const OF_NO_MATTER: [&str; 3] = ["index/LOG", "index/OPTIONS", "index/LOG.old."];
+/// Files whose content nothing depends on: RocksDB's own log, its copy of the options, and a number
+/// that it gives each database.
+const OF_NO_MATTER: [&str; 4] = ["index/LOG", "index/OPTIONS", "index/LOG.old.", "index/IDENTITY"];
 
 #[test]
 fn damage_in_every_kind_of_file_is_found() {

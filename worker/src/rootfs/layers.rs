@@ -269,8 +269,10 @@ impl LayerCache {
         let mut damages = Vec::new();
         for (id, layer) in ready {
             let found = match verify::differences(&*self.inner.store, &id, &layer.path()) {
-                Err(RootfsError::Store(StoreError::NoTree(tree))) => {
-                    vec![format!("cannot be verified: tree {tree} is not in the store any more")]
+                // Collected: nobody can ask for the layer any more, and nothing is wrong with it.
+                Err(RootfsError::Store(StoreError::NoTree(_))) => {
+                    let _layer = self.doom(&mut self.state(), &id);
+                    continue;
                 }
                 Err(e @ RootfsError::Io { .. }) => vec![e.to_string()],
                 other => other?,
