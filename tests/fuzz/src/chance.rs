@@ -11,7 +11,7 @@ impl Chance {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Chance {
 
     /// A number below `end`; 0 when there is none.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { (self.next() % end as u64) as usize }
+        if end == 0 { 0 } else { (self.number() % end as u64) as usize }
     }
 
     /// One of several; none of none.
@@ -38,7 +38,7 @@ mod tests {
     fn numbers_are_those_of_the_seed() {
         let of = |seed| {
             let mut chance = Chance::new(seed);
-            [chance.next(), chance.next(), chance.next()]
+            [chance.number(), chance.number(), chance.number()]
         };
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));

@@ -32,7 +32,7 @@ impl<'w> Mutator<'w> {
     }
 
     fn noise(&mut self) -> Vec<u8> {
-        (0..self.chance.below(512)).map(|_| self.chance.next() as u8).collect()
+        (0..self.chance.below(512)).map(|_| self.chance.number() as u8).collect()
     }
 
     /// Somewhere between two bytes.
@@ -58,7 +58,7 @@ impl<'w> Mutator<'w> {
             1 => {
                 let at = self.chance.below(input.len());
                 if let Some(byte) = input.get_mut(at) {
-                    *byte = self.chance.next() as u8;
+                    *byte = self.chance.number() as u8;
                 }
             }
             2 => self.edge(input),
@@ -78,7 +78,7 @@ impl<'w> Mutator<'w> {
             }
             6 => input.truncate(self.place(input)),
             7 => {
-                let byte = self.chance.next() as u8;
+                let byte = self.chance.number() as u8;
                 let at = self.place(input);
                 input.insert(at, byte);
             }
