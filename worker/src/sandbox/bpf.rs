@@ -213,11 +213,8 @@ fn load(kind: u32, place: u32, code: &[Insn]) -> io::Result<OwnedFd> {
 fn encode(code: &[Insn]) -> Vec<u8> {
     let mut out = Vec::with_capacity(code.len() * 8);
     for Insn { code, dst, src, offset, value } in code {
-        let registers = if cfg!(target_endian = "little") {
-            src.0 << 4 | dst.0
-        } else {
-            dst.0 << 4 | src.0
-        };
+        let registers =
+            if cfg!(target_endian = "little") { src.0 << 4 | dst.0 } else { dst.0 << 4 | src.0 };
         out.extend([*code, registers]);
         out.extend(offset.to_ne_bytes());
         out.extend(value.to_ne_bytes());
@@ -264,13 +261,9 @@ mod tests {
         program.rule(&[Cond::Is(R2, 1)], 8);
         program.rule(&[Cond::Masked(R3, 1, 1), Cond::Is(R2, 2)], 9);
         let code = program.finish(10);
-        for (words, want) in [
-            ([1, 0x1234], 7),
-            ([1, 0x3434], 8),
-            ([2, 3], 9),
-            ([2, 2], 10),
-            ([3, 0x1235], 10),
-        ] {
+        for (words, want) in
+            [([1, 0x1234], 7), ([1, 0x3434], 8), ([2, 3], 9), ([2, 2], 10), ([3, 0x1235], 10)]
+        {
             assert_eq!(run(&code, &words), want, "{words:x?}");
         }
     }

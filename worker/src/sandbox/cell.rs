@@ -100,7 +100,10 @@ impl CellMaker {
         let home = Home::new(self.view, &scratch);
         let view = match (shown.is_empty(), group.unified()) {
             (false, _) => CgroupView::Split(
-                (0..).zip(&shown).map(|(n, (name, _))| (name.clone(), text(home.group(n)))).collect(),
+                (0..)
+                    .zip(&shown)
+                    .map(|(n, (name, _))| (name.clone(), text(home.group(n))))
+                    .collect(),
             ),
             (true, Some(_)) => CgroupView::Unified,
             (true, None) => CgroupView::Nothing,

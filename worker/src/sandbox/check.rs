@@ -50,7 +50,10 @@ fn check(
         .collect();
     if !missing.is_empty() {
         return denied(
-            format!("Running containers needs capabilities that root lacks here: {}", missing.join(", ")),
+            format!(
+                "Running containers needs capabilities that root lacks here: {}",
+                missing.join(", ")
+            ),
             "Inside of a container, start that with --privileged",
         );
     }
@@ -93,11 +96,8 @@ fn check_mount_calls() -> Result<(), Failure> {
             "This kernel is too old to run containers: it has no fsopen(2)",
         )
         .hint("Use Linux 5.12 or newer"),
-        Err(e) => Failure::new(
-            Class::Denied,
-            format!("File systems cannot be mounted here: {e}"),
-        )
-        .hint("Inside of a container, start that with --privileged"),
+        Err(e) => Failure::new(Class::Denied, format!("File systems cannot be mounted here: {e}"))
+            .hint("Inside of a container, start that with --privileged"),
     };
     Err(failure)
 }

@@ -26,12 +26,13 @@ pub(crate) fn environment<'a>(
             None => out.push((name.clone(), value.clone())),
         }
     }
-    let mut default = |name: &str, value: &str, also_empty: bool| {
-        match out.iter_mut().find(|(there, _)| there == name) {
-            Some((_, there)) if also_empty && there.is_empty() => value.clone_into(there),
-            Some(_) => {}
-            None => out.push((name.to_owned(), value.to_owned())),
-        }
+    let mut default = |name: &str, value: &str, also_empty: bool| match out
+        .iter_mut()
+        .find(|(there, _)| there == name)
+    {
+        Some((_, there)) if also_empty && there.is_empty() => value.clone_into(there),
+        Some(_) => {}
+        None => out.push((name.to_owned(), value.to_owned())),
     };
     default("PATH", DEFAULT_PATH, false);
     default("HOME", home, true);

@@ -132,7 +132,9 @@ impl SandboxError {
                  an image FROM scratch has no shell"
             }
             Self::Missing { what: "secret", .. } => "Give it with --secret id=NAME,src=FILE",
-            Self::Missing { what: "ssh agent", .. } => "Give it with --ssh default or --ssh ID=PATH",
+            Self::Missing { what: "ssh agent", .. } => {
+                "Give it with --ssh default or --ssh ID=PATH"
+            }
             Self::Limits(_) => "Run without limits, or give the process the right to its cgroups",
             _ => return None,
         };

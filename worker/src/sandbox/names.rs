@@ -108,9 +108,8 @@ fn host_of(url: &str) -> Option<&str> {
 
 /// The text of `/etc/hosts`.
 pub(crate) fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
-    let mut out = format!(
-        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    );
+    let mut out =
+        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     extra.iter().for_each(|(name, address)| out.push_str(&format!("{address}\t{name}\n")));
     out
 }
@@ -143,11 +142,10 @@ mod tests {
     fn without_a_server_left_others_are_asked() {
         let stub = Resolver::parse("nameserver 127.0.0.53\n");
         assert!(stub.is_stub() && !Resolver::parse(HOST).is_stub());
-        let forwarded = Resolver::for_own_network(
-            stub.clone(),
-            Some("10.0.2.3".parse().unwrap()),
-            |a| a.is_loopback(),
-        );
+        let forwarded =
+            Resolver::for_own_network(stub.clone(), Some("10.0.2.3".parse().unwrap()), |a| {
+                a.is_loopback()
+            });
         assert_eq!(forwarded.text(), "nameserver 10.0.2.3\n");
         assert!(stub.for_own_network(None, |_| true).text().starts_with("nameserver 8.8.8.8\n"));
     }

@@ -97,8 +97,7 @@ impl Plan {
                 MountKind::Bind(bind) => {
                     let tree = mount.input.and_then(|n| trees.get((n as usize).checked_sub(1)?));
                     let tree = tree.ok_or_else(|| refused(&target, "it shows no tree"))?;
-                    let access =
-                        if bind.writable { Access::Private } else { Access::ReadOnly };
+                    let access = if bind.writable { Access::Private } else { Access::ReadOnly };
                     let overlay = layers.mount(tree, access)?;
                     let (path, kind) = select(&overlay, &bind.source, &target)?;
                     let source = Source::Overlay(plan.overlays.len(), path);
@@ -109,7 +108,8 @@ impl Plan {
                 MountKind::Cache(cache) => {
                     let index = same_caches.get(&index).copied().unwrap_or(index);
                     let overlay = plan.caches.get(&index);
-                    let overlay = overlay.ok_or_else(|| refused(&target, "its cache is missing"))?;
+                    let overlay =
+                        overlay.ok_or_else(|| refused(&target, "its cache is missing"))?;
                     let (path, kind) = select(overlay, &cache.source, &target)?;
                     let options = if cache.read_only { "ro" } else { "rw" };
                     plan.add(target, Source::Cache(index, path), kind, &["rbind", options]);

@@ -133,6 +133,7 @@ impl Prepared {
         };
         let before = Started {
             oom_kills: self.cell.group.oom_kills(),
+            memory_full: self.cell.group.memory_full(),
             usage: self.cell.group.start_account(),
         };
         self.cell.set_busy();
@@ -231,7 +232,8 @@ fn check_root(root: BorrowedFd<'_>) -> Result<(), SandboxError> {
                 return Err(SandboxError::Root { path, what: stubs::describe(&stat).to_owned() });
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                stubs::make_dir(root, &path, (0, 0)).map_err(SandboxError::io("Creating", &path))?;
+                stubs::make_dir(root, &path, (0, 0))
+                    .map_err(SandboxError::io("Creating", &path))?;
             }
             Err(e) => return Err(SandboxError::io("Looking at", path)(e)),
         }
@@ -296,11 +298,7 @@ fn read_inside(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>, Sand
 }
 
 /// The working directory is made if it is not there, and belongs to the user, as in BuildKit.
-fn make_cwd(
-    root: BorrowedFd<'_>,
-    cwd: &str,
-    identity: &Identity,
-) -> Result<(), SandboxError> {
+fn make_cwd(root: BorrowedFd<'_>, cwd: &str, identity: &Identity) -> Result<(), SandboxError> {
     let refused = |why: String| SandboxError::Cwd { path: cwd.to_owned(), why };
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     stubs::make_dir(root, cwd, (identity.uid, identity.gid)).map_err(|e| refused(e.to_string()))?;
@@ -311,4 +309,3 @@ fn make_cwd(
         false => Err(refused(format!("it is {} in the image", stubs::describe(&stat)))),
     }
 }
-

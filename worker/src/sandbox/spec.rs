@@ -9,8 +9,8 @@ use super::cgroup::{DeviceKind, DeviceRule};
 use super::user::Identity;
 use oci_spec::runtime::{
     Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace,
-    LinuxNamespaceType, LinuxResources, LinuxSeccomp,
-    Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
+    LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, Root, Spec, User,
 };
 use proto::step::SecurityMode;
 use std::path::PathBuf;

@@ -36,12 +36,7 @@ pub(crate) struct Stubs {
 impl Stubs {
     /// Makes sure that there is something of that kind at the path inside of `root`. What is there
     /// already is left alone, whatever it is.
-    pub(crate) fn make(
-        &mut self,
-        root: impl AsFd,
-        path: &str,
-        kind: PlaceKind,
-    ) -> io::Result<()> {
+    pub(crate) fn make(&mut self, root: impl AsFd, path: &str, kind: PlaceKind) -> io::Result<()> {
         let made = make_path(root, path.as_bytes(), kind, (0, 0))?;
         for (dir, name, kind, before) in made {
             self.times.entry(dir.clone()).or_insert((before, None));
@@ -74,8 +69,7 @@ impl Stubs {
             {
                 restore.push((fd.try_clone()?, dir, *before));
             }
-            let is_empty_file =
-                || at::stat(&fd, name).is_ok_and(|s| is_file(&s) && s.st_size == 0);
+            let is_empty_file = || at::stat(&fd, name).is_ok_and(|s| is_file(&s) && s.st_size == 0);
             match kind {
                 PlaceKind::Dir => {
                     let _ = rustix::fs::unlinkat(&fd, name.as_slice(), AtFlags::REMOVEDIR);
@@ -132,10 +126,7 @@ pub(crate) fn is_dir(stat: &Stat) -> bool {
 
 fn times(stat: &Stat) -> Times {
     let time = |seconds: i64, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: nanos as _ };
-    (
-        time(stat.st_atime, stat.st_atime_nsec),
-        time(stat.st_mtime, stat.st_mtime_nsec),
-    )
+    (time(stat.st_atime, stat.st_atime_nsec), time(stat.st_mtime, stat.st_mtime_nsec))
 }
 
 type Made = (Vec<u8>, Vec<u8>, PlaceKind, Times);
@@ -202,12 +193,7 @@ fn split(path: &[u8]) -> Vec<Vec<u8>> {
     parts.map(<[u8]>::to_vec).collect()
 }
 
-fn make_one(
-    dir: &OwnedFd,
-    name: &[u8],
-    kind: PlaceKind,
-    (uid, gid): (u32, u32),
-) -> io::Result<()> {
+fn make_one(dir: &OwnedFd, name: &[u8], kind: PlaceKind, (uid, gid): (u32, u32)) -> io::Result<()> {
     let mode = match kind {
         PlaceKind::Dir => {
             rustix::fs::mkdirat(dir, name, Mode::RWXU)?;

@@ -29,7 +29,16 @@ fn changes_are_seen_by_the_next_step() {
     let names = house.names(&captured.diff().id);
     assert_eq!(
         names,
-        ["-/etc/group", "/bin", "/bin/busybox", "/etc", "/new", "/new/deep", "/new/deep/file", "/new/link"]
+        [
+            "-/etc/group",
+            "/bin",
+            "/bin/busybox",
+            "/etc",
+            "/new",
+            "/new/deep",
+            "/new/deep/file",
+            "/new/link"
+        ]
     );
     let (diff, caches) = captured.keep().unwrap();
     assert!(caches.is_empty());
@@ -59,7 +68,8 @@ fn what_a_failed_step_wrote_is_gone() {
 fn places_made_for_mounts_are_no_change() {
     let house = house();
     // Both files are mounted over: the base has neither.
-    let captured = capture(&house, "cat /etc/hosts > /dev/null; ls /proc /sys /dev > /dev/null", &house.base);
+    let captured =
+        capture(&house, "cat /etc/hosts > /dev/null; ls /proc /sys /dev > /dev/null", &house.base);
     assert!(house.names(&captured.diff().id).is_empty());
     // One that the step puts beside them is.
     let captured = capture(&house, "echo a > /etc/mine", &house.base);

@@ -99,7 +99,8 @@ fn without_confinement() {
 fn names_of_hosts() {
     let house = house();
     let extra = vec![("conf-one".to_owned(), "10.9.8.7".to_owned())];
-    let ran = house.run(&RunOp { extra_hosts: extra, ..op("cat /etc/hosts; echo x >> /etc/hosts") });
+    let ran =
+        house.run(&RunOp { extra_hosts: extra, ..op("cat /etc/hosts; echo x >> /etc/hosts") });
     assert_eq!(
         ran.out,
         "127.0.0.1\tlocalhost buildkitsandbox\n\

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use worker::rootfs::{LayerCache, Stack};
 use worker::sandbox::{
-    Config, DefaultNetwork, Exited, HelperProgram, Inputs, Io, Limits, Order, Outcome, Runtime, Sandbox,
-    SandboxError, Stream,
+    Config, DefaultNetwork, Exited, HelperProgram, Inputs, Io, Limits, Order, Outcome, Runtime,
+    Sandbox, SandboxError, Stream,
 };
 
 pub const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\

@@ -60,7 +60,8 @@ fn time_is_up() {
     let ran = house.try_order(order).unwrap();
     assert_eq!(ran.outcome, Outcome::TimedOut(timeout));
     assert!(ran.exited.took() >= timeout);
-    let in_time = Order { timeout: Some(Duration::from_secs(600)), ..self::order(&op, &house.base) };
+    let in_time =
+        Order { timeout: Some(Duration::from_secs(600)), ..self::order(&op, &house.base) };
     let quick = RunOp { args: ["/bin/true".to_owned()].into(), ..op.clone() };
     let ran = house.try_order(Order { op: &quick, ..in_time }).unwrap();
     assert_eq!(ran.outcome, Outcome::Exited(0));

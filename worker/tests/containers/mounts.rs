@@ -77,9 +77,17 @@ fn mounts_in_mounts() {
     let tmpfs = || MountKind::Tmpfs(TmpfsMount { size: 1 << 20 });
     // The outer one stands last: parents are mounted first all the same.
     let mounts = vec![bind("/outer/sub", "/sub", false), mount("/outer", None, tmpfs())];
-    let script = "cat /outer/sub/file; echo x > /outer/here; df -k /outer | tail -n 1 | awk '{print $2}'";
+    let script =
+        "cat /outer/sub/file; echo x > /outer/here; df -k /outer | tail -n 1 | awk '{print $2}'";
     assert_eq!(run(&house, &with(mounts, script), one(tree(&house))).out, "shown\n1024\n");
-    let ran = run(&house, &with(vec![mount("/t", None, tmpfs())], "dd if=/dev/zero of=/t/big bs=1M count=2 2>&1 || true"), Inputs::default());
+    let ran = run(
+        &house,
+        &with(
+            vec![mount("/t", None, tmpfs())],
+            "dd if=/dev/zero of=/t/big bs=1M count=2 2>&1 || true",
+        ),
+        Inputs::default(),
+    );
     assert!(ran.out.contains("No space left"), "{}", ran.out);
 }
 
@@ -92,18 +100,23 @@ fn secrets_as_files_and_as_variables() {
     let house = house();
     let mounts = vec![
         mount("/run/secrets/key", None, MountKind::Secret(secret("key", true))),
-        mount("/run/secrets/token", None, MountKind::Secret(SecretMount {
-            file: false,
-            env: Some("TOKEN".to_owned()),
-            ..secret("token", true)
-        })),
+        mount(
+            "/run/secrets/token",
+            None,
+            MountKind::Secret(SecretMount {
+                file: false,
+                env: Some("TOKEN".to_owned()),
+                ..secret("token", true)
+            }),
+        ),
         mount("/run/secrets/none", None, MountKind::Secret(secret("none", false))),
     ];
     let script = "cat /run/secrets/key; stat -c %a:%u:%g /run/secrets/key; echo $TOKEN; \
                   ls /run/secrets; mount | grep /run/secrets/key | grep -o noexec; \
                   echo x > /run/secrets/key || echo refused";
     let secrets = || Inputs {
-        secrets: [("key".to_owned(), b"k3y\n".to_vec()), ("token".to_owned(), b"t0k".to_vec())].into(),
+        secrets: [("key".to_owned(), b"k3y\n".to_vec()), ("token".to_owned(), b"t0k".to_vec())]
+            .into(),
         ..Inputs::default()
     };
     let ran = run(&house, &with(mounts.clone(), script), secrets());
@@ -164,7 +177,8 @@ fn links_in_the_image_lead_nowhere_else() {
     let mut entries = base_entries(store);
     entries.push(symlink("out", "/../../../../../tmp"));
     let base = stack(root(store, entries));
-    let op = with(vec![bind("/out/slipway-was-here", "/sub", false)], "cat /tmp/slipway-was-here/file");
+    let op =
+        with(vec![bind("/out/slipway-was-here", "/sub", false)], "cat /tmp/slipway-was-here/file");
     let ran = house.try_order(Order { inputs: one(tree(&house)), ..order(&op, &base) }).unwrap();
     assert_eq!((ran.outcome, ran.out.as_str()), (Outcome::Exited(0), "shown\n"));
     assert!(!std::path::Path::new("/tmp/slipway-was-here").exists());

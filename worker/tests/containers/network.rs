@@ -45,7 +45,18 @@ impl Neighbour {
             std::thread::yield_now();
         }
         let near = format!("slw{pid}");
-        ip(&["link", "add", &near, "type", "veth", "peer", "name", "far", "netns", &pid.to_string()]);
+        ip(&[
+            "link",
+            "add",
+            &near,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "far",
+            "netns",
+            &pid.to_string(),
+        ]);
         ip(&["addr", "add", &format!("{}/30", made.here), "dev", &near]);
         ip(&["link", "set", &near, "up"]);
         made.inside(|| {
@@ -97,7 +108,8 @@ fn others_are_reached_and_the_host_is_not() {
     targets.extend(["198.18.0.1", "198.18.0.2", "::1", "::ffff:127.0.0.1"].map(str::to_owned));
     targets.extend([main_address().to_string(), neighbour.here.clone()]);
     for target in targets {
-        let said = run(&house, &format!("nc -w 1 {target} {port} < /dev/null 2> /dev/null || true"));
+        let said =
+            run(&house, &format!("nc -w 1 {target} {port} < /dev/null 2> /dev/null || true"));
         assert_eq!(said, "", "{target}");
     }
     // Routes of the container's own choice lead nowhere else.

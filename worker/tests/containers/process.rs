@@ -21,7 +21,9 @@ fn a_signal_ends_it() {
     let house = house();
     // The first process of a namespace hears only what it listens to: its child ends, then it.
     let ran = house.run(&RunOp {
-        args: ["/bin/sh", "-c", "trap 'exit 7' TERM; kill -TERM $$; sleep 60"].map(String::from).into(),
+        args: ["/bin/sh", "-c", "trap 'exit 7' TERM; kill -TERM $$; sleep 60"]
+            .map(String::from)
+            .into(),
         ..op("")
     });
     assert_eq!(ran.outcome, Outcome::Exited(7));

@@ -21,7 +21,9 @@ fn works(program: &str) {
         user: "app".to_owned(),
         mounts: vec![mount],
         network: NetworkMode::Default,
-        ..op("id -u; echo x > /t/x; ls /sys/class/net | tr '\\n' ' '; grep ^Seccomp: /proc/self/status")
+        ..op(
+            "id -u; echo x > /t/x; ls /sys/class/net | tr '\\n' ' '; grep ^Seccomp: /proc/self/status",
+        )
     };
     let ran = house.run(&user);
     assert_eq!(ran.outcome, Outcome::Exited(0), "{}{}", ran.out, ran.err);

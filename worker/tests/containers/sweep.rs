@@ -27,7 +27,10 @@ fn what_a_killed_worker_left_is_taken_away() {
         command.env(FOLDER, &path).stdout(Stdio::piped()).stdin(Stdio::null());
         let mut worker = command.spawn().unwrap();
         let lines = BufReader::new(worker.stdout.take().unwrap()).lines();
-        lines.map_while(Result::ok).find(|line| line.contains("it runs")).expect("a container runs");
+        lines
+            .map_while(Result::ok)
+            .find(|line| line.contains("it runs"))
+            .expect("a container runs");
         assert!(!processes_seeing(&layers).is_empty() && !groups_of(&layers).is_empty());
         worker.kill().unwrap();
         worker.wait().unwrap();

@@ -128,7 +128,11 @@ mod tests {
             (1, 1, 8, 0, true),
             (1, 2, 8, 0, false),
         ] {
-            assert_eq!(allowed(&DEFAULT, kind, access, major, minor), want, "{kind} {access} {major}");
+            assert_eq!(
+                allowed(&DEFAULT, kind, access, major, minor),
+                want,
+                "{kind} {access} {major}"
+            );
             assert!(allowed(&ALL, kind, access, major, minor));
         }
         assert!(!allowed(&[], 2, 2, 1, 3));

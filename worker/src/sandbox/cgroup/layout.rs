@@ -24,8 +24,7 @@ impl Layout {
         let mut layout = Self::default();
         for line in mountinfo.lines() {
             let Some((before, after)) = line.split_once(" - ") else { continue };
-            let (Some(place), Some(kind)) =
-                (before.split(' ').nth(4), after.split(' ').next())
+            let (Some(place), Some(kind)) = (before.split(' ').nth(4), after.split(' ').next())
             else {
                 continue;
             };
@@ -111,7 +110,8 @@ mod tests {
 
     #[test]
     fn unified_or_nothing() {
-        let layout = Layout::parse("31 23 0:28 / /sys/fs/c\\040g rw - cgroup2 none rw,nsdelegate\n");
+        let layout =
+            Layout::parse("31 23 0:28 / /sys/fs/c\\040g rw - cgroup2 none rw,nsdelegate\n");
         assert_eq!(layout.unified, Some("/sys/fs/c g".into()));
         assert!(layout.split.is_empty());
         assert_eq!(Layout::parse("garbage\n - \nx - cgroup2"), Layout::default());

@@ -92,8 +92,7 @@ mod tests {
 
     #[test]
     fn limits_in_both_versions() {
-        let limits =
-            Limits { memory_bytes: Some(1 << 20), cpu_millis: Some(1500), pids: Some(10) };
+        let limits = Limits { memory_bytes: Some(1 << 20), cpu_millis: Some(1500), pids: Some(10) };
         assert_eq!(
             lines(limits.first()),
             [
@@ -106,7 +105,12 @@ mod tests {
         );
         assert_eq!(
             lines(limits.second()),
-            ["memory.max=1048576", "memory.swap.max=1048576", "cpu.max=150000 100000", "pids.max=14"]
+            [
+                "memory.max=1048576",
+                "memory.swap.max=1048576",
+                "cpu.max=150000 100000",
+                "pids.max=14"
+            ]
         );
         assert!(limits.first().iter().filter(|s| s.needed).count() == 3);
         assert!(Limits::default().second().iter().all(|s| !s.needed && s.value.contains("max")));

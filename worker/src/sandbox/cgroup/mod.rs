@@ -8,8 +8,8 @@ mod device;
 mod layout;
 mod limit;
 
-pub use device::{Kind as DeviceKind, Rule as DeviceRule};
 pub(crate) use device::{ALL as ALL_DEVICES, DEFAULT as DEFAULT_DEVICES};
+pub use device::{Kind as DeviceKind, Rule as DeviceRule};
 pub(crate) use layout::Layout;
 pub use limit::Limits;
 
@@ -41,12 +41,8 @@ impl Cgroups {
     pub(crate) fn open(parent: &str) -> Self {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let layout = Layout::parse(&text);
-        let mut groups = Self {
-            layout,
-            parent: format!("/{parent}"),
-            unified: BTreeSet::new(),
-            unusable: None,
-        };
+        let mut groups =
+            Self { layout, parent: format!("/{parent}"), unified: BTreeSet::new(), unusable: None };
         if let Err(e) = groups.make_parent() {
             groups.unusable = Some(e.to_string());
         }
@@ -100,8 +96,14 @@ impl Cgroups {
             None => self.parent.clone(),
         };
         let path = format!("{parent}/{name}");
-        let mut group =
-            Cgroup { path, unified: None, split: Vec::new(), leaf: None, all: Vec::new(), set: None };
+        let mut group = Cgroup {
+            path,
+            unified: None,
+            split: Vec::new(),
+            leaf: None,
+            all: Vec::new(),
+            set: None,
+        };
         if self.unusable.is_some() {
             return Ok(group);
         }
@@ -258,6 +260,14 @@ impl Cgroup {
             (None, Some(dir)) => count(dir.join("memory.events")),
             (None, None) => 0,
         }
+    }
+
+    /// How often the group's memory was full, where nothing better can be known: the first version
+    /// counts who was killed for it in the group that another runtime made, and took away.
+    pub(crate) fn memory_full(&self) -> u64 {
+        let (Some(dir), Some(_)) = (self.controller("memory"), self.leaf) else { return 0 };
+        let text = fs::read_to_string(dir.join("memory.failcnt")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
     }
 
     /// What was used since [`Cgroup::start_account`].

@@ -3,7 +3,9 @@
 
 use super::report;
 use libcontainer::oci_spec::runtime::Spec;
-use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
 use std::collections::HashMap;

@@ -25,11 +25,7 @@ const ANSWER_BYTES_MAX: usize = 32 << 10;
 /// Bytes of one order: an environment (Linux takes `ARG_MAX`, some megabytes) and all secrets.
 const ORDER_BYTES_MAX: u64 = 256 << 20;
 
-fn send(
-    socket: impl AsFd,
-    bytes: &[u8],
-    files: &[BorrowedFd<'_>],
-) -> io::Result<()> {
+fn send(socket: impl AsFd, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fits = files.is_empty()
@@ -46,10 +42,7 @@ fn send(
 }
 
 /// One message and its files; none at the other side's end.
-fn receive(
-    socket: impl AsFd,
-    flags: RecvFlags,
-) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = vec![0; ANSWER_BYTES_MAX];

@@ -23,8 +23,7 @@ pub(super) fn install() {
 /// The pipe's reading side. Lines of this process and of its children go into the other.
 pub(super) fn open() -> io::Result<OwnedFd> {
     use rustix::pipe::PipeFlags;
-    let (read, write) =
-        rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     // Out of the way of the numbers that the container gets.
     let write = rustix::io::fcntl_dupfd_cloexec(&write, 100)?;
     use std::os::fd::IntoRawFd;

@@ -32,7 +32,8 @@ impl Wall {
     ) -> io::Result<Self> {
         let group = groups.group(None, name)?;
         let dir = group.unified().ok_or_else(|| {
-            let why = groups.unusable().unwrap_or("control groups of the second version are missing");
+            let why =
+                groups.unusable().unwrap_or("control groups of the second version are missing");
             io::Error::new(io::ErrorKind::Unsupported, why.to_owned())
         })?;
         let dir = File::open(dir)?;

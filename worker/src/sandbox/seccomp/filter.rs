@@ -90,10 +90,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// Calls that are in no table, and those of other architectures, get `otherwise`.
-    pub(super) fn compile(
-        tables: &[(Arch, BTreeMap<u32, Verdict>)],
-        otherwise: Verdict,
-    ) -> Self {
+    pub(super) fn compile(tables: &[(Arch, BTreeMap<u32, Verdict>)], otherwise: Verdict) -> Self {
         let mut code = vec![plain(LOAD, OFFSET_ARCH)];
         for (arch, verdicts) in tables {
             let mut body = vec![plain(LOAD, OFFSET_NUMBER)];
