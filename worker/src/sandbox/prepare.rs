@@ -133,6 +133,7 @@ impl Prepared {
         };
         let before = Started {
             oom_kills: self.cell.group.oom_kills(),
+            memory_full: self.cell.group.memory_full(),
             usage: self.cell.group.start_account(),
         };
         self.cell.set_busy();

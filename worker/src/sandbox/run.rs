@@ -97,10 +97,14 @@ impl Pipes {
     }
 }
 
+/// The status of a runtime whose container was killed (as waitpid(2) has it): it ends with 137.
+const KILLED: i32 = 137 << 8;
+
 /// What was counted before the container ran.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub oom_kills: u64,
+    pub memory_full: u64,
     pub usage: Usage,
 }
 
@@ -300,7 +304,13 @@ impl Running {
     fn finish(self, stopped: Option<Stop>) -> Result<Exited, SandboxError> {
         let Self { sandbox, parts, cell, network, before, program, since, end, .. } = self;
         let took = since.elapsed();
-        let oom_kills = cell.group.oom_kills().saturating_sub(before.oom_kills);
+        let mut oom_kills = cell.group.oom_kills().saturating_sub(before.oom_kills);
+        // Killed, and its memory was full: nothing else tells it where another runtime made it.
+        if let Some(End::Status(KILLED)) = end
+            && cell.group.memory_full() > before.memory_full
+        {
+            oom_kills = oom_kills.max(1);
+        }
         let usage = cell.group.usage(&before.usage);
         let status = match end {
             Some(End::Status(status)) => Some(status),

@@ -262,6 +262,14 @@ impl Cgroup {
         }
     }
 
+    /// How often the group's memory was full, where nothing better can be known: the first version
+    /// counts who was killed for it in the group that another runtime made, and took away.
+    pub(crate) fn memory_full(&self) -> u64 {
+        let (Some(dir), Some(_)) = (self.controller("memory"), self.leaf) else { return 0 };
+        let text = fs::read_to_string(dir.join("memory.failcnt")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
     /// What was used since [`Cgroup::start_account`].
     pub(crate) fn usage(&self, start: &Usage) -> Usage {
         let now = self.account();

@@ -76,8 +76,8 @@ enum Task {
 struct Namespace {
     file: OwnedFd,
     counters: Counters,
-    /// What was counted when it was handed out.
-    before: Vec<u64>,
+    /// What was counted when it was handed out; none before that.
+    before: Option<u64>,
     way: Option<Way>,
 }
 
@@ -186,7 +186,7 @@ impl Networks {
             }
         };
         let mut namespace = namespace;
-        namespace.before = namespace.counters.read().map_err(failed)?;
+        namespace.before = Some(namespace.counters.read().map_err(failed)?);
         let networks = self.clone();
         Ok(Network::Own(Lease { namespace: Some(namespace), networks, reusable }))
     }
@@ -232,7 +232,7 @@ impl Shared {
             return Ok(waiting);
         }
         let (file, counters) = namespace::make().map_err(failed)?;
-        Ok(Namespace { file, counters, before: Vec::new(), way: None })
+        Ok(Namespace { file, counters, before: None, way: None })
     }
 
     /// One with a way out, out of a host as it is now.
@@ -281,7 +281,7 @@ impl Shared {
         let (file, pasta) = pasta::start(&wall)?;
         let counters = Counters::of(&file).map_err(failed)?;
         let way = Some(Way { _pasta: pasta, wall });
-        Ok(Namespace { file, counters, before: Vec::new(), way })
+        Ok(Namespace { file, counters, before: None, way })
     }
 
     /// What the keeper does, until nobody has anything more for it to do.
@@ -328,8 +328,9 @@ impl Shared {
     }
 
     fn take_back(&self, namespace: Namespace) {
-        let untouched = namespace.before.is_empty()
-            || namespace.counters.read().is_ok_and(|now| now == namespace.before);
+        let untouched = namespace
+            .before
+            .is_none_or(|before| namespace.counters.read().is_ok_and(|now| now == before));
         let mut state = self.state();
         let rest = match &namespace.way {
             _ if !untouched => Some(namespace),

@@ -7,12 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-/// The calling thread's network namespace, and its counters of packets.
+/// The calling thread's network namespace, and its counters of packets: by interface, and by kind.
 const OWN: &str = "/proc/thread-self/ns/net";
 const COUNTERS: &str = "/proc/thread-self/net/dev";
+const KINDS: &str = "/proc/thread-self/net/snmp6";
 
-/// Bytes of the counters: some hundred for each of a handful of interfaces.
-const COUNTERS_BYTES_MAX: usize = 4096;
+/// Bytes of each of the counters' files: a few thousand are usual.
+const COUNTERS_BYTES_MAX: usize = 16 << 10;
 
 /// Makes a namespace in which only the loopback is, and is up.
 pub(super) fn make() -> io::Result<(OwnedFd, Counters)> {
@@ -21,30 +22,67 @@ pub(super) fn make() -> io::Result<(OwnedFd, Counters)> {
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)? };
         loopback_up()?;
         let file = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok((file, Counters(File::open(COUNTERS)?)))
+        Ok((file, Counters::open()?))
     })
 }
 
-/// How many packets left each interface of a namespace; the file stays the namespace's.
-pub(super) struct Counters(File);
+/// How many packets were sent in a namespace. The files stay the namespace's.
+pub(super) struct Counters {
+    interfaces: File,
+    /// None on a kernel without IPv6.
+    kinds: Option<File>,
+}
 
 impl Counters {
     pub(super) fn of(namespace: impl AsFd + Sync) -> io::Result<Self> {
-        inside(namespace, || Ok(Self(File::open(COUNTERS)?)))
+        inside(namespace, Self::open)
     }
 
-    /// As they are now.
-    pub(super) fn read(&self) -> io::Result<Vec<u64>> {
-        let mut bytes = vec![0; COUNTERS_BYTES_MAX];
-        let count = self.0.read_at(&mut bytes, 0)?;
-        Ok(sent(&String::from_utf8_lossy(&bytes[..count])))
+    /// Those of the calling thread's namespace.
+    fn open() -> io::Result<Self> {
+        Ok(Self { interfaces: File::open(COUNTERS)?, kinds: File::open(KINDS).ok() })
+    }
+
+    /// How many until now, without those that the kernel sends when it finds its place in a network
+    /// (a new interface does so for some seconds).
+    pub(super) fn read(&self) -> io::Result<u64> {
+        let own = self.kinds.as_ref().map(text).transpose()?.map_or(0, |text| kernels(&text));
+        Ok(sent(&text(&self.interfaces)?).wrapping_sub(own))
     }
 }
 
-/// Packets sent, by interface: the tenth number after the name.
-fn sent(text: &str) -> Vec<u64> {
+fn text(file: &File) -> io::Result<String> {
+    let mut bytes = vec![0; COUNTERS_BYTES_MAX];
+    let mut count = 0;
+    while count < bytes.len() {
+        match file.read_at(&mut bytes[count..], count as u64)? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+}
+
+/// Packets sent, on all interfaces: the tenth number after each name.
+fn sent(text: &str) -> u64 {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
-    lines.filter_map(|(_, numbers)| numbers.split_whitespace().nth(9)?.parse().ok()).collect()
+    let count = |(_, numbers): (&str, &str)| numbers.split_whitespace().nth(9)?.parse::<u64>().ok();
+    lines.filter_map(count).sum()
+}
+
+/// Packets that the kernel sends unasked (RFC 4861, RFC 3810).
+const UNASKED: [&str; 4] = [
+    "Icmp6OutRouterSolicits",
+    "Icmp6OutNeighborSolicits",
+    "Icmp6OutNeighborAdvertisements",
+    "Icmp6OutMLDv2Reports",
+];
+
+fn kernels(text: &str) -> u64 {
+    let words = text.lines().map(|line| line.split_whitespace());
+    let pairs = words.filter_map(|mut words| Some((words.next()?, words.next()?)));
+    let ours = pairs.filter(|(name, _)| UNASKED.contains(name));
+    ours.filter_map(|(_, count)| count.parse::<u64>().ok()).sum()
 }
 
 /// Runs `work` with that namespace's network.
@@ -100,14 +138,13 @@ mod tests {
         let address = host.local_addr().unwrap();
         assert!(TcpStream::connect(address).is_ok());
         let before = counters.read().unwrap();
-        assert_eq!(before, [0]);
-        let names = inside(&made, || {
+        assert_eq!(before, 0);
+        inside(&made, || {
             assert!(TcpStream::connect(address).is_err());
             let own = TcpListener::bind("127.0.0.1:0")?;
-            TcpStream::connect(own.local_addr()?)?;
-            std::fs::read_to_string(COUNTERS)
-        });
-        assert_eq!(sent(&names.unwrap()).len(), 1);
+            TcpStream::connect(own.local_addr()?).map(drop)
+        })
+        .unwrap();
         assert_ne!(counters.read().unwrap(), before);
         assert_eq!(Counters::of(&made).unwrap().read().unwrap(), counters.read().unwrap());
     }
@@ -116,6 +153,9 @@ mod tests {
     fn counters_are_read() {
         let text = "Inter-|   Receive  |  Transmit\n face |bytes packets |bytes packets\n    \
             lo:  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  eth0: 0 0 0 0 0 0 0 0 7 70 0 0 0 0 0 0\n";
-        assert_eq!(sent(text), [10, 70]);
+        assert_eq!(sent(text), 80);
+        let kinds = "Ip6OutRequests \t5\nIcmp6OutMsgs 9\nIcmp6OutRouterSolicits   \t3\n\
+            Icmp6OutMLDv2Reports 4\nIcmp6OutEchos 1\n";
+        assert_eq!(kernels(kinds), 7);
     }
 }
