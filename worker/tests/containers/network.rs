@@ -109,7 +109,7 @@ fn others_are_reached_and_the_host_is_not() {
     targets.extend([main_address().to_string(), neighbour.here.clone()]);
     for target in targets {
         let said =
-            run(&house, &format!("nc -w 1 {target} {port} < /dev/null 2> /dev/null || true"));
+            run(&house, &format!("timeout 9 nc -w 1 {target} {port} < /dev/null 2> /dev/null || true"));
         assert_eq!(said, "", "{target}");
     }
     // Routes of the container's own choice lead nowhere else.
@@ -120,7 +120,7 @@ fn others_are_reached_and_the_host_is_not() {
             "ip addr del 127.0.0.1/8 dev lo; ip link set lo down; \
              ip route del local 127.0.0.0/8 table local; ip route add 127.0.0.0/8 via 198.18.0.1; \
              echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; \
-             nc -w 1 127.0.0.1 {port} < /dev/null; nc -w 1 {} {port} < /dev/null; true",
+             timeout 9 nc -w 1 127.0.0.1 {port} < /dev/null; timeout 9 nc -w 1 {} {port} < /dev/null; true",
             main_address()
         ))
     });
@@ -143,7 +143,7 @@ fn the_host_is_reached_where_a_step_was_told_to() {
         ..op("nc -w 5 $(echo $http_proxy | sed 's|http://||;s|:| |') < /dev/null")
     };
     assert_eq!(house.run(&proxied).out, "host");
-    let not_told = format!("nc -w 1 {} {port} < /dev/null 2> /dev/null || true", main_address());
+    let not_told = format!("timeout 9 nc -w 1 {} {port} < /dev/null 2> /dev/null || true", main_address());
     assert_eq!(run(&house, &not_told), "");
 }
 
