@@ -217,7 +217,12 @@ impl Machine {
             slots: settings.slots as usize,
             open_files: settings.open_files,
         };
-        let sandbox = Sandbox::open(config, layers.clone()).map_err(|e| e.failure())?;
+        let network = match settings.host_network {
+            true => sandbox::DefaultNetwork::Host,
+            false => sandbox::DefaultNetwork::Own,
+        };
+        let sandbox = Sandbox::open_with(config, layers.clone(), network);
+        let sandbox = sandbox.map_err(|e| e.failure())?;
         if let Some(why) = sandbox.without_limits() {
             tracing::warn!(why, "containers run without limits");
         }

@@ -108,8 +108,10 @@ fn others_are_reached_and_the_host_is_not() {
     targets.extend(["198.18.0.1", "198.18.0.2", "::1", "::ffff:127.0.0.1"].map(str::to_owned));
     targets.extend([main_address().to_string(), neighbour.here.clone()]);
     for target in targets {
-        let said =
-            run(&house, &format!("timeout 9 nc -w 1 {target} {port} < /dev/null 2> /dev/null || true"));
+        let said = run(
+            &house,
+            &format!("timeout 9 nc -w 1 {target} {port} < /dev/null 2> /dev/null || true"),
+        );
         assert_eq!(said, "", "{target}");
     }
     // Routes of the container's own choice lead nowhere else.
@@ -143,7 +145,8 @@ fn the_host_is_reached_where_a_step_was_told_to() {
         ..op("nc -w 5 $(echo $http_proxy | sed 's|http://||;s|:| |') < /dev/null")
     };
     assert_eq!(house.run(&proxied).out, "host");
-    let not_told = format!("timeout 9 nc -w 1 {} {port} < /dev/null 2> /dev/null || true", main_address());
+    let not_told =
+        format!("timeout 9 nc -w 1 {} {port} < /dev/null 2> /dev/null || true", main_address());
     assert_eq!(run(&house, &not_told), "");
 }
 
