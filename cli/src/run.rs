@@ -23,16 +23,12 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
         None => std::env::var(e).ok().map(|value| (e.clone(), value)),
     });
-    if !matches!(args.network.as_str(), "default" | "none" | "host") {
-        return Err(user(format!(
-            "--network `{}`: there are default, none and host",
-            args.network
-        )));
-    }
-    bring(farm, &args.image).await?;
+    let mut words = args.image_and_args.into_iter();
+    let image = words.next().unwrap_or_default();
+    bring(farm, &image).await?;
     let request = admin::Run {
-        image: args.image,
-        args: args.args,
+        image,
+        args: words.collect(),
         entrypoint: args.entrypoint.map(|e| if e.is_empty() { vec![] } else { vec![e] }),
         env: env.collect(),
         user: args.user,

@@ -14,11 +14,10 @@ Examples:
   slipway run --rm -e DEBUG=1 app ls -l /
   slipway run --rm -i --entrypoint sh app")]
 pub struct Run {
-    /// An image: a name, or the beginning of an id
-    pub image: String,
-    /// In place of the image's command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub args: Vec<String>,
+    /// An image (a name, or the beginning of an id), and what to run in place of its command
+    // One list: all that stands behind the image belongs to the container, `--version` too.
+    #[arg(value_names = ["IMAGE", "COMMAND"], required = true, num_args = 1.., trailing_var_arg = true)]
+    pub image_and_args: Vec<String>,
     /// Take the container away when it ends (it always is)
     #[arg(long)]
     pub rm: bool,
@@ -41,7 +40,7 @@ pub struct Run {
     #[arg(short, long)]
     pub workdir: Option<String>,
     /// The network: default, none, host
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = "default", value_parser = ["default", "none", "host"])]
     pub network: String,
     /// Memory that it may use: 512m
     #[arg(short, long, value_parser = size)]
