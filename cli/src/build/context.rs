@@ -3,7 +3,7 @@
 use crate::args::build::Build;
 use crate::error::{io, user};
 use cache::tree::pattern::{Patterns, read_ignore_file};
-use proto::error::Failure;
+use proto::error::{Class, Failure};
 use proto::limit;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -256,7 +256,8 @@ fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
     if let SecretSource::File(path) = &source
         && !path.exists()
     {
-        return Err(wrong(&format!("there is no file {}", path.display())));
+        let message = format!("--secret `{text}`: there is no file {}", path.display());
+        return Err(Failure::new(Class::Unavailable, message));
     }
     Ok((id, source))
 }

@@ -44,7 +44,8 @@ pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
     look.description = "slipway".to_owned();
     if let Err(failure) = context::check(&args) {
         show(&failure);
-        return Ok(WRONG_USAGE);
+        // What is well said, and not there, is no wrong usage.
+        return Ok(if failure.class == Class::User { WRONG_USAGE } else { exit_code(&failure) });
     }
     let context = Arc::new(context::read(&args)?);
     let asked = match request::read(&args, &context) {

@@ -67,9 +67,10 @@ fn copy(from: &Path, to: &Path) {
     status.ok();
 }
 
-/// Files whose content nothing depends on: RocksDB's own log, its copy of the options, and a number
-/// that it gives each database.
-const OF_NO_MATTER: [&str; 4] = ["index/LOG", "index/OPTIONS", "index/LOG.old.", "index/IDENTITY"];
+/// Files whose content nothing depends on: the lock's, RocksDB's own log, its copy of the options,
+/// and a number that it gives each database.
+const OF_NO_MATTER: [&str; 5] =
+    ["index/LOG", "index/OPTIONS", "index/LOG.old.", "index/IDENTITY", "lock/lock"];
 
 #[test]
 fn damage_in_every_kind_of_file_is_found() {
