@@ -93,6 +93,13 @@ fn damage_in_every_kind_of_file_is_found() {
         }
         println!("a flipped bit in {kind}: {}", file.display());
         flip(file);
+        if kind == "state/state" {
+            // It says how the store was closed. The start finds that it cannot be read, checks
+            // everything as after a loss of power, and writes it anew.
+            site.slipway.assert_store_intact();
+            site.build(&["-t", "app"]).ok();
+            continue;
+        }
         let verified = site.slipway.run(&["cache", "verify"]).fails(1);
         let name = file.file_name().expect("a file").to_string_lossy().into_owned();
         let named =
