@@ -2,7 +2,6 @@
 
 use crate::args::image::Run;
 use crate::build::full_name;
-use crate::error::user;
 use crate::farm::{Farm, broke};
 use crate::images::{familiar, transfer};
 use bytes::Bytes;

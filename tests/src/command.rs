@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long any command of a scenario may take. Not a measure of speed: it turns a hang into a
@@ -114,6 +115,7 @@ pub struct Running {
     line: String,
     started: Instant,
     readers: [std::thread::JoinHandle<Vec<u8>>; 2],
+    said: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Running {
@@ -134,8 +136,16 @@ impl Running {
         }
         let out = child.stdout.take().expect("piped");
         let err = child.stderr.take().expect("piped");
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let err = Tee { from: err, to: said.clone() };
         let readers = [read(out), read(err)];
-        Self { child, line, started, readers }
+        Self { child, line, started, readers, said }
+    }
+
+    /// What it has written to its standard error so far.
+    pub fn so_far(&self) -> String {
+        let said = self.said.lock().expect("no one panics with it");
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// Its process.
@@ -170,6 +180,20 @@ impl Running {
         let outcome = Outcome { command: self.line, code, stdout, stderr, took };
         assert!(status.is_some(), "it did not end within {deadline:?} and was killed\n{outcome}");
         outcome
+    }
+}
+
+/// Keeps a copy of what is read.
+struct Tee<R> {
+    from: R,
+    to: Arc<Mutex<Vec<u8>>>,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.to.lock().expect("no one panics with it").extend_from_slice(&buffer[..length]);
+        Ok(length)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::common::{
     assert_sound, blob, open, options, put_blobs, put_record, put_tree, read_tree, tree,
 };
-use cache::store::disk::OpenError;
+use cache::store::disk::{Damaged, OpenError};
 use cache::store::{DiskStore, Store, Table};
 use proto::error::Class;
 use std::fs;
@@ -124,6 +124,12 @@ fn a_state_that_says_nothing_is_taken_for_a_loss_of_power() {
         }
         let store = open(&path);
         read_tree(&store, &tree);
+        if !matches!(state, None | Some(b"open x")) {
+            let damages = store.verify(&mut |_| {}).unwrap();
+            let found: Vec<_> = damages.iter().map(|d| (&d.what, &d.path)).collect();
+            assert_eq!(found, [(&Damaged::State, &path.canonicalize().unwrap().join("state"))]);
+            store.repair(&damages).unwrap();
+        }
         assert_sound(&store);
         drop(store);
         assert_eq!(fs::read_to_string(path.join("state")).unwrap(), "closed\n", "{state:?}");

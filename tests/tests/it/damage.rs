@@ -87,19 +87,11 @@ fn damage_in_every_kind_of_file_is_found() {
     let intact = Scratch::new("intact");
     copy(&store, &intact.join("store"));
     for (kind, file) in &kinds {
-        // RocksDB takes files away that it needs no more, each time that it is opened.
-        if !file.exists() {
-            continue;
-        }
+        // Each time from the same files: RocksDB has others each time that it is opened.
+        tests::scratch::remove(&store);
+        copy(&intact.join("store"), &store);
         println!("a flipped bit in {kind}: {}", file.display());
         flip(file);
-        if kind == "state/state" {
-            // It says how the store was closed. The start finds that it cannot be read, checks
-            // everything as after a loss of power, and writes it anew.
-            site.slipway.assert_store_intact();
-            site.build(&["-t", "app"]).ok();
-            continue;
-        }
         let verified = site.slipway.run(&["cache", "verify"]).fails(1);
         let name = file.file_name().expect("a file").to_string_lossy().into_owned();
         let named =
@@ -112,10 +104,6 @@ fn damage_in_every_kind_of_file_is_found() {
             site.build(&["-t", "app"]).ok();
             site.run("app", &["cat", "/small"]).ok().says("a");
         }
-        site.slipway.stop();
-        tests::scratch::remove(&store);
-        copy(&intact.join("store"), &store);
-        site.slipway.assert_store_intact();
         site.slipway.stop();
     }
 }

@@ -67,7 +67,7 @@ use proto::tree::{AnyNode, Meta};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The store of one machine. See [`Store`] for what it promises.
@@ -92,6 +92,8 @@ struct Inner {
     collecting: Mutex<gc::Turn>,
     wake: gc::Wake,
     index_bytes: AtomicU64,
+    /// Whether the file `state` could not be read when the store was opened, which writes it anew.
+    note_was_damaged: AtomicBool,
     _lock: File,
 }
 

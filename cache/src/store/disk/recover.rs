@@ -27,7 +27,7 @@ use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
 /// The version of everything on disk.
@@ -110,6 +110,15 @@ enum Past {
     Closed,
     Killed,
     PowerLost,
+    /// The note of it is damaged, so that the worst is taken for true.
+    Unreadable,
+}
+
+impl Past {
+    /// Whether what was not made durable may be gone.
+    fn is_unsafe(self) -> bool {
+        matches!(self, Self::PowerLost | Self::Unreadable)
+    }
 }
 
 /// Opens the store at `root`, or makes it.
@@ -146,6 +155,7 @@ pub(super) fn open(root: &Path, options: Options) -> Result<Inner, OpenError> {
         collecting: Mutex::default(),
         wake: gc::Wake::default(),
         index_bytes: AtomicU64::new(0),
+        note_was_damaged: AtomicBool::new(past == Past::Unreadable),
         root: root.to_owned(),
         options,
         index,
@@ -256,11 +266,17 @@ fn boot_id() -> Option<String> {
 }
 
 fn past(root: &Path) -> Past {
-    let state = fs::read_to_string(root.join("state")).unwrap_or_default();
+    let state = match fs::read(root.join("state")) {
+        Ok(state) => state,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Past::PowerLost,
+        Err(_) => return Past::Unreadable,
+    };
+    let state = String::from_utf8_lossy(&state);
     match (state.trim(), boot_id()) {
         ("closed", _) => Past::Closed,
         (state, Some(boot)) if state == format!("open {boot}") => Past::Killed,
-        _ => Past::PowerLost,
+        (state, _) if state.starts_with("open ") => Past::PowerLost,
+        _ => Past::Unreadable,
     }
 }
 
@@ -306,7 +322,7 @@ impl Inner {
         self.index.writes.fetch_add(1, Ordering::SeqCst);
         self.finish_deletions()?;
         let unsynced = self.unsynced_files()?;
-        if past == Past::PowerLost {
+        if past.is_unsafe() {
             let lost = self.unsafe_bytes(&unsynced)?;
             let dropped = self.lose(lost)?;
             tracing::warn!(?dropped, "Power was lost: what was not safe was checked");
@@ -317,7 +333,7 @@ impl Inner {
             self.durable.note_large(id);
         }
         self.durable.note_segments_dir();
-        if past == Past::PowerLost {
+        if past.is_unsafe() {
             // What was found right is made safe, so that it need not be looked at again.
             self.barrier()?;
         }

@@ -11,6 +11,7 @@ use proto::id::BlobId;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// What a repair took away.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,6 +63,7 @@ impl Inner {
                     repaired.strays += 1;
                 }
                 Damaged::Counters => {}
+                Damaged::State => self.note_was_damaged.store(false, Ordering::Relaxed),
             }
         }
         batch.commit(Sync::No)?;

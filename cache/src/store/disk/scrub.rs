@@ -19,6 +19,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// Things that are looked at together.
 const BATCH: usize = 1024;
@@ -42,6 +43,8 @@ pub enum Damaged {
     Stray,
     /// How much the store counts that it has.
     Counters,
+    /// The note of how the store was closed last, found when it was opened.
+    State,
 }
 
 /// Something that is not as it should be.
@@ -65,6 +68,9 @@ impl Damage {
             }
             Damaged::Stray => "Repair puts the file aside",
             Damaged::Counters => "Repair counts again",
+            Damaged::State => {
+                "Everything was checked when the store was opened; repair takes note of it"
+            }
             _ => "Repair takes it away, and what needs it; the next build makes it again",
         }
     }
@@ -82,6 +88,7 @@ impl fmt::Display for Damage {
             Damaged::Row(None, _) => write!(f, "A row of no table")?,
             Damaged::Stray => write!(f, "A file that belongs to nothing")?,
             Damaged::Counters => write!(f, "The count of what is here")?,
+            Damaged::State => write!(f, "The note of how the store was closed")?,
         }
         write!(f, " ({}): {}", self.path.display(), self.detail)
     }
@@ -124,6 +131,10 @@ impl Inner {
     /// See [`super::DiskStore::verify`].
     pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Damage>, StoreError> {
         let mut scrub = Scrub { inner: self, progress, damages: Vec::new() };
+        if self.note_was_damaged.load(Ordering::Relaxed) {
+            let detail = "it said nothing that this version writes".to_owned();
+            scrub.add(Damaged::State, self.root.join("state"), detail);
+        }
         scrub.tell(Phase::Index, 0, 1);
         if let Err(detail) = checksum::verify(&self.index, &self.files.temp_path()) {
             scrub.add(Damaged::Index, self.index.path.clone(), detail);
