@@ -407,6 +407,15 @@ impl AnyNode {
         }
     }
 
+    /// How many levels of directories may be below the node. A root is a level above the highest
+    /// directory, but not itself inside of one.
+    pub fn height_max(&self) -> usize {
+        match self {
+            Self::Root(_) => limit::TREE_DEPTH_MAX + 1,
+            Self::Dir(_) => limit::TREE_DEPTH_MAX,
+        }
+    }
+
     /// The directories that the node names directly.
     pub fn dirs(&self) -> Vec<DirRef> {
         match self {

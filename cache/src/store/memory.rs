@@ -4,7 +4,7 @@
 use super::{BlobWriter, Pin, Row, Store, StoreError, Table, hash_file};
 use bytes::Bytes;
 use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
-use proto::limit::{NODE_BYTES_MAX, TREE_DEPTH_MAX};
+use proto::limit::NODE_BYTES_MAX;
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, NodeError, node_id};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ impl State {
                 Some((_, _, levels)) => height = height.max(levels + 1),
             }
         }
-        if height > TREE_DEPTH_MAX {
+        if height > node.height_max() {
             let too_deep = NodeError::Limit { what: "depth", value: height as u64 };
             return Err(StoreError::Node(id, too_deep));
         }

@@ -11,7 +11,9 @@ printf '%s\n' '[package]' 'name = "fetch"' 'edition = "2021"' '[workspace]' '[de
 cp -r vendor/ripgrep/. "$OUT"
 # The versions of its own lock file: a compiler of its time can do with them.
 cd "$OUT"
+"$CARGO" vendor --quiet --locked vendor > /dev/null
 mkdir -p .cargo
-"$CARGO" vendor --quiet --locked vendor > .cargo/config.toml
+printf '%s\n' '[source.crates-io]' 'replace-with = "vendored"' '[source.vendored]' \
+    'directory = "vendor"' > .cargo/config.toml
 # Libraries for Windows.
 printf 'vendor/winapi-*/lib\n' > .dockerignore

@@ -1,6 +1,9 @@
 """Makes wheels (PEP 427) of Python packages that Debian installed, and takes those away.
 
-    wheels.py DIST_PACKAGES WHEELS NAME...
+    wheels.py DIST_PACKAGES WHEELS NAME[:NEED,...]...
+
+What a package needs is said here: Debian takes most of it out of a package's metadata, and says it in
+its own control file, by the names of Debian's packages.
 """
 
 import pathlib
@@ -9,23 +12,13 @@ import sys
 import zipfile
 
 
-def metadata(info: pathlib.Path) -> str:
-    """The wheel's METADATA: what the package says of itself, and what it needs.
-
-    Needs of extras, and of other Pythons, stand below `[…]` and are left out.
-    """
+def metadata(info: pathlib.Path, needs: list[str]) -> str:
+    """The wheel's METADATA: what the package says of itself, and what it needs."""
     head, _, text = (info / "PKG-INFO").read_text().partition("\n\n")
-    needed = []
-    if (info / "requires.txt").exists() and "\nRequires-Dist:" not in head:
-        for line in (info / "requires.txt").read_text().splitlines():
-            if line.startswith("["):
-                break
-            if line.strip():
-                needed.append(f"Requires-Dist: {line.strip()}")
-    return "\n".join([head, *needed]) + "\n\n" + text
+    return "\n".join([head, *(f"Requires-Dist: {need}" for need in needs)]) + "\n\n" + text
 
 
-def make_wheel(site: pathlib.Path, to: pathlib.Path, info: pathlib.Path) -> None:
+def make_wheel(site: pathlib.Path, to: pathlib.Path, info: pathlib.Path, needs: list[str]) -> None:
     name, version = info.name.removesuffix(".egg-info").split("-")[:2]
     modules = [site / module for module in (info / "top_level.txt").read_text().split()]
     files = [file for module in modules for file in sorted(module.rglob("*")) if file.is_file()]
@@ -33,7 +26,7 @@ def make_wheel(site: pathlib.Path, to: pathlib.Path, info: pathlib.Path) -> None
     tag = "cp311-cp311-linux_x86_64" if native else "py3-none-any"
     about = f"{name}-{version}.dist-info"
     extra = {
-        "METADATA": metadata(info),
+        "METADATA": metadata(info, needs),
         "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: {str(not native).lower()}\nTag: {tag}\n",
     }
     if (info / "entry_points.txt").exists():
@@ -55,9 +48,10 @@ def make_wheel(site: pathlib.Path, to: pathlib.Path, info: pathlib.Path) -> None
 def main() -> None:
     site, to = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     to.mkdir(parents=True)
-    for name in sys.argv[3:]:
+    for package in sys.argv[3:]:
+        name, _, needs = package.partition(":")
         (info,) = site.glob(f"{name}-*.egg-info")
-        make_wheel(site, to, info)
+        make_wheel(site, to, info, needs.split(",") if needs else [])
 
 
 main()

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
-use tests::command::{DEADLINE, run};
+use tests::command::{DEADLINE, Running, run};
 use tests::http::{Response, Server};
 use tests::scratch::{Scratch, write};
 use tests::site::Site;
@@ -199,9 +199,7 @@ fn two_builds_that_ask_for_the_same_step_at_once_run_it_once() {
     let first = site.start_build(&[&HOST[..], &["-t", "first"]].concat());
     until("the step runs", || server.count("/slow") == 1);
     let second = site.start_build(&[&HOST[..], &["-t", "second"]].concat());
-    until("both builds run", || {
-        site.slipway.run(&["builds"]).ok().all().matches(" running ").count() == 2
-    });
+    until_it_has_a_part("[2/2] RUN", &second);
     *go.0.lock().expect("no one panics with it") = true;
     go.1.notify_all();
     first.finish(DEADLINE).ok();
@@ -220,6 +218,11 @@ pub fn until(what: &str, mut there: impl FnMut() -> bool) {
     }
 }
 
+/// A build that runs may still be reading its Dockerfile: it has no part in a step before it says so.
+fn until_it_has_a_part(step: &str, build: &Running) {
+    until("the build waits for the step, too", || build.so_far().contains(step));
+}
+
 #[test]
 fn a_cancelled_build_does_not_take_the_other_ones_step_with_it() {
     let go = Arc::new((Mutex::new(false), Condvar::new()));
@@ -233,10 +236,7 @@ fn a_cancelled_build_does_not_take_the_other_ones_step_with_it() {
     let first = site.start_build(&HOST);
     until("the step runs", || server.count("/slow") == 1);
     let second = site.start_build(&[&HOST[..], &["-t", "second"]].concat());
-    // A build that is only being read has no part in the step yet.
-    until("the second build waits for the step, too", || {
-        second.so_far().contains("[stage-0 2/2] RUN")
-    });
+    until_it_has_a_part("[2/2] RUN", &second);
     first.signal(rustix::process::Signal::INT);
     first.finish(DEADLINE).fails(130);
     *go.0.lock().expect("no one panics with it") = true;

@@ -7,7 +7,7 @@ use super::write::Writer;
 use crate::store::{BlobWriter, StoreError};
 use bytes::Bytes;
 use proto::id::{BlobId, TreeId};
-use proto::limit::{NODE_BYTES_MAX, TREE_DEPTH_MAX};
+use proto::limit::NODE_BYTES_MAX;
 use proto::tree::{AnyNode, DirRef, NodeError, node_id};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -258,7 +258,7 @@ impl Here {
                 Some(head) => height = height.max(head.height + 1),
             }
         }
-        if usize::from(height) > TREE_DEPTH_MAX {
+        if usize::from(height) > new.node.height_max() {
             let too_deep = NodeError::Limit { what: "depth", value: height.into() };
             return Err(StoreError::Node(new.id, too_deep));
         }

@@ -27,5 +27,8 @@ fn the_first_stage_alone_and_a_line_that_is_no_instruction() {
     site.build(&context, "Dockerfile.first-stage", "first-stage");
     assert!(site.prints("first-stage", &["ls", "/app"]).contains("server"));
     let outcome = site.build_with(&[], &context, "Dockerfile.whole-stages");
-    outcome.fails(1).says("unknown instruction: -----階段分界示意線-----").says("Dockerfile:12");
+    outcome
+        .fails(1)
+        .says("Unknown instruction `-----階段分界示意線-----`")
+        .says("Dockerfile.whole-stages:12");
 }
