@@ -74,7 +74,8 @@ fn step(builder: &Builder, flags: &[&str], context: &Path) -> Duration {
     .unwrap_or_else(|| panic!("the time of `COPY --from` in {}:\n{outcome}", path(context)))
 }
 
-/// From BuildKit's status messages: when the vertex was started and completed.
+/// From BuildKit's status messages: when the vertex was started and completed. Their times are whole
+/// milliseconds: what began and ended in the same one is taken for one.
 fn from_json(text: &str) -> Option<Duration> {
     let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
     let vertexes = messages
@@ -84,7 +85,8 @@ fn from_json(text: &str) -> Option<Duration> {
             && vertex["completed"].is_string()
     })?;
     let moment = |key: &str| seconds_of_day(ended[key].as_str()?);
-    Some(Duration::from_secs_f64((moment("completed")? - moment("started")?).rem_euclid(86400.0)))
+    let took = (moment("completed")? - moment("started")?).rem_euclid(86400.0);
+    Some(Duration::from_secs_f64(took).max(Duration::from_millis(1)))
 }
 
 /// The seconds of the day of a time by RFC 3339 in UTC.

@@ -19,6 +19,9 @@ pub enum Table {
     /// Layers made of diff trees. Key: [`LayerBlob::key`]. Value: [`LayerBlob`]. Keeps the packed
     /// layer, not the tree. Collected by last use.
     Layer,
+    /// Pieces of packed layers, by what they hold. Key: [`PackedBlock::key`]. Value:
+    /// [`PackedBlock`]. Keeps the packed layer that it lies in. Collected by last use.
+    Block,
     /// Diff trees that layers of registries unpacked to. Key: [`OciDigest`] bytes of the diff id
     /// (the uncompressed layer). Value: [`RootId`] bytes. Collected by last use.
     Unpacked,
@@ -32,10 +35,11 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 7] = [
         Table::Image,
         Table::OciBlob,
         Table::Layer,
+        Table::Block,
         Table::Unpacked,
         Table::CacheMount,
         Table::Build,
@@ -79,6 +83,14 @@ impl Table {
                 let packed = layer.packed.map(|p| (p.blob, Some(p.size)));
                 Ok(Names { blobs: packed.into_iter().collect(), ..Names::default() })
             }
+            Table::Block => {
+                if key.len() != 34 {
+                    return Err("its key is no block and compression");
+                }
+                let block =
+                    PackedBlock::from_bytes(value).ok_or("its value is no block's place")?;
+                Ok(Names { blobs: vec![(block.layer, Some(block.size))], ..Names::default() })
+            }
             Table::Unpacked => {
                 hash32(key).ok_or("its key is no SHA-256 digest")?;
                 root_value(value)
@@ -97,6 +109,7 @@ impl Table {
             Table::Unpacked => 3,
             Table::CacheMount => 4,
             Table::Build => 5,
+            Table::Block => 6,
         }
     }
 }
@@ -173,6 +186,28 @@ impl LayerBlob {
     /// The key of the layer that `diff` makes with this compression.
     pub fn key(diff: &RootId, compression: Compression) -> Vec<u8> {
         [&diff.0.as_bytes()[..], &compression.bytes()].concat()
+    }
+}
+
+/// A piece of a layer's tar, packed: a gzip member or a zstd frame, where it lies in a packed layer.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct PackedBlock {
+    /// The packed layer.
+    pub layer: BlobId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where in it the packed piece begins.
+    pub at: u64,
+    /// BLAKE3 of the packed piece.
+    pub hash: BlobId,
+    /// Bytes of the packed piece.
+    pub len: u32,
+}
+
+impl PackedBlock {
+    /// The key of a piece with this hash, which was packed so.
+    pub fn key(plain: &BlobId, compression: Compression) -> Vec<u8> {
+        [&plain.as_bytes()[..], &compression.bytes()].concat()
     }
 }
 

@@ -15,7 +15,7 @@ mod source;
 
 pub use disk::{DiskStore, Options};
 pub use meta::{
-    Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedLayer, Row, Table,
+    Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedBlock, PackedLayer, Row, Table,
 };
 pub use nodes::StoreNodes;
 pub use persist::Persisted;

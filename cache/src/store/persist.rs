@@ -3,7 +3,7 @@
 //! Reading is checked: bytes that are of another version, or no such value at all, are `None`,
 //! which counts as missing everywhere.
 
-use super::meta::{Image, LayerBlob, OciBlob};
+use super::meta::{Image, LayerBlob, OciBlob, PackedBlock};
 use proto::record::{Alias, Record};
 use rkyv::rancor::Error;
 use rkyv::util::AlignedVec;
@@ -56,7 +56,7 @@ macro_rules! persisted {
 }
 pub(super) use persisted;
 
-persisted!(Record, Alias, Image, OciBlob, LayerBlob);
+persisted!(Record, Alias, Image, OciBlob, LayerBlob, PackedBlock);
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,8 @@ use crate::common::{blob, content, content_key, def_key, dir, file, meta, open, 
 use bytes::Bytes;
 use cache::store::memory::MemoryStore;
 use cache::store::{
-    Compression, DiskStore, Image, ImageLayer, LayerBlob, OciBlob, PackedLayer, Persisted, Store,
-    StoreError, Table,
+    Compression, DiskStore, Image, ImageLayer, LayerBlob, OciBlob, PackedBlock, PackedLayer,
+    Persisted, Store, StoreError, Table,
 };
 use proptest::prelude::*;
 use proto::id::{BlobId, OciDigest, RootId, Scope, TreeId};
@@ -164,6 +164,7 @@ fn row_key(table: Table, key: u8) -> Vec<u8> {
     match table {
         Table::OciBlob | Table::Unpacked => vec![key; 32],
         Table::Layer => LayerBlob::key(&RootId(tree_of(key)), Compression::Gzip(1)),
+        Table::Block => PackedBlock::key(&id_of(key), Compression::Zstd(3)),
         Table::Image | Table::CacheMount | Table::Build => format!("key{key}").into_bytes(),
     }
 }
@@ -188,6 +189,7 @@ fn row_value(table: Table, names: &[u8]) -> Vec<u8> {
             let packed = (first % 2 == 0).then_some(PackedLayer { digest, blob, size });
             LayerBlob { diff_id: digest, packed }.to_bytes()
         }
+        Table::Block => PackedBlock { layer: blob, size, at: 1, hash: blob, len: 2 }.to_bytes(),
         Table::Unpacked | Table::CacheMount => tree_of(first % TREES).as_bytes().to_vec(),
         Table::Build => names.to_vec(),
     }

@@ -83,8 +83,9 @@ impl Maker<'_> {
                 .hint("Push the image (--push), or write an archive (-o type=oci,dest=FILE)."));
         }
         let mut configured = Vec::new();
+        let packs = output.push.then(|| how(&output.packing)).transpose()?;
         for image in &export.images {
-            configured.push(self.configure(image, output.packing.media).await?);
+            configured.push(self.configure(image, output.packing.media, packs).await?);
         }
         let mut result = ImageResult {
             config: configured[0].image.id,
@@ -125,8 +126,9 @@ impl Maker<'_> {
         output: &ArchiveOutput,
     ) -> Result<OutputResult, Failure> {
         let mut configured = Vec::new();
+        let packs = Some(how(&output.packing)?);
         for image in &export.images {
-            configured.push(self.configure(image, output.packing.media).await?);
+            configured.push(self.configure(image, output.packing.media, packs).await?);
         }
         let set = self.pack(export, &configured, &output.packing).await?;
         let plan = archive::plan(&set, &output.names, output.format)
@@ -141,14 +143,16 @@ impl Maker<'_> {
         Ok(OutputResult::Archive(result, plan))
     }
 
-    /// The config, for which only the diff ids of the layers are needed.
+    /// The config, for which only the diff ids of the layers are needed. Layers that will be packed
+    /// so in any case are packed now: their files are read once for both.
     async fn configure(
         &self,
         image: &ExportImage,
         media: MediaTypes,
+        packs: Option<How>,
     ) -> Result<Configured, Failure> {
         let (machine, image) = (self.machine.clone(), image.clone());
-        blocking(move || configure(&machine, &image, media)).await
+        blocking(move || configure(&machine, &image, media, packs)).await
     }
 
     /// The images with their layers packed.
@@ -214,13 +218,17 @@ fn configure(
     machine: &Machine,
     export: &ExportImage,
     media: MediaTypes,
+    packs: Option<How>,
 ) -> Result<Configured, Failure> {
     let store = &*machine.store;
     let value: Value = serde_json::from_str(&export.config).map_err(bad_config)?;
     let mut layers = base_layers(store, &value, export.base.as_ref())?;
     for (diff, _) in &export.layers {
-        let packed = machine.packer.diff_id(diff);
-        let diff_id = packed.map_err(|e| Failure::new(e.class(), e.to_string()))?;
+        let diff_id = match packs {
+            Some(how) => machine.packer.layer(diff, how.compression).map(|layer| layer.diff_id),
+            None => machine.packer.diff_id(diff),
+        };
+        let diff_id = diff_id.map_err(|e| Failure::new(e.class(), e.to_string()))?;
         layers.push(ImageLayer { diff_id, diff: Some(*diff), original: None });
     }
     let rows = value.get("history").cloned().unwrap_or(Value::Null);

@@ -107,7 +107,7 @@ impl Inner {
                 Table::Image => usage.images += 1,
                 Table::CacheMount => usage.cache_mounts += 1,
                 Table::OciBlob => layers.extend(OciBlob::from_bytes(&value).map(|blob| blob.blob)),
-                Table::Layer => {
+                Table::Layer | Table::Block => {
                     let names = table.names(own, &value).unwrap_or_default();
                     layers.extend(names.blobs.into_iter().map(|(blob, _)| blob));
                 }

@@ -50,7 +50,7 @@ pub fn zstd(level: u8) -> Result<Compression, BadLevel> {
     }
 }
 
-/// Bytes of a block. Larger blocks pack better and need more memory: gzip looks back 32 KiB only,
+/// Bytes of a block on average. Larger blocks pack better and need more memory: gzip looks back 32 KiB only,
 /// so that 1 MiB costs it 0.2 %; zstd at level 3 looks back 2 MiB, and 4 MiB cost it 1 to 3 %.
 pub fn block_bytes(compression: Compression) -> usize {
     match compression {

@@ -3,8 +3,10 @@
 //! thread are in memory, never more.
 
 use super::PackError;
-use super::compress::{Worker, block_bytes};
+use super::compress::block_bytes;
+use super::cut::Cutter;
 use super::feed::{Batch, Stopped, feed, read_error};
+use super::known::{Blocks, Packed, Places};
 use super::walk::Form;
 use crate::image::sha::Sha;
 use crate::image::unpack::{decoder, write_error};
@@ -51,7 +53,7 @@ pub fn archive(
 }
 
 /// A block, and where to send what becomes of it.
-type Job = (Vec<u8>, SyncSender<Vec<u8>>);
+type Job = (Vec<u8>, SyncSender<Packed>);
 
 /// Packs the layer that `diff` makes into the store.
 pub fn pack(
@@ -103,15 +105,29 @@ fn compress(
     let (jobs, to_do) = sync_channel::<Job>(threads);
     let (order, in_order) = sync_channel(threads + 2);
     let to_do = Mutex::new(to_do);
-    let mut sink = Sink { writer: store.writer()?, sha: Sha::new() };
+    let mut sink = Sink { writer: store.writer()?, sha: Sha::new(), places: Places::default() };
     let (cut, written) = std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(&to_do, compression));
+            scope.spawn(|| work(&to_do, Blocks::new(store, compression)));
         }
         let cutting = scope.spawn(|| {
-            let mut cutter = Cutter::new(block_bytes(compression), jobs, order);
-            source(&mut |batch| cutter.take(batch))?;
-            cutter.finish()
+            let mut line = Line { sha: Sha::new(), jobs, order };
+            let mut cutter = Cutter::new(block_bytes(compression));
+            source(&mut |batch| {
+                for bytes in batch {
+                    line.sha.update(&bytes);
+                    cutter.push(&bytes);
+                    while let Some(block) = cutter.next() {
+                        line.send(block)?;
+                    }
+                }
+                Ok(())
+            })?;
+            let rest = cutter.rest();
+            if !rest.is_empty() {
+                line.send(rest)?;
+            }
+            Ok::<_, PackError>(line.sha.finish())
         });
         let written = in_order.iter().try_for_each(|block| sink.take(block));
         drop(in_order);
@@ -121,63 +137,34 @@ fn compress(
     // The first cause is said: when writing failed, cutting stopped because of it.
     written?;
     let diff_id = cut?;
-    let Sink { writer, sha } = sink;
+    let Sink { writer, sha, places } = sink;
     let (blob, size) = writer.finish(None)?;
-    Ok((diff_id, PackedLayer { digest: sha.finish(), blob, size }))
+    let packed = PackedLayer { digest: sha.finish(), blob, size };
+    places.remember(store, &packed)?;
+    Ok((diff_id, packed))
 }
 
-fn work(to_do: &Mutex<Receiver<Job>>, compression: Compression) {
-    let mut worker = Worker::new(compression);
+fn work(to_do: &Mutex<Receiver<Job>>, mut blocks: Blocks<'_>) {
     loop {
         let job = to_do.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).recv();
         let Ok((block, done)) = job else { return };
         // Nobody waits any more only when all is being given up.
-        let _ = done.send(worker.compress(block));
+        let _ = done.send(blocks.pack(block));
     }
 }
 
-/// Hashes the archive and cuts it into blocks.
-struct Cutter {
-    size: usize,
-    block: Vec<u8>,
+/// Hands blocks on: to be packed by whoever is free, and to be written in their order.
+struct Line {
     sha: Sha,
     jobs: SyncSender<Job>,
-    order: SyncSender<Receiver<Vec<u8>>>,
+    order: SyncSender<Receiver<Packed>>,
 }
 
-impl Cutter {
-    fn new(size: usize, jobs: SyncSender<Job>, order: SyncSender<Receiver<Vec<u8>>>) -> Self {
-        Self { size, block: Vec::with_capacity(size), sha: Sha::new(), jobs, order }
-    }
-
-    fn take(&mut self, batch: Batch) -> Result<(), PackError> {
-        for bytes in batch {
-            self.sha.update(&bytes);
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let part = rest.len().min(self.size - self.block.len());
-                self.block.extend_from_slice(&rest[..part]);
-                rest = &rest[part..];
-                if self.block.len() == self.size {
-                    self.send()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send(&mut self) -> Result<(), PackError> {
-        let block = std::mem::replace(&mut self.block, Vec::with_capacity(self.size));
+impl Line {
+    fn send(&mut self, block: Vec<u8>) -> Result<(), PackError> {
         let (done, result) = sync_channel(1);
         let sent = self.order.send(result).is_ok() && self.jobs.send((block, done)).is_ok();
         if sent { Ok(()) } else { Err(PackError::Stopped) }
-    }
-
-    fn finish(mut self) -> Result<OciDigest, PackError> {
-        if !self.block.is_empty() {
-            self.send()?;
-        }
-        Ok(self.sha.finish())
     }
 }
 
@@ -185,13 +172,15 @@ impl Cutter {
 struct Sink {
     writer: Box<dyn BlobWriter>,
     sha: Sha,
+    places: Places,
 }
 
 impl Sink {
-    fn take(&mut self, block: Receiver<Vec<u8>>) -> Result<(), PackError> {
-        let bytes = block.recv().map_err(|_| PackError::Stopped)?;
-        self.sha.update(&bytes);
-        self.writer.write_all(&bytes).map_err(write_error)?;
+    fn take(&mut self, block: Receiver<Packed>) -> Result<(), PackError> {
+        let block = block.recv().map_err(|_| PackError::Stopped)?;
+        self.sha.update(&block.bytes);
+        self.places.add(&block);
+        self.writer.write_all(&block.bytes).map_err(write_error)?;
         Ok(())
     }
 }

@@ -1,13 +1,15 @@
 //! From a diff tree to a packed layer.
 //!
 //! The same tree and compression give the same bytes, on any machine and any number of processors.
-//! What was made is remembered in the store's table `Layer`; two who want the same layer at the same
-//! time wait for one pass. Who wants only the diff id (an image that stays here) pays for no
-//! compression.
+//! What was made is remembered in the store's table `Layer`, and its blocks in `Block`: what of a
+//! layer was packed for another one is not packed again. Two who want the same layer at the same time
+//! wait for one pass. Who wants only the diff id (an image that stays here) pays for no compression.
 
 mod compress;
+mod cut;
 mod feed;
 mod flow;
+mod known;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::image::sha::sha256;
 use crate::image::unpack::{Reading, unpack};
+use cache::store::PackedBlock;
 use cache::store::memory::MemoryStore;
 use proptest::prelude::*;
 use proto::id::BlobId;
@@ -175,6 +176,11 @@ proptest! {
 
 /// A few MB in large and small files.
 fn sample(store: &MemoryStore) -> RootId {
+    sample_with(store, "f")
+}
+
+/// The same, the first file by another name.
+fn sample_with(store: &MemoryStore, first: &str) -> RootId {
     let meta = Meta::root_owned(0o644, Mtime { seconds: 1, nanos: 5 });
     let text = |seed: u32, size: usize| -> Vec<u8> {
         (0..size as u32).map(|i| (i.wrapping_mul(seed) >> 7) as u8 & 0x3f).collect()
@@ -183,7 +189,7 @@ fn sample(store: &MemoryStore) -> RootId {
     for n in 0..300u32 {
         let size = if n % 100 == 7 { 2_500_000 } else { n as usize * 37 };
         let leaf = Item::Leaf(meta.clone(), Leaf::File(text(n, size)));
-        children.insert(format!("f{n}"), leaf);
+        children.insert(if n == 0 { first.to_owned() } else { format!("f{n}") }, leaf);
     }
     let below = Item::Dir(meta.clone(), Presence::Merge, children.clone());
     children.insert("sub".into(), below);
@@ -226,6 +232,51 @@ fn what_was_made_is_remembered() {
     assert_eq!((plain.packed.digest, plain.diff_id), (diff_id, diff_id));
     let again = packer.repack(&plain.packed.blob, Compression::Gzip(6)).unwrap();
     assert_eq!(again, layers[0], "packed from the tree or from another layer");
+}
+
+#[test]
+fn blocks_are_taken_from_the_layers_that_have_them() {
+    let how = Compression::Gzip(6);
+    let store = Arc::new(MemoryStore::new());
+    let packer = Packer::new(store.clone(), 2);
+    let first = packer.layer(&sample(&store), how).unwrap();
+    let blocks = store.rows(Table::Block, b"").unwrap();
+    assert!(blocks.len() > 3, "{}", blocks.len());
+    let changed = sample_with(&store, "another");
+    let second = packer.layer(&changed, how).unwrap();
+    let mut moved = 0;
+    for (key, old) in &blocks {
+        let now = PackedBlock::from_bytes(&store.row(Table::Block, key).unwrap().unwrap()).unwrap();
+        let old = PackedBlock::from_bytes(old).unwrap();
+        assert_eq!((now.hash, now.len), (old.hash, old.len));
+        assert_eq!(old.layer, first.packed.blob);
+        moved += u32::from(now.layer == second.packed.blob);
+    }
+    assert!(moved + 3 > blocks.len() as u32, "{moved} of {}: those of both", blocks.len());
+    let fresh = Arc::new(MemoryStore::new());
+    let same = Packer::new(fresh.clone(), 1).layer(&sample_with(&fresh, "another"), how).unwrap();
+    assert_eq!(second, same, "known blocks or not: the same bytes");
+}
+
+#[test]
+fn a_block_that_is_not_what_it_was_is_packed_again() {
+    let how = Compression::Gzip(6);
+    let fresh = Arc::new(MemoryStore::new());
+    let right = Packer::new(fresh.clone(), 1).layer(&sample(&fresh), how).unwrap();
+    // Packed otherwise, so that it can be seen whether it is taken.
+    let other = BlobId::of(b"other bytes");
+    for (hash, len, taken) in
+        [(other, 11, true), (other, 10, false), (right.packed.blob, 11, false)]
+    {
+        let store = Arc::new(MemoryStore::new());
+        store.put_blobs(&[(other, "other bytes".into())]).unwrap();
+        for (key, _) in fresh.rows(Table::Block, b"").unwrap() {
+            let place = PackedBlock { layer: other, size: 11, at: 0, hash, len };
+            store.put_row(Table::Block, &key, &place.to_bytes()).unwrap();
+        }
+        let layer = Packer::new(store.clone(), 1).layer(&sample(&store), how).unwrap();
+        assert_eq!(layer != right, taken);
+    }
 }
 
 #[test]
