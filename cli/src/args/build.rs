@@ -1,6 +1,6 @@
 //! `slipway build`: the flags of `docker build` and `docker buildx build`.
 
-use super::size;
+use super::{list, size};
 use crate::progress::Mode;
 use clap::Args;
 use proto::step::NetworkMode;
@@ -118,10 +118,10 @@ pub struct Build {
     #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
     pub cpu_quota: Option<i64>,
     /// Processors that RUN may use: 0-2,7
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", value_parser = list)]
     pub cpuset_cpus: Option<String>,
     /// Memory nodes that RUN may use: 0,1
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", value_parser = list)]
     pub cpuset_mems: Option<String>,
 
     /// Has no effect: the farm's own cache is always used

@@ -181,6 +181,16 @@ pub fn time(text: &str) -> Result<std::time::Duration, String> {
     ops::config::time(text).ok_or_else(|| "expected a time such as 90s, 15m or 7d".to_owned())
 }
 
+/// Numbers of processors or memory nodes, as the kernel writes them: `0-2,7`.
+pub fn list(text: &str) -> Result<String, String> {
+    let number = |text: &str| text.parse::<u16>().ok();
+    let is_right = text.split(',').all(|part| match part.split_once('-') {
+        Some((first, last)) => number(first).zip(number(last)).is_some_and(|(a, b)| a <= b),
+        None => number(part).is_some(),
+    });
+    if is_right { Ok(text.to_owned()) } else { Err("expected a list such as 0-2,7".to_owned()) }
+}
+
 /// A size such as `512m` or `40GB`.
 pub fn size(text: &str) -> Result<u64, String> {
     ops::config::bytes(text).ok_or_else(|| "expected a size such as 512m or 40GB".to_owned())

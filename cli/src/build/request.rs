@@ -170,8 +170,14 @@ fn resources(args: &Build) -> Result<Resources, Failure> {
             None => return Err(user(format!("--memory-swap `{text}`: expected a size or -1"))),
         },
     };
+    let memory_bytes = args.memory.unwrap_or(0);
+    if memory_swap_bytes > 0 && (memory_bytes == 0 || (memory_swap_bytes as u64) < memory_bytes) {
+        let why =
+            "--memory-swap is memory and swap together: it needs --memory, and at least as much";
+        return Err(user(why));
+    }
     Ok(Resources {
-        memory_bytes: args.memory.unwrap_or(0),
+        memory_bytes,
         memory_swap_bytes,
         cpu_shares: args.cpu_shares.unwrap_or(0),
         cpu_period: args.cpu_period.unwrap_or(0),

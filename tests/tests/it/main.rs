@@ -8,6 +8,7 @@ mod damage;
 mod farm;
 mod images;
 mod lifetime;
+mod limits;
 mod network;
 mod outputs;
 mod programs;

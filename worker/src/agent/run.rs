@@ -6,7 +6,7 @@ use super::link::Link;
 use super::mask::Mask;
 use super::stop::Stop;
 use crate::rootfs::{Overlay, RootfsError, Stack, Upper};
-use crate::sandbox::{self, Inputs, Io, Limits, LogSink, Order, SandboxError, Usage};
+use crate::sandbox::{self, Inputs, Io, Limits, LogSink, Order, SandboxError, Swap, Usage};
 use cache::store::StoreError;
 use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, Millis, RootId};
@@ -338,10 +338,19 @@ fn limits(asked: &proto::wire::build::Resources, needs: &proto::step::Needs) -> 
         }
         _ => (needs.cpu_millis > 0).then_some(needs.cpu_millis),
     };
+    let swap = match asked.memory_swap_bytes {
+        0 => Swap::AsMemory,
+        both @ 1.. => Swap::Bytes((both as u64).saturating_sub(memory)),
+        _ => Swap::Unlimited,
+    };
     Limits {
         memory_bytes: (memory > 0).then_some(memory),
+        swap,
         cpu_millis: quota.map(|millis| millis.max(1)),
-        ..Limits::default()
+        cpu_shares: (asked.cpu_shares > 0).then_some(asked.cpu_shares),
+        cpus: asked.cpuset_cpus.clone(),
+        memory_nodes: asked.cpuset_mems.clone(),
+        pids: None,
     }
 }
 

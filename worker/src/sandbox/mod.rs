@@ -31,7 +31,7 @@ mod sweep;
 mod user;
 
 pub use cell::HelperProgram;
-pub use cgroup::{DeviceKind, Limits, Usage};
+pub use cgroup::{DeviceKind, Limits, Swap, Usage};
 pub use check::check_machine;
 pub use error::SandboxError;
 pub use helper::helper_main;

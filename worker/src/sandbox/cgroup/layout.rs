@@ -11,6 +11,9 @@ pub(crate) struct Layout {
     pub unified: Option<PathBuf>,
     /// The first version's, by controller; several controllers may share one.
     pub split: BTreeMap<String, PathBuf>,
+    /// The first version's hierarchy of processors and memory nodes: groups are made in it for
+    /// containers that are limited to some of them, and for no others.
+    pub cpuset: Option<PathBuf>,
     /// All hierarchies, also those that we make no groups in; other runtimes do.
     pub all: Vec<PathBuf>,
 }
@@ -41,7 +44,11 @@ impl Layout {
                     for option in options.split(',').filter(|o| CONTROLLERS.contains(o)) {
                         layout.split.entry(option.to_owned()).or_insert_with(|| place.clone());
                     }
-                    if options.split(',').any(|o| o == "freezer") {
+                    let has = |name| options.split(',').any(|option| option == name);
+                    if has("cpuset") {
+                        layout.cpuset.get_or_insert_with(|| place.clone());
+                    }
+                    if has("freezer") {
                         layout.split.entry("freezer".to_owned()).or_insert(place);
                     }
                 }
@@ -94,12 +101,14 @@ mod tests {
             "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
              35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:3 - cgroup cgroup rw,memory\n\
              37 31 0:34 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n\
+             39 31 0:36 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
              40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
              41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
         );
         let path = |name: &str| PathBuf::from(format!("/sys/fs/cgroup/{name}"));
         assert_eq!(layout.unified, Some(path("unified")));
-        assert_eq!(layout.all.len(), 5);
+        assert_eq!(layout.all.len(), 6);
+        assert_eq!(layout.cpuset, Some(path("cpuset")));
         assert_eq!(layout.split["cpu"], layout.split["cpuacct"]);
         assert_eq!(layout.split["memory"], path("memory"));
         assert_eq!(

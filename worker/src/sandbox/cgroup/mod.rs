@@ -11,7 +11,7 @@ mod limit;
 pub(crate) use device::{ALL as ALL_DEVICES, DEFAULT as DEFAULT_DEVICES};
 pub use device::{Kind as DeviceKind, Rule as DeviceRule};
 pub(crate) use layout::Layout;
-pub use limit::Limits;
+pub use limit::{Limits, Swap};
 
 use super::bpf::{self, Hook};
 use rustix::process::{Pid, Signal};
@@ -76,13 +76,13 @@ impl Cgroups {
         }
         let Some(top) = self.layout.unified.clone() else { return Ok(()) };
         let ours = within(&top, &self.parent);
-        for controller in ["memory", "cpu", "pids"] {
+        for controller in ["memory", "cpu", "cpuset", "pids"] {
             // Each has to be handed down, level by level; what cannot be is left out.
             let on = format!("+{controller}");
             let _ = fs::write(top.join("cgroup.subtree_control"), &on);
             if fs::write(ours.join("cgroup.subtree_control"), &on).is_ok() {
                 self.unified.insert(controller.to_owned());
-            } else if !self.layout.split.contains_key(controller) {
+            } else if !self.layout.split.contains_key(controller) && controller != "cpuset" {
                 tracing::warn!(%controller, "the control group's limits cannot be used");
             }
         }
@@ -102,12 +102,14 @@ impl Cgroups {
             split: Vec::new(),
             leaf: None,
             all: Vec::new(),
+            cpuset: None,
             set: None,
         };
         if self.unusable.is_some() {
             return Ok(group);
         }
         group.all.clone_from(&self.layout.all);
+        group.cpuset.clone_from(&self.layout.cpuset);
         if let Some(top) = &self.layout.unified {
             let dir = within(top, &group.path);
             make_dir(&dir)?;
@@ -142,6 +144,8 @@ pub(crate) struct Cgroup {
     leaf: Option<&'static str>,
     /// All hierarchies: another runtime may have made groups below ours in any of them.
     all: Vec<PathBuf>,
+    /// The first version's hierarchy of processors and memory nodes.
+    cpuset: Option<PathBuf>,
     /// The limits that were set last.
     set: Option<Limits>,
 }
@@ -191,7 +195,7 @@ impl Cgroup {
             make_dir(&dir.join("helper"))?;
         }
         if let Some(dir) = &self.unified {
-            for controller in ["memory", "cpu", "pids"] {
+            for controller in ["memory", "cpu", "cpuset", "pids"] {
                 let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
             }
         }
@@ -230,6 +234,7 @@ impl Cgroup {
             return Ok(());
         }
         self.set = None;
+        self.limit_cpuset(limits)?;
         for setting in limits.first() {
             if let Some(dir) = self.controller(setting.controller) {
                 check(&setting, write(&dir.join(setting.file), &setting.value))?;
@@ -240,7 +245,70 @@ impl Cgroup {
                 check(&setting, write(&dir.join(setting.file), &setting.value))?;
             }
         }
-        self.set = Some(*limits);
+        self.set = Some(limits.clone());
+        Ok(())
+    }
+
+    /// In the first version: joins the hierarchy of processors and memory nodes when there is
+    /// something to limit, with all processes. In that hierarchy a new group has none of either, and
+    /// takes no process.
+    fn limit_cpuset(&mut self, limits: &Limits) -> io::Result<()> {
+        let lists = [("cpuset.cpus", &limits.cpus), ("cpuset.mems", &limits.memory_nodes)];
+        let Some(top) = self.cpuset.clone() else {
+            let second = self.unified.as_ref().is_some_and(|dir| dir.join("cpuset.cpus").exists());
+            let asked = lists.iter().any(|(_, list)| !list.is_empty());
+            return match asked && !second {
+                true => Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this machine has no control group for processors and memory nodes",
+                )),
+                false => Ok(()),
+            };
+        };
+        let dir = within(&top, &self.path);
+        let known = self.controller("cpuset").is_some();
+        if !known && lists.iter().all(|(_, list)| list.is_empty()) {
+            return Ok(());
+        }
+        let leaf = self.leaf.map_or(dir.clone(), |leaf| dir.join(leaf));
+        make_dir(&leaf)?;
+        // What lies above us has to have what we shall have; what somebody else limited stays so.
+        let (mut at, mut own) = (top.clone(), Vec::new());
+        for name in leaf.strip_prefix(&top).unwrap_or(&leaf) {
+            let above = at.clone();
+            at.push(name);
+            for (file, list) in lists {
+                let value = fs::read_to_string(above.join(file))?.trim().to_owned();
+                let is_own = at.starts_with(&dir);
+                if is_own && !list.is_empty() {
+                    own.push((at.join(file), list.clone()));
+                } else if is_own {
+                    let ours = fs::read_to_string(dir.join("..").join(file))?.trim().to_owned();
+                    own.push((at.join(file), ours));
+                }
+                if fs::read_to_string(at.join(file))?.trim().is_empty() {
+                    write(&at.join(file), &value)?;
+                }
+            }
+        }
+        // Groups are widened from above, and narrowed from below.
+        let set = |(file, list): &(PathBuf, String)| write(file, list);
+        if own.iter().try_for_each(set).is_err() {
+            own.iter().rev().try_for_each(set)?;
+        }
+        if !known {
+            let mut pids = BTreeSet::new();
+            for dir in self.dirs() {
+                processes(dir, &mut pids)?;
+            }
+            for pid in pids {
+                match write(&leaf.join("cgroup.procs"), &pid.to_string()) {
+                    Err(e) if e.raw_os_error() != Some(libc::ESRCH) => return Err(e),
+                    _ => {}
+                }
+            }
+            self.split.push(("cpuset".to_owned(), dir));
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 use super::*;
-use std::process::{Child, Command};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 
 fn groups() -> Cgroups {
     let number = std::process::id();
@@ -19,8 +20,14 @@ impl Drop for Tidy {
     }
 }
 
-fn sleeper(script: &str) -> Child {
-    Command::new("/bin/busybox").args(["sh", "-c", script]).spawn().unwrap()
+/// Runs a script in a group: it begins when it is in it, and so does all that it starts.
+fn start(group: &Cgroup, script: &str) -> Child {
+    let script = format!("read go; {script}");
+    let mut sh = Command::new("/bin/busybox");
+    let mut child = sh.args(["sh", "-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+    group.add(child.id()).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    child
 }
 
 #[test]
@@ -28,8 +35,7 @@ fn a_killed_group_is_empty() {
     let tidy = Tidy(groups());
     assert_eq!(tidy.0.unusable(), None);
     let group = tidy.0.group(None, "g").unwrap();
-    let mut child = sleeper("while true; do sleep 100 & sleep 0.01; done");
-    group.add(child.id()).unwrap();
+    let mut child = start(&group, "while true; do sleep 100 & sleep 0.01; done");
     group.kill().unwrap();
     assert!(!child.wait().unwrap().success());
     let dir = group.dirs()[0].to_owned();
@@ -47,8 +53,7 @@ fn a_group_without_cgroup_kill_is_killed_too() {
         assert!(group.unified().unwrap().join("cgroup.kill").exists());
         return;
     };
-    let mut child = sleeper("while true; do (sleep 100 &); done");
-    group.add(child.id()).unwrap();
+    let mut child = start(&group, "while true; do (sleep 100 &); done");
     kill_all(&[&freezer], Some(&freezer)).unwrap();
     assert!(!child.wait().unwrap().success());
 }
@@ -61,16 +66,23 @@ fn limits_are_set_and_taken_away() {
     assert_eq!(group.path(), format!("{parent}/g"));
     let read = |group: &Cgroup| -> String {
         let files = ["pids.max", "memory.max", "memory.limit_in_bytes", "cpu.max"];
-        let files = files.iter().chain(["cpu.cfs_quota_us"].iter());
+        let files = files.iter().chain(&["cpu.cfs_quota_us", "cpu.shares", "cpu.weight"]);
         let dirs = group.dirs();
         let all = dirs.iter().flat_map(|dir| files.clone().map(move |file| dir.join(file)));
         all.filter_map(|path| fs::read_to_string(path).ok()).collect()
     };
     let free = read(&group);
-    let limits = Limits { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(50) };
+    let limits = Limits {
+        memory_bytes: Some(64 << 20),
+        cpu_millis: Some(500),
+        cpu_shares: Some(512),
+        pids: Some(50),
+        ..Limits::default()
+    };
     group.limit(&limits).unwrap();
     let set = read(&group);
-    for want in ["67108864", "50000", "54"] {
+    let shares = if group.controller("cpu").is_some() { "512" } else { "20" };
+    for want in ["67108864", "50000", "54", shares] {
         assert!(set.contains(want), "{want} in {set}");
     }
     group.limit(&Limits::default()).unwrap();
@@ -82,14 +94,38 @@ fn limits_are_set_and_taken_away() {
 }
 
 #[test]
+fn processors_are_chosen_for_what_runs_already() {
+    let tidy = Tidy(groups());
+    let mut group = tidy.0.group(None, "g").unwrap();
+    let mut child = start(&group, "sleep 100");
+    let allowed = |id: u32| -> String {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.unwrap().trim().to_owned()
+    };
+    let all = allowed(child.id());
+    for (cpus, want) in [("0", "0"), ("", &all), ("0", "0")] {
+        let limits = Limits { cpus: cpus.to_owned(), ..Limits::default() };
+        group.limit(&limits).unwrap();
+        assert_eq!(allowed(child.id()), want);
+    }
+    let none = Limits { cpus: "4000".to_owned(), ..Limits::default() };
+    assert!(group.limit(&none).unwrap_err().to_string().contains("4000"));
+    drop(group);
+    child.wait().unwrap();
+    for top in tidy.0.layout.all.iter() {
+        remove_group(&within(top, &tidy.0.parent)).unwrap();
+    }
+}
+
+#[test]
 fn both_ways_of_allowing_devices() {
     let tidy = Tidy(groups());
     let group = tidy.0.group(None, "g").unwrap();
     group.allow_devices(&DEFAULT_DEVICES).unwrap();
     let can = |path: &str| {
-        let script = format!("sleep 0.2; : < {path}");
-        let mut child = sleeper(&script);
-        group.add(child.id()).unwrap();
+        let script = format!(": < {path}");
+        let mut child = start(&group, &script);
         child.wait().unwrap().success()
     };
     assert!(can("/dev/null"));
@@ -115,12 +151,11 @@ fn a_full_memory_is_counted() {
     let mut group = tidy.0.group(None, "g").unwrap();
     let limits = Limits { memory_bytes: Some(16 << 20), ..Limits::default() };
     group.limit(&limits).unwrap();
-    let start = group.start_account();
-    let mut child = sleeper("sleep 0.2; dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null");
-    group.add(child.id()).unwrap();
+    let before = group.start_account();
+    let mut child = start(&group, "dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null");
     assert!(!child.wait().unwrap().success());
     assert!(group.oom_kills() > 0);
-    let usage = group.usage(&start);
+    let usage = group.usage(&before);
     assert!(usage.memory_peak_bytes > 8 << 20, "{usage:?}");
     assert!(usage.cpu > Duration::ZERO);
 }
