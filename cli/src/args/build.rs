@@ -22,8 +22,9 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled.")]
 pub struct Build {
-    /// The context: a directory, or `-` for a Dockerfile or a tar archive on standard input
-    #[arg(value_name = "PATH | -")]
+    /// The context: a directory; the URL of a git repository, an archive or a Dockerfile; or `-` for a
+    /// Dockerfile or a tar archive on standard input
+    #[arg(value_name = "PATH | URL | -")]
     pub context: String,
 
     /// The Dockerfile (default: PATH/Dockerfile); `-` for standard input
@@ -38,7 +39,7 @@ pub struct Build {
     /// Sets an ARG: NAME=VALUE, or NAME to take it from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// A further context: NAME=DIRECTORY or NAME=docker-image://IMAGE
+    /// A further context: NAME=DIRECTORY, NAME=docker-image://IMAGE or NAME=URL
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
     /// What to make: type=image|registry|oci|docker|local|tar|cacheonly,…; DIRECTORY; `-` for a tar

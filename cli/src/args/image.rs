@@ -24,7 +24,7 @@ pub struct Run {
     /// Connect standard input
     #[arg(short, long)]
     pub interactive: bool,
-    /// Connect the terminal
+    /// Has no effect: containers have no terminal of their own
     #[arg(short, long)]
     pub tty: bool,
     /// Set a variable: NAME=VALUE, or NAME to take it from the environment

@@ -1,8 +1,10 @@
 //! Where the files come from: the Dockerfile, the context, named contexts, secrets.
 
+use super::remote::{self, Fetched};
 use crate::args::build::Build;
 use crate::error::{io, user};
 use cache::tree::pattern::{Patterns, read_ignore_file};
+use ops::config::Config;
 use proto::error::{Class, Failure};
 use proto::limit;
 use std::io::Read;
@@ -26,14 +28,14 @@ pub struct Context {
     pub named: Vec<(String, Named)>,
     /// `--secret`.
     pub secrets: Vec<(String, SecretSource)>,
-    /// Holds what came on standard input, for as long as the build goes on.
-    _unpacked: Option<TempDir>,
+    /// Holds what came on standard input or from elsewhere, for as long as the build goes on.
+    _unpacked: Vec<TempDir>,
 }
 
 /// What a named context is.
 pub enum Named {
-    /// A directory of this machine.
-    Directory(PathBuf),
+    /// A directory of this machine, and whether its ignore file counts.
+    Directory(PathBuf, bool),
     /// An image.
     Image(String),
 }
@@ -71,28 +73,37 @@ pub fn check(args: &Build) -> Result<(), Failure> {
     args.secret.iter().try_for_each(|s| secret(s).map(drop))
 }
 
-/// Reads the files that the flags name.
-pub fn read(args: &Build) -> Result<Context, Failure> {
-    let named = args.build_context.iter().map(|c| named(c)).collect::<Result<Vec<_>, _>>()?;
+/// Reads the files that the flags name, and fetches what lies elsewhere.
+pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
+    let mut unpacked = Vec::new();
+    let mut named = Vec::new();
+    for text in &args.build_context {
+        named.push(find_named(text, args, config, &mut unpacked).await?);
+    }
     let secrets = args.secret.iter().map(|s| secret(s)).collect::<Result<Vec<_>, _>>()?;
-    let (mut directory, mut unpacked, mut on_stdin) = (None, None, None);
+    let (mut directory, mut alone) = (None, None);
+    let (mut in_archive, mut has_ignore) = (false, true);
     if args.context == "-" {
         if args.file.as_deref() == Some("-") {
             return Err(user("Standard input cannot be both the context and the Dockerfile"));
         }
         match stdin()? {
-            Stdin::Dockerfile(text) => on_stdin = Some(text),
+            Stdin::Dockerfile(text) => alone = Some(text),
             Stdin::Archive(dir) => {
+                in_archive = true;
                 directory = Some(dir.path().to_owned());
-                unpacked = Some(dir);
+                unpacked.push(dir);
             }
         }
-    } else if is_remote(&args.context) {
-        return Err(user(format!(
-            "The context `{}` is a URL; contexts are directories, or archives on standard input",
-            args.context
-        ))
-        .hint("Clone or download it first, then build the directory."));
+    } else if remote::is_remote(&args.context) {
+        match fetch(&args.context, args, config).await? {
+            Fetched::Dockerfile(text) => alone = Some(text),
+            Fetched::Files(files, dir) => {
+                (in_archive, has_ignore) = (true, false);
+                directory = Some(files);
+                unpacked.push(dir);
+            }
+        }
     } else {
         directory = Some(PathBuf::from(&args.context));
     }
@@ -103,11 +114,15 @@ pub fn read(args: &Build) -> Result<Context, Failure> {
             Err(e) => return Err(io("Opening the context", dir, &e)),
         }
     }
-    let (dockerfile, name, place) = match on_stdin {
+    let (dockerfile, name, place) = match alone {
         Some(text) => (text, "Dockerfile".to_owned(), None),
-        None => dockerfile(args.file.as_deref(), directory.as_deref(), unpacked.is_some())?,
+        None => dockerfile(args.file.as_deref(), directory.as_deref(), in_archive)?,
     };
-    let (ignore, ignore_lines) = ignore(directory.as_deref(), place.as_deref())?;
+    // As with BuildKit, nothing of what is fetched is left out.
+    let (ignore, ignore_lines) = match has_ignore {
+        true => ignore(directory.as_deref(), place.as_deref())?,
+        false => (None, Vec::new()),
+    };
     Ok(Context {
         dockerfile,
         dockerfile_name: name,
@@ -120,11 +135,57 @@ pub fn read(args: &Build) -> Result<Context, Failure> {
     })
 }
 
-fn is_remote(context: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| context.starts_with(p))
+async fn fetch(text: &str, args: &Build, config: &Config) -> Result<Fetched, Failure> {
+    if !args.quiet {
+        eprintln!("Fetching the context {}", remote::shown(text));
+    }
+    let keeps = args.build_arg.iter().rev().find_map(|arg| {
+        arg.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")
+            .map(|value| matches!(value, "1" | "true"))
+    });
+    tokio::select! {
+        fetched = remote::fetch(text, keeps.unwrap_or(false), config) => fetched,
+        () = told_to_end() => Err(Failure::new(Class::Cancelled, "The build was cancelled")),
+    }
 }
 
-fn read_bounded(from: &mut dyn Read, max: usize) -> std::io::Result<Vec<u8>> {
+/// Waits for Ctrl-C or SIGTERM, so that what was fetched so far is taken away.
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+    let [Ok(mut int), Ok(mut term)] = kinds.map(signal) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}
+
+/// A `--build-context`, fetched where it lies elsewhere.
+async fn find_named(
+    text: &str,
+    args: &Build,
+    config: &Config,
+    unpacked: &mut Vec<TempDir>,
+) -> Result<(String, Named), Failure> {
+    match named(text)? {
+        (name, Place::Image(image)) => Ok((name, Named::Image(image))),
+        (name, Place::Directory(path)) => Ok((name, Named::Directory(path, true))),
+        (name, Place::Remote(url)) => match fetch(&url, args, config).await? {
+            Fetched::Files(files, dir) => {
+                unpacked.push(dir);
+                Ok((name, Named::Directory(files, false)))
+            }
+            Fetched::Dockerfile(_) => {
+                let message = format!("--build-context `{text}`: what is there is no archive");
+                Err(user(message))
+            }
+        },
+    }
+}
+
+pub(super) fn read_bounded(from: &mut dyn Read, max: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > max {
@@ -202,24 +263,36 @@ pub fn own_ignore(directory: &Path) -> Result<Option<Arc<Patterns>>, Failure> {
     Ok(ignore(Some(directory), None)?.0)
 }
 
+/// Where a named context lies.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Directory(PathBuf),
+    Image(String),
+    Remote(String),
+}
+
 /// `name=value`.
-fn named(text: &str) -> Result<(String, Named), Failure> {
+fn named(text: &str) -> Result<(String, Place), Failure> {
     let Some((name, value)) = text.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty())
     else {
         return Err(user(format!("--build-context `{text}`: expected NAME=VALUE")));
     };
     let name = name.to_lowercase();
     if let Some(image) = value.strip_prefix("docker-image://") {
-        return Ok((name, Named::Image(image.to_owned())));
+        return Ok((name, Place::Image(image.to_owned())));
     }
-    if is_remote(value) || value.contains("://") {
+    if remote::is_remote(value) {
+        return Ok((name, Place::Remote(value.to_owned())));
+    }
+    if value.contains("://") {
         return Err(user(format!(
-            "--build-context `{text}`: only directories and docker-image://IMAGE are supported"
+            "--build-context `{text}`: expected a directory, docker-image://IMAGE, or the URL of a git \
+             repository or an archive"
         )));
     }
     let path = PathBuf::from(value);
     match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_dir() => Ok((name, Named::Directory(path))),
+        Ok(meta) if meta.is_dir() => Ok((name, Place::Directory(path))),
         Ok(_) => Err(user(format!("--build-context `{text}`: {value} is no directory"))),
         Err(e) => Err(io("Opening the context", &path, &e)),
     }
@@ -307,10 +380,11 @@ mod tests {
     #[test]
     fn contexts_are_named() {
         assert!(
-            matches!(named("A=docker-image://alpine").unwrap(), (n, Named::Image(_)) if n == "a")
+            matches!(named("A=docker-image://alpine").unwrap(), (n, Place::Image(_)) if n == "a")
         );
-        assert!(matches!(named("b=/tmp").unwrap().1, Named::Directory(_)));
-        for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=https://x/y.git"] {
+        assert!(matches!(named("b=/tmp").unwrap().1, Place::Directory(_)));
+        assert!(matches!(named("b=https://x/y.git").unwrap().1, Place::Remote(_)));
+        for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=oci-layout://x"] {
             assert!(named(bad).is_err(), "{bad}");
         }
     }

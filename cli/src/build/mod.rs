@@ -6,6 +6,7 @@ mod engine;
 mod files;
 mod metadata;
 mod output;
+mod remote;
 mod request;
 
 pub use archive::write as write_archive;
@@ -47,7 +48,7 @@ pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
         // What is well said, and not there, is no wrong usage.
         return Ok(if failure.class == Class::User { WRONG_USAGE } else { exit_code(&failure) });
     }
-    let context = Arc::new(context::read(&args)?);
+    let context = Arc::new(context::read(&args, config).await?);
     let asked = match request::read(&args, &context) {
         Ok(asked) => asked,
         Err(failure) => {
@@ -189,7 +190,8 @@ impl Client {
         vertex: VertexId,
     ) -> Result<Answer, Failure> {
         let (directory, ignore) = match self.context.named.iter().find(|(known, _)| known == name) {
-            Some((_, Named::Directory(path))) => (path.clone(), context::own_ignore(path)?),
+            Some((_, Named::Directory(path, true))) => (path.clone(), context::own_ignore(path)?),
+            Some((_, Named::Directory(path, false))) => (path.clone(), None),
             _ => match (&self.context.directory, name) {
                 (Some(path), "context") => (path.clone(), self.context.ignore.clone()),
                 _ => return Err(user(format!("There is no context `{name}`"))),

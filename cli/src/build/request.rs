@@ -34,7 +34,7 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
     };
     let contexts = context.named.iter().map(|(name, named)| {
         let what = match named {
-            Named::Directory(_) => NamedContext::Local,
+            Named::Directory(..) => NamedContext::Local,
             Named::Image(image) => NamedContext::Image(image.clone()),
         };
         (name.clone(), what)

@@ -11,7 +11,7 @@ mod door;
 mod life;
 pub mod lock;
 mod parts;
-mod settings;
+pub mod settings;
 
 use crate::args::Up;
 use crate::error::user;

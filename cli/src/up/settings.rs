@@ -88,7 +88,7 @@ fn find(program: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// How registries are reached.
-fn registries(config: &Config) -> RegistryConfig {
+pub fn registries(config: &Config) -> RegistryConfig {
     let all = || config.registries.iter();
     RegistryConfig {
         mirrors: all()

@@ -5,7 +5,7 @@ use tests::corpus::{self, Case, Status};
 use tests::site::Site;
 
 /// Of a hundred cases so many pass, at least. Raise it when more do; it never falls.
-const PASSED_PERCENT: usize = 98;
+const PASSED_PERCENT: usize = 99;
 
 #[test]
 fn the_corpus_passes() {

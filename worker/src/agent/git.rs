@@ -1,5 +1,5 @@
-//! Commits of git repositories: `ADD https://….git#ref:dir`. By the `git` program, which knows all
-//! transports.
+//! Commits of git repositories: `ADD https://….git#ref:dir`, and contexts. By the `git` program, which
+//! knows all transports.
 
 use super::Machine;
 use super::images::store_failure;
@@ -72,16 +72,48 @@ fn pick(listed: &str, reference: &str) -> Option<String> {
 }
 
 /// Finds out what commit a branch or tag is.
-pub async fn resolve(machine: &Machine, remote: &str, reference: &str) -> Result<String, Failure> {
+pub(super) async fn resolve(
+    machine: &Machine,
+    remote: &str,
+    reference: &str,
+) -> Result<String, Failure> {
+    find(&scratch(machine)?.0, remote, reference).await
+}
+
+/// The commit that a branch, a tag or a commit's own name stands for; the default branch's for an
+/// empty name. `dir` is any directory: nothing is written to it.
+pub async fn find(dir: &Path, remote: &str, reference: &str) -> Result<String, Failure> {
     if is_commit(reference) {
         return Ok(reference.to_owned());
     }
-    let scratch = scratch(machine)?;
-    let listed = git(&scratch.0, &["ls-remote", "--", remote]).await?;
+    let listed = git(dir, &["ls-remote", "--", remote]).await?;
     pick(&listed, reference).ok_or_else(|| {
         let message = format!("The repository {remote} has no branch or tag `{reference}`");
         Failure::new(Class::User, message)
     })
+}
+
+/// Fetches a commit's files into an empty directory, with `.git`. Answers the commit's time, in
+/// seconds since 1970.
+pub async fn fetch(
+    dir: &Path,
+    remote: &str,
+    commit: &str,
+    submodules: bool,
+) -> Result<i64, Failure> {
+    git(dir, &["init", "--quiet"]).await?;
+    git(dir, &["remote", "add", "--", "origin", remote]).await?;
+    if git(dir, &["fetch", "--quiet", "--depth=1", "origin", commit]).await.is_err() {
+        // Servers need not give single commits.
+        git(dir, &["fetch", "--quiet", "--tags", "origin"]).await?;
+    }
+    git(dir, &["checkout", "--quiet", "--detach", commit]).await?;
+    if submodules {
+        let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
+        git(dir, &update).await?;
+    }
+    let time = git(dir, &["show", "--no-patch", "--format=%ct", commit]).await?;
+    Ok(time.trim().parse().unwrap_or(0))
 }
 
 fn scratch(machine: &Machine) -> Result<Scratch, Failure> {
@@ -95,25 +127,12 @@ fn scratch(machine: &Machine) -> Result<Scratch, Failure> {
 
 /// The commit's files as a tree. Their times are the commit's, so that the same commit is the same
 /// tree.
-pub async fn checkout(machine: &Arc<Machine>, op: &GitOp) -> Result<RootId, Failure> {
+pub(super) async fn checkout(machine: &Arc<Machine>, op: &GitOp) -> Result<RootId, Failure> {
     let scratch = scratch(machine)?;
     let dir = scratch.0.join("files");
     std::fs::create_dir(&dir)
         .map_err(|e| Failure::new(Class::Unavailable, format!("Making a folder failed: {e}")))?;
-    git(&dir, &["init", "--quiet"]).await?;
-    git(&dir, &["remote", "add", "--", "origin", &op.remote]).await?;
-    let shallow = ["fetch", "--quiet", "--depth=1", "origin", &op.commit];
-    if git(&dir, &shallow).await.is_err() {
-        // Servers need not give single commits.
-        git(&dir, &["fetch", "--quiet", "--tags", "origin"]).await?;
-    }
-    git(&dir, &["checkout", "--quiet", "--detach", &op.commit]).await?;
-    if op.submodules {
-        let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
-        git(&dir, &update).await?;
-    }
-    let time = git(&dir, &["show", "--no-patch", "--format=%ct", &op.commit]).await?;
-    let time = time.trim().parse::<i64>().unwrap_or(0);
+    let time = fetch(&dir, &op.remote, &op.commit, op.submodules).await?;
     let (machine, op) = (machine.clone(), op.clone());
     crate::image::blocking(move || {
         let root = tree(&*machine.store, &dir, &op, time);
@@ -147,7 +166,7 @@ fn tree(store: &dyn Store, dir: &Path, op: &GitOp, time: i64) -> Result<RootId, 
 }
 
 /// A folder of the checkout: no link in it leads out.
-fn inside(dir: &Path, subdir: &str) -> std::io::Result<PathBuf> {
+pub fn inside(dir: &Path, subdir: &str) -> std::io::Result<PathBuf> {
     use std::os::fd::AsRawFd;
     let root = at::open_host_dir(dir)?;
     let there = at::resolve(&root, format!("/{subdir}").as_bytes())?;
@@ -155,7 +174,7 @@ fn inside(dir: &Path, subdir: &str) -> std::io::Result<PathBuf> {
 }
 
 /// Gives everything below, links too, this time.
-fn set_times(dir: &Path, time: i64) -> std::io::Result<()> {
+pub fn set_times(dir: &Path, time: i64) -> std::io::Result<()> {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
     let at = Timespec { tv_sec: time, tv_nsec: 0 };
     let times = Timestamps { last_access: at, last_modification: at };

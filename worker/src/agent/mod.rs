@@ -6,7 +6,7 @@
 mod caches;
 mod calls;
 mod export;
-mod git;
+pub mod git;
 mod images;
 mod link;
 mod mask;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use tests::command::run;
+use tests::http::{Response, Server};
 use tests::tool::tool;
 
 #[test]
@@ -17,6 +18,26 @@ fn contexts_that_are_no_directory_are_refused() {
     refusal.refuses_context(&[], &file, &[], &["file", "directory"]);
     refusal.refuses(&[], &["Dockerfile"]);
     refusal.refuses(&["-f", "/nowhere/Dockerfile"], &["/nowhere/Dockerfile"]);
+    refusal.assert_unharmed();
+}
+
+#[test]
+fn contexts_from_elsewhere_that_cannot_be_had_are_refused() {
+    let refusal = Refusal::new();
+    let server = Server::start(|request| match request.path.as_str() {
+        "/half.tar" => Response::new(200, [&b"half/"[..], &[0; 252], b"ustar\x0000"].concat()),
+        _ => Response::new(404, "nothing"),
+    });
+    let refuse = |path: &str, says: &[&str]| {
+        let url = server.url(path);
+        let host = url.split('/').nth(2).expect("a host").to_owned();
+        refusal.refuses_context(&[], Path::new(&url), &[], &[says, &[host.as_str()]].concat());
+    };
+    refuse("none.tar", &["404"]);
+    refuse("half.tar", &["archive"]);
+    refuse("none.git#v1:folder", &["git ls-remote"]);
+    refusal.refuses_context(&[], Path::new("http://127.0.0.1:1/x"), &[], &["refused"]);
+    refusal.refuses(&["--build-context", "x=oci-layout://y"], &["oci-layout", "expected"]);
     refusal.assert_unharmed();
 }
 

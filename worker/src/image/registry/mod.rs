@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// The client for a host that is no registry: with the certificates and proxies that are set.
-    pub(crate) fn client(&self, host: &str) -> Result<reqwest::Client, RegistryError> {
+    pub fn client(&self, host: &str) -> Result<reqwest::Client, RegistryError> {
         self.0.clients.client(&self.0.config, host)
     }
 

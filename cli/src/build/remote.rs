@@ -1,0 +1,141 @@
+//! Contexts that lie elsewhere: commits of git repositories, and archives or Dockerfiles on web
+//! servers. The client fetches them into a directory, which is the context from then on.
+
+use crate::error::user;
+use crate::up::settings::registries;
+use coordinator::dockerfile::source::{GitRef, Source, classify};
+use futures::StreamExt;
+use ops::config::Config;
+use proto::error::{Class, Failure};
+use proto::limit;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::PathBuf;
+use tempfile::TempDir;
+use worker::agent::git;
+use worker::image::registry::Registry;
+use worker::image::unpack::{begins_archive, to_directory};
+
+/// What was fetched.
+pub enum Fetched {
+    /// A Dockerfile alone.
+    Dockerfile(Vec<u8>),
+    /// Files, in a directory that lives as long as the other one.
+    Files(PathBuf, TempDir),
+}
+
+/// Whether a context lies elsewhere.
+pub fn is_remote(text: &str) -> bool {
+    !matches!(classify(text), Ok(Source::Path))
+}
+
+/// Fetches a context. `keep_git_dir` says whether the context of a git repository has its `.git`
+/// (`BUILDKIT_CONTEXT_KEEP_GIT_DIR`) when its URL does not say so.
+pub async fn fetch(text: &str, keep_git_dir: bool, config: &Config) -> Result<Fetched, Failure> {
+    match classify(text).map_err(|e| user(e.to_string()))? {
+        Source::Git(wanted) => commit(&wanted, keep_git_dir).await,
+        Source::Http { .. } => download(text, config).await,
+        Source::Path => Err(user(format!("The context `{text}` is no URL"))),
+    }
+}
+
+fn failed(what: &str, why: impl std::fmt::Display) -> Failure {
+    Failure::new(Class::Unavailable, format!("Fetching the context {what} failed: {why}"))
+}
+
+fn directory() -> Result<TempDir, Failure> {
+    let made = tempfile::Builder::new().prefix("slipway-context-").tempdir();
+    made.map_err(|e| user(format!("Making a directory for the context failed: {e}")))
+}
+
+async fn commit(wanted: &GitRef, keep_git_dir: bool) -> Result<Fetched, Failure> {
+    let remote = wanted.remote.as_str();
+    let dir = directory()?;
+    let commit = git::find(dir.path(), remote, &wanted.reference).await?;
+    if let Some(checksum) = wanted.checksum.as_ref().filter(|sum| !commit.starts_with(*sum)) {
+        let message = format!("The commit of {remote} is {commit}, not {checksum}");
+        return Err(Failure::new(Class::User, message));
+    }
+    let files = dir.path().join("files");
+    std::fs::create_dir(&files).map_err(|e| failed(remote, e))?;
+    let time = git::fetch(&files, remote, &commit, wanted.submodules.unwrap_or(true)).await?;
+    if !wanted.keep_git_dir.unwrap_or(keep_git_dir) {
+        std::fs::remove_dir_all(files.join(".git")).map_err(|e| failed(remote, e))?;
+    }
+    let subdir = wanted.subdir.trim_matches('/');
+    let from = git::inside(&files, subdir)
+        .map_err(|e| user(format!("The commit of {remote} has no folder `{subdir}`: {e}")))?;
+    git::set_times(&from, time).map_err(|e| failed(remote, e))?;
+    Ok(Fetched::Files(from, dir))
+}
+
+async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
+    let host = reqwest::Url::parse(url).map_err(|e| user(format!("`{url}` is not a URL: {e}")))?;
+    let host = host.host_str().unwrap_or_default();
+    let client = Registry::new(registries(config)).client(host);
+    let client = client.map_err(|e| failed(url, e))?;
+    let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
+    let mut body = answer.map_err(|e| failed(url, chain(e)))?.bytes_stream();
+    let mut file = tempfile::tempfile().map_err(|e| failed(url, e))?;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|e| failed(url, chain(e)))?;
+        file.write_all(&piece).map_err(|e| failed(url, e))?;
+    }
+    let (url, begin) = (url.to_owned(), file.rewind());
+    begin.map_err(|e| failed(&url, e))?;
+    let opened = tokio::task::spawn_blocking(move || open(&url, file)).await;
+    opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// An archive's files, or the Dockerfile that it is.
+fn open(url: &str, mut file: File) -> Result<Fetched, Failure> {
+    let mut head = Vec::new();
+    (&file).take(512).read_to_end(&mut head).map_err(|e| failed(url, e))?;
+    file.rewind().map_err(|e| failed(url, e))?;
+    if begins_archive(&head) {
+        let dir = directory()?;
+        let files = dir.path().join("files");
+        std::fs::create_dir(&files).map_err(|e| failed(url, e))?;
+        to_directory(file, &files).map_err(|e| user(format!("The archive {url}: {e}")))?;
+        return Ok(Fetched::Files(files, dir));
+    }
+    let text = super::context::read_bounded(&mut file, limit::DOCKERFILE_BYTES_MAX);
+    Ok(Fetched::Dockerfile(text.map_err(|e| failed(url, e))?))
+}
+
+/// The whole chain of causes: reqwest's own text says little.
+fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}
+
+/// The name of a context in messages: URLs may hold a login.
+pub fn shown(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_elsewhere() {
+        for remote in ["https://x/y.git#v1:dir", "http://x/context.tar", "git@x.org:a/b.git"] {
+            assert!(is_remote(remote), "{remote}");
+        }
+        for here in [".", "/tmp", "a/b", "a@b", "dir.git"] {
+            assert!(!is_remote(here), "{here}");
+        }
+        assert_eq!(shown("https://me:secret@x/y.git"), "https://…@x/y.git");
+        assert_eq!(shown("https://x/y.git"), "https://x/y.git");
+    }
+}
