@@ -137,7 +137,7 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
 
 async fn fetch(text: &str, args: &Build, config: &Config) -> Result<Fetched, Failure> {
     if !args.quiet {
-        eprintln!("Fetching the context {}", remote::shown(text));
+        eprintln!("Fetching the context {}", remote::without_login(text, text));
     }
     let keeps = args.build_arg.iter().rev().find_map(|arg| {
         arg.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")

@@ -13,7 +13,7 @@ use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use tempfile::TempDir;
 use worker::agent::git;
-use worker::image::registry::Registry;
+use worker::image::registry::{Registry, causes};
 use worker::image::unpack::{begins_archive, to_directory};
 
 /// What was fetched.
@@ -32,11 +32,16 @@ pub fn is_remote(text: &str) -> bool {
 /// Fetches a context. `keep_git_dir` says whether the context of a git repository has its `.git`
 /// (`BUILDKIT_CONTEXT_KEEP_GIT_DIR`) when its URL does not say so.
 pub async fn fetch(text: &str, keep_git_dir: bool, config: &Config) -> Result<Fetched, Failure> {
-    match classify(text).map_err(|e| user(e.to_string()))? {
-        Source::Git(wanted) => commit(&wanted, keep_git_dir).await,
-        Source::Http { .. } => download(text, config).await,
-        Source::Path => Err(user(format!("The context `{text}` is no URL"))),
-    }
+    let fetched = match classify(text) {
+        Err(e) => Err(user(e.to_string())),
+        Ok(Source::Git(wanted)) => commit(&wanted, keep_git_dir).await,
+        Ok(Source::Http { .. }) => download(text, config).await,
+        Ok(Source::Path) => Err(user(format!("The context `{text}` is no URL"))),
+    };
+    fetched.map_err(|mut failure| {
+        failure.message = without_login(text, &failure.message);
+        failure
+    })
 }
 
 fn failed(what: &str, why: impl std::fmt::Display) -> Failure {
@@ -75,10 +80,10 @@ async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
     let client = Registry::new(registries(config)).client(host);
     let client = client.map_err(|e| failed(url, e))?;
     let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-    let mut body = answer.map_err(|e| failed(url, chain(e)))?.bytes_stream();
+    let mut body = answer.map_err(|e| failed(url, causes(&e.without_url())))?.bytes_stream();
     let mut file = tempfile::tempfile().map_err(|e| failed(url, e))?;
     while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|e| failed(url, chain(e)))?;
+        let piece = piece.map_err(|e| failed(url, causes(&e.without_url())))?;
         file.write_all(&piece).map_err(|e| failed(url, e))?;
     }
     let (url, begin) = (url.to_owned(), file.rewind());
@@ -103,23 +108,12 @@ fn open(url: &str, mut file: File) -> Result<Fetched, Failure> {
     Ok(Fetched::Dockerfile(text.map_err(|e| failed(url, e))?))
 }
 
-/// The whole chain of causes: reqwest's own text says little.
-fn chain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
-}
-
-/// The name of a context in messages: URLs may hold a login.
-pub fn shown(text: &str) -> String {
-    match (text.split_once("://"), text.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
-        _ => text.to_owned(),
+/// What is said of a context, without the login that its URL may hold.
+pub fn without_login(url: &str, said: &str) -> String {
+    let host = url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+    match host.and_then(|host| host.rsplit_once('@')) {
+        Some((login, _)) => said.replace(&format!("{login}@"), ""),
+        None => said.to_owned(),
     }
 }
 
@@ -135,7 +129,15 @@ mod tests {
         for here in [".", "/tmp", "a/b", "a@b", "dir.git"] {
             assert!(!is_remote(here), "{here}");
         }
-        assert_eq!(shown("https://me:secret@x/y.git"), "https://…@x/y.git");
-        assert_eq!(shown("https://x/y.git"), "https://x/y.git");
+    }
+
+    #[test]
+    fn logins_are_not_said() {
+        let url = "https://me:secret@x/y.git#v1";
+        assert_eq!(
+            without_login(url, &format!("{url} is not there")),
+            "https://x/y.git#v1 is not there"
+        );
+        assert_eq!(without_login("https://x/y@z", "https://x/y@z"), "https://x/y@z");
     }
 }

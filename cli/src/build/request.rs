@@ -68,7 +68,7 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
 /// What `slipway builds` shows.
 fn description(args: &Build, tags: &[String]) -> String {
     let mut text = match tags {
-        [] => args.context.clone(),
+        [] => super::remote::without_login(&args.context, &args.context),
         tags => tags.join(", "),
     };
     if let Some(target) = &args.target {

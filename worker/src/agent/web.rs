@@ -3,6 +3,7 @@
 use super::Machine;
 use super::images::{registry_failure, store_failure};
 use super::link::moved;
+use crate::image::registry::causes;
 use crate::image::sha::Sha;
 use crate::image::{blocking, rows};
 use cache::store::{OciBlob, Store, StoreError};
@@ -52,18 +53,6 @@ fn failed(url: &Url, why: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Unavailable, format!("Downloading {url} failed: {why}"))
 }
 
-/// The whole chain of causes: reqwest's own text says little.
-fn chain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
-}
-
 /// Downloads what is at a URL, unless it is here and the server says that it is the same.
 pub async fn find(
     machine: &Arc<Machine>,
@@ -79,7 +68,7 @@ pub async fn find(
     if let Some(known) = &known {
         request = request.header(IF_NONE_MATCH, &known.etag);
     }
-    let answer = request.send().await.map_err(|e| failed(&parsed, chain(e)))?;
+    let answer = request.send().await.map_err(|e| failed(&parsed, causes(&e.without_url())))?;
     match (answer.status(), known) {
         (StatusCode::NOT_MODIFIED, Some(known)) => return Ok(known.file),
         (status, _) if status.is_success() => {}
@@ -119,7 +108,9 @@ async fn keep(
     let store = machine.store.clone();
     let writing = tokio::task::spawn_blocking(move || write(&*store, to_write));
     let mut at = 0;
-    while let Some(piece) = answer.chunk().await.map_err(|e| failed(url, chain(e)))? {
+    while let Some(piece) =
+        answer.chunk().await.map_err(|e| failed(url, causes(&e.without_url())))?
+    {
         at += piece.len() as u64;
         told(moved(url.to_string(), at, total.max(at)));
         if pieces.send(Some(piece)).await.is_err() {

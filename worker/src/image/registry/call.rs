@@ -278,7 +278,7 @@ pub(super) fn said(body: &[u8]) -> String {
 }
 
 /// An error with all its causes but the first, which only says that something was sent.
-pub(super) fn causes(error: &reqwest::Error) -> String {
+pub fn causes(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {

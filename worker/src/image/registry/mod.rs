@@ -21,6 +21,7 @@ mod resolve;
 mod upload;
 
 pub use blob::Download;
+pub use call::causes;
 pub use config::{Endpoint, ProxyConfig, RegistryConfig, RetryConfig, is_this_machine};
 pub use credentials::{Anonymous, Credentials, DockerConfig, LoginFuture, TOKEN_USER};
 pub use document::{Config, DOCUMENTS, Document, Listed, Manifest, Part, choose};
