@@ -7,6 +7,7 @@ use cache::tree::pattern::{Patterns, read_ignore_file};
 use ops::config::Config;
 use proto::error::{Class, Failure};
 use proto::limit;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +59,7 @@ impl SecretSource {
                 None => return Ok(None),
             },
             Self::File(path) => {
-                let file = std::fs::File::open(path);
+                let file = File::open(path);
                 let mut file = file.map_err(|e| io("Opening the secret", path, &e))?;
                 read_bounded(&mut file, limit::SECRET_BYTES_MAX)
                     .map_err(|e| io("Reading the secret", path, &e))?
@@ -178,8 +179,8 @@ async fn find_named(
                 Ok((name, Named::Directory(files, false)))
             }
             Fetched::Dockerfile(_) => {
-                let message = format!("--build-context `{text}`: what is there is no archive");
-                Err(user(message))
+                let text = remote::without_login(&url, text);
+                Err(user(format!("--build-context `{text}`: what is there is no archive")))
             }
         },
     }
@@ -213,14 +214,15 @@ fn dockerfile(
         None => {
             let usual = base.join("Dockerfile");
             let small = base.join("dockerfile");
-            if !usual.exists() && small.exists() { small } else { usual }
+            let there = |path: &Path| path.symlink_metadata().is_ok();
+            if !there(&usual) && there(&small) { small } else { usual }
         }
     };
     let name = path.file_name().map_or("Dockerfile".into(), |n| n.to_string_lossy()).into_owned();
     if path.is_dir() {
         return Err(user(format!("The Dockerfile {} is a directory", path.display())));
     }
-    let opened = std::fs::File::open(&path);
+    let opened = if in_archive { open_inside(base, &path) } else { File::open(&path) };
     let mut opened = opened.map_err(|e| {
         let failure = io("Opening the Dockerfile", &path, &e);
         match file {
@@ -231,6 +233,16 @@ fn dockerfile(
     let text = read_bounded(&mut opened, limit::DOCKERFILE_BYTES_MAX)
         .map_err(|e| io("Reading the Dockerfile", &path, &e))?;
     Ok((text, name, Some(path)))
+}
+
+/// Opens a file of a fetched context: somebody else made it, and no link in it leads out.
+fn open_inside(base: &Path, path: &Path) -> std::io::Result<File> {
+    let inside = path.strip_prefix(base).unwrap_or(path);
+    let real = worker::agent::git::inside(base, &inside.to_string_lossy())?;
+    if !std::fs::symlink_metadata(&real)?.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    File::open(real)
 }
 
 type Ignore = (Option<Arc<Patterns>>, Vec<String>);

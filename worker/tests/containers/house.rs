@@ -175,6 +175,22 @@ impl House {
         self.try_order(order(op, &self.base)).unwrap()
     }
 
+    /// Starts it on the base, and cancels it (twice, as impatient people do) when it has said
+    /// something.
+    pub fn cancel(&self, op: &RunOp) -> Outcome {
+        let (told, heard) = std::sync::mpsc::channel();
+        let io = Io::Log(Box::new(move |_, _: &[u8]| {
+            let _ = told.send(());
+        }));
+        let running = self.sandbox.prepare(order(op, &self.base)).unwrap().start(io).unwrap();
+        let canceller = running.canceller();
+        let waiting = std::thread::spawn(move || running.wait().unwrap().outcome());
+        heard.recv().unwrap();
+        canceller.cancel();
+        canceller.cancel();
+        waiting.join().unwrap()
+    }
+
     /// Runs a script on the base; it must succeed. Answers what it said, without the last newline.
     pub fn sh(&self, script: &str) -> String {
         let ran = self.run(&op(script));

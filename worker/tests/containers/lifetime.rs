@@ -27,17 +27,7 @@ fn start(house: &House, order: Order<'_>) -> Running {
 fn cancelling_kills_all_of_it() {
     let house = house();
     let op = op(STUBBORN);
-    let (told, heard) = channel();
-    let io = Io::Log(Box::new(move |_, _: &[u8]| {
-        let _ = told.send(());
-    }));
-    let running = house.sandbox.prepare(order(&op, &house.base)).unwrap().start(io).unwrap();
-    let canceller = running.canceller();
-    let waiting = std::thread::spawn(move || running.wait().unwrap().outcome());
-    heard.recv().unwrap();
-    canceller.cancel();
-    canceller.cancel();
-    assert_eq!(waiting.join().unwrap(), Outcome::Cancelled);
+    assert_eq!(house.cancel(&op), Outcome::Cancelled);
     assert_eq!(house.sh("echo next"), "next");
 }
 

@@ -40,21 +40,8 @@ fn works(program: &str) {
         Ok(ran) => assert_ne!(ran.outcome, Outcome::Exited(0)),
         Err(e) => assert!(e.to_string().contains("none"), "{e}"),
     }
-    cancel(&house);
-}
-
-fn cancel(house: &House) {
-    let op = op("trap '' TERM; (sleep 1000 &); echo up; sleep 1000");
-    let (told, heard) = std::sync::mpsc::channel();
-    let io = worker::sandbox::Io::Log(Box::new(move |_, _: &[u8]| {
-        let _ = told.send(());
-    }));
-    let running = house.sandbox.prepare(order(&op, &house.base)).unwrap().start(io).unwrap();
-    let canceller = running.canceller();
-    let waiting = std::thread::spawn(move || running.wait().unwrap().outcome());
-    heard.recv().unwrap();
-    canceller.cancel();
-    assert_eq!(waiting.join().unwrap(), Outcome::Cancelled);
+    let stubborn = op("trap '' TERM; (sleep 1000 &); echo up; sleep 1000");
+    assert_eq!(house.cancel(&stubborn), Outcome::Cancelled);
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use tests::command::run;
+use tests::command::{command, run};
 use tests::http::{Response, Server};
+use tests::scratch::Scratch;
 use tests::tool::tool;
 
 #[test]
@@ -71,6 +72,22 @@ fn links_do_not_lead_out_of_a_context() {
         let mount = format!("RUN --mount=type=bind,source={source},target=/m cat /m");
         refusal.site.dockerfile(&format!("FROM conf/busybox:1\n{mount}\n"));
         refusal.refuses(&[], &["Dockerfile:2"]).never_says("root:x:0:0:root:/root:/bin/bash");
+    }
+    refusal.assert_unharmed();
+}
+
+#[test]
+fn the_dockerfile_of_an_archive_leads_nowhere_else() {
+    let refusal = Refusal::new();
+    let (outside, inside) = (Scratch::new("outside"), Scratch::new("inside"));
+    let secret = outside.write("secret", "not for builders\n");
+    symlink(secret, inside.join("Dockerfile")).expect("a link");
+    mknodat(CWD, inside.join("pipe"), FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
+    let tar = run(command(tool("tar")).arg("-C").arg(inside.path()).args(["-c", "."])).ok().stdout;
+    for flags in [&[][..], &["-f", "pipe"], &["-f", "../outside/secret"]] {
+        refusal
+            .refuses_context(flags, Path::new("-"), &tar, &["Opening the Dockerfile"])
+            .never_says("not for builders");
     }
     refusal.assert_unharmed();
 }
