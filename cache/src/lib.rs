@@ -1,9 +1,12 @@
 //! Slipway's bytes: keep, find, move.
 //!
 //! [`store`] is one machine's store; [`tree`] is the algebra of directories, pure; [`scan`] reads a
-//! directory from disk; [`net`] is how parts of a farm talk; [`crash`] is for tests.
+//! directory from disk; [`net`] is how parts of a farm talk; [`cluster`] makes one store of many
+//! machines'; [`crash`] is for tests.
 
+pub mod cluster;
 pub mod crash;
+pub mod flight;
 pub mod net;
 pub mod scan;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use crate::up::ALREADY_RUNNING;
 use crate::up::lock::holder;
-use cache::net::blobs::Blobs;
+use cache::cluster::Cluster;
 use cache::net::unix::Dialer;
 use cache::net::{Dial, NetError, Opening};
 use ops::config::Config;
@@ -49,13 +49,13 @@ pub struct Farm {
     /// As long as it is open, the farm does not end for want of work.
     held: Arc<Mutex<Option<Opening>>>,
     /// Its blobs and trees.
-    pub blobs: Blobs,
+    pub blobs: Arc<Cluster>,
 }
 
 impl Farm {
     fn at(home: &Path) -> Self {
         let dial: Arc<dyn Dial> = Arc::new(Dialer::new(&socket(home)));
-        Self { blobs: Blobs::new(dial.clone(), binary()), dial, held: Arc::default() }
+        Self { blobs: Cluster::of_one(dial.clone(), binary()), dial, held: Arc::default() }
     }
 
     fn hold(&self, opening: Opening) {

@@ -219,6 +219,8 @@ text_id! {
     BuildId: "a build id";
     /// One worker, for as long as its identity on disk lives.
     WorkerId: "a worker id";
+    /// One cache node, by the name in its certificate.
+    CacheId: "the name of a cache node";
 }
 
 /// One right to run one step, counted by the coordinator. Never used twice.

@@ -91,3 +91,16 @@ pub const OVERLAY_LOWERS_MAX: usize = 120;
 
 /// How often a lost blob's step is run again before the build fails.
 pub const REWINDS_MAX: u32 = 3;
+
+/// Machines of one role in a farm.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// Copies of one blob in a farm.
+pub const REPLICAS_MAX: u8 = 8;
+
+/// How long a store keeps what was pinned after the pin's stream broke, in milliseconds: time for
+/// whoever held it to come back.
+pub const PIN_GRACE_MS: u64 = 60_000;
+
+/// Bytes of a request for a certificate.
+pub const CSR_BYTES_MAX: usize = 16 << 10;

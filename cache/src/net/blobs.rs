@@ -29,7 +29,7 @@ impl Blobs {
         Self { dial, binary, idle: Arc::default() }
     }
 
-    async fn stream(&self) -> Result<Stream, NetError> {
+    pub(super) async fn stream(&self) -> Result<Stream, NetError> {
         let idle = self.idle.lock().unwrap_or_else(|p| p.into_inner()).pop();
         match idle {
             Some(stream) => Ok(stream),
@@ -48,7 +48,11 @@ impl Blobs {
         }
     }
 
-    async fn ask(&self, request: &Request, payload: &[Bytes]) -> Result<Reply, NetError> {
+    pub(super) async fn ask(
+        &self,
+        request: &Request,
+        payload: &[Bytes],
+    ) -> Result<Reply, NetError> {
         let mut stream = self.stream().await?;
         stream.to.send_with(request, payload).await?;
         let (reply, _) = stream.from.expect::<Reply>().await?;
@@ -59,7 +63,7 @@ impl Blobs {
         }
     }
 
-    async fn order(&self, request: &Request, payload: &[Bytes]) -> Result<(), NetError> {
+    pub(super) async fn order(&self, request: &Request, payload: &[Bytes]) -> Result<(), NetError> {
         match self.ask(request, payload).await? {
             Reply::Done => Ok(()),
             other => Err(unexpected(&other)),
@@ -279,7 +283,7 @@ impl Blobs {
     }
 }
 
-fn unexpected(reply: &Reply) -> NetError {
+pub(super) fn unexpected(reply: &Reply) -> NetError {
     let text = format!("{reply:?}");
     NetError::Unexpected(text.chars().take(80).collect())
 }

@@ -1,11 +1,13 @@
-//! Streams of frames between the parts of a farm: inside one process, over a local socket.
+//! Streams of frames between the parts of a farm: inside one process, over a local socket, over QUIC.
 //!
 //! Whoever talks to another part opens a [`Stream`] by a [`Dial`]; what runs over it
 //! ([`proto::wire`]) is the same everywhere.
 
 pub mod blobs;
 pub mod local;
+pub mod quic;
 pub mod remote;
+pub mod rows;
 pub mod serve;
 pub mod unix;
 
@@ -34,7 +36,7 @@ pub enum NetError {
     Refused(Failure),
     /// The stream broke.
     #[error("The connection broke: {0}")]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
     /// Whoever was given the bytes could not take them: a full disk, mostly.
     #[error("{0}")]
     Taker(io::Error),
@@ -61,6 +63,16 @@ impl NetError {
     }
 }
 
+impl From<io::Error> for NetError {
+    fn from(error: io::Error) -> Self {
+        // A server of TLS 1.3 looks at the client's certificate when the client speaks already.
+        match quic::refused(&error) {
+            Some(failure) => Self::Refused(failure),
+            None => Self::Broken(error),
+        }
+    }
+}
+
 impl From<NetError> for Failure {
     fn from(error: NetError) -> Self {
         match error {
@@ -71,7 +83,13 @@ impl From<NetError> for Failure {
 }
 
 /// The half of a stream that frames are written to.
-pub struct Sender(Box<dyn AsyncWrite + Send + Unpin>);
+pub struct Sender(Writes);
+
+enum Writes {
+    Pipe(Box<dyn AsyncWrite + Send + Unpin>),
+    /// Takes payloads without copying them.
+    Quic(quinn::SendStream),
+}
 
 /// The half of a stream that frames are read from.
 pub struct Receiver(Box<dyn AsyncRead + Send + Unpin>);
@@ -90,7 +108,12 @@ impl Stream {
         read: impl AsyncRead + Send + Unpin + 'static,
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Self {
-        Self { to: Sender(Box::new(write)), from: Receiver(Box::new(read)) }
+        Self { to: Sender(Writes::Pipe(Box::new(write))), from: Receiver(Box::new(read)) }
+    }
+
+    /// A stream of a QUIC connection.
+    fn quic(to: quinn::SendStream, from: quinn::RecvStream) -> Self {
+        Self { to: Sender(Writes::Quic(to)), from: Receiver(Box::new(from)) }
     }
 
     /// Says what the stream is for, and hears whether the other end agrees.
@@ -139,19 +162,36 @@ impl Sender {
         if small {
             payload.iter().for_each(|piece| out.extend_from_slice(piece));
         }
-        self.0.write_all(&out).await?;
-        if !small {
-            for piece in payload {
-                self.0.write_all(piece).await?;
+        let rest = if small { &[] } else { payload };
+        match &mut self.0 {
+            Writes::Pipe(pipe) => {
+                pipe.write_all(&out).await?;
+                for piece in rest {
+                    pipe.write_all(piece).await?;
+                }
+                pipe.flush().await?;
+            }
+            Writes::Quic(stream) => {
+                let mut pieces: Vec<Bytes> = Vec::with_capacity(1 + rest.len());
+                pieces.push(out.into());
+                pieces.extend_from_slice(rest);
+                stream.write_all_chunks(&mut pieces).await.map_err(io::Error::from)?;
             }
         }
-        self.0.flush().await?;
         Ok(())
     }
 
     /// Says that nothing more will be sent.
     pub async fn close(&mut self) -> Result<(), NetError> {
-        Ok(self.0.shutdown().await?)
+        match &mut self.0 {
+            Writes::Pipe(pipe) => Ok(pipe.shutdown().await?),
+            Writes::Quic(stream) => {
+                stream.finish().map_err(|_| NetError::Closed)?;
+                // What was sent must have arrived before the stream is dropped with its connection.
+                stream.stopped().await.map_err(io::Error::from)?;
+                Ok(())
+            }
+        }
     }
 }
 

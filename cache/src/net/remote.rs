@@ -1,7 +1,7 @@
 //! The store at the other end of a stream, for whoever blocks.
 
 use super::NetError;
-use super::blobs::Blobs;
+use crate::cluster::Cluster;
 use crate::store::{Source, StoreError};
 use bytes::Bytes;
 use proto::error::Class;
@@ -22,7 +22,7 @@ const PIECES: usize = 4;
 /// Reads from a store at the other end of a stream. Its methods block: not for the runtime's own
 /// threads.
 pub struct Remote {
-    blobs: Blobs,
+    blobs: Arc<Cluster>,
     runtime: Handle,
     /// Who reads a directory soon reads those in it: they are fetched together.
     ahead: Mutex<HashMap<TreeId, Arc<AnyNode>>>,
@@ -30,7 +30,7 @@ pub struct Remote {
 
 impl Remote {
     /// Reads by `blobs`. Called on a runtime's thread: its runtime does the work.
-    pub fn new(blobs: &Blobs) -> Self {
+    pub fn new(blobs: &Arc<Cluster>) -> Self {
         Self { blobs: blobs.clone(), runtime: Handle::current(), ahead: Mutex::default() }
     }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, TreeId};
 use proto::limit;
-use proto::wire::blob::{Data, Reply, Request};
+use proto::wire::blob::{self, Data, PutRecord, Reply, Request};
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Bytes of one piece of a large blob.
@@ -19,17 +20,53 @@ const PIECE_BYTES: usize = 1 << 20;
 pub enum Rights {
     /// Everything.
     Coordinator,
-    /// Read and put bytes and trees; nothing that counts as a result.
+    /// Read and put bytes and trees; of rows, those that all of a farm share. Nothing that counts
+    /// as a result.
+    Worker,
+    /// Read and put bytes and trees.
     Client,
+    /// Read bytes and trees.
+    Reader,
+}
+
+impl Rights {
+    /// Whether the request is one that the other end may make.
+    fn allow(self, request: &Request) -> bool {
+        match request {
+            Request::FindMissing { .. }
+            | Request::GetBlobs(_)
+            | Request::GetLarge(..)
+            | Request::GetNodes(_)
+            | Request::Sizes(_)
+            | Request::Pin => true,
+            Request::PutBlobs(_)
+            | Request::PutLarge(..)
+            | Request::PutNodes(_)
+            | Request::Barrier => self != Self::Reader,
+            Request::Row(..) | Request::Rows(..) | Request::PutRow(..) | Request::DeleteRow(..) => {
+                matches!(self, Self::Worker | Self::Coordinator)
+            }
+            Request::Records(..)
+            | Request::Aliases(..)
+            | Request::PutRecord(_)
+            | Request::PutBuild(..)
+            | Request::Builds(_) => self == Self::Coordinator,
+        }
+    }
 }
 
 /// Answers requests until the other end closes the stream. What a client asks for is pinned for as
 /// long; coordinators keep their streams, and whoever runs them pins for each build.
 pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Result<(), NetError> {
     let Stream { mut to, mut from } = stream;
-    let _pin = (rights == Rights::Client).then(|| store.pin());
+    let _pin = (rights != Rights::Coordinator).then(|| store.pin());
     while let Some((request, payload)) = from.next::<Request>().await? {
         let store = store.clone();
+        if !rights.allow(&request) {
+            let message = "This is not for whoever asks: records and rows are the coordinator's";
+            to.send(&Reply::Failed(Failure::new(Class::Denied, message))).await?;
+            continue;
+        }
         match request {
             Request::GetLarge(id, offset) => send_large(store, &mut to, id, offset).await?,
             Request::PutLarge(id, size) => {
@@ -38,10 +75,7 @@ pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Res
             }
             Request::GetBlobs(ids) => send_blobs(store, &mut to, ids).await?,
             Request::GetNodes(ids) => send_nodes(store, &mut to, ids).await?,
-            other if rights == Rights::Client && is_for_coordinators(&other) => {
-                let message = "Records are for coordinators only";
-                to.send(&Reply::Failed(Failure::new(Class::Denied, message))).await?;
-            }
+            Request::Pin => return hold(store, to, from).await,
             other => {
                 let reply = blocking(move || small(&*store, other, &payload)).await;
                 to.send(&reply).await?;
@@ -51,15 +85,20 @@ pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Res
     Ok(())
 }
 
-fn is_for_coordinators(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Records(..)
-            | Request::Aliases(..)
-            | Request::PutRecord(_)
-            | Request::PutBuild(..)
-            | Request::Builds(_)
-    )
+/// Keeps what is used from now on until the other end closes the stream; for a while longer when it
+/// breaks.
+async fn hold(store: Arc<dyn Store>, mut to: Sender, mut from: Receiver) -> Result<(), NetError> {
+    let pin = store.pin();
+    to.send(&Reply::Done).await?;
+    // Nothing more is said on this stream.
+    let ended = from.next::<Request>().await;
+    if ended.is_err() {
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(limit::PIN_GRACE_MS)).await;
+            drop(pin);
+        });
+    }
+    ended.map(drop)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -131,20 +170,51 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
             Ok(aliases) => Reply::Aliases(aliases),
             Err(e) => Reply::Failed(failure(&e)),
         },
-        Request::PutRecord(put) => {
-            let alias = put.alias.as_ref().map(|(def, alias)| (def, alias));
-            done(store.put_record(&put.scope, &put.key, &put.record, alias))
-        }
+        Request::PutRecord(put) => done(put_record(store, &put)),
         Request::PutBuild(key, value) => done(store.put_row(Table::Build, &key, &value)),
         Request::Builds(count) => match store.rows(Table::Build, &[]) {
             Ok(rows) => Reply::Builds(rows.into_iter().rev().take(count as usize).collect()),
             Err(e) => Reply::Failed(failure(&e)),
         },
+        Request::Sizes(ids) => match store.sizes(&ids) {
+            Ok(sizes) => Reply::Sizes(sizes),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::Row(table, key) => match store.row(own(table), &key) {
+            Ok(value) => Reply::Rows(value.map(|value| (key, value)).into_iter().collect()),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::Rows(table, prefix) => match store.rows(own(table), &prefix) {
+            Ok(rows) => Reply::Rows(rows),
+            Err(e) => Reply::Failed(failure(&e)),
+        },
+        Request::PutRow(table, key, value) => done(store.put_row(own(table), &key, &value)),
+        Request::DeleteRow(table, key) => done(store.delete_row(own(table), &key).map(drop)),
         Request::GetLarge(..)
         | Request::PutLarge(..)
         | Request::GetBlobs(_)
-        | Request::GetNodes(_) => unreachable!("answered by `serve`"),
+        | Request::GetNodes(_)
+        | Request::Pin => unreachable!("answered by `serve`"),
     }
+}
+
+fn own(table: blob::Table) -> Table {
+    match table {
+        blob::Table::Image => Table::Image,
+        blob::Table::Unpacked => Table::Unpacked,
+        blob::Table::Layer => Table::Layer,
+    }
+}
+
+/// Keeps a record whose trees are here: a node that missed them says so now, not when the record is
+/// asked for.
+fn put_record(store: &dyn Store, put: &PutRecord) -> Result<(), StoreError> {
+    let trees: Vec<TreeId> = put.record.layers.iter().map(|layer| layer.0).collect();
+    if let Some(tree) = store.missing_trees(&trees)?.first() {
+        return Err(StoreError::NoTree(*tree));
+    }
+    let alias = put.alias.as_ref().map(|(def, alias)| (def, alias));
+    store.put_record(&put.scope, &put.key, &put.record, alias)
 }
 
 /// Takes a large blob, writing on a thread of its own.

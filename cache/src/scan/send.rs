@@ -3,7 +3,7 @@
 use super::stat_cache::StatCache;
 use super::walk::{Outcome, Scan};
 use super::{ScanError, Scanned};
-use crate::net::blobs::Blobs;
+use crate::cluster::Cluster;
 use crate::scan::paths::Wanted;
 use crate::tree::pattern::Patterns;
 use bytes::Bytes;
@@ -37,7 +37,7 @@ const IN_FLIGHT_BYTES: usize = 32 << 20;
 /// Scans the part of `base` that is wanted and sees to it that the store has all of it. `sent`
 /// counts bytes as they are sent. Statistics of files are kept under `stats`.
 pub async fn send(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     base: &Path,
     patterns: &[String],
     ignore: Option<Arc<Patterns>>,
@@ -84,7 +84,7 @@ pub async fn send(
 
 /// Sends small files in batches, those that the store has not.
 async fn send_small(
-    blobs: Blobs,
+    blobs: Arc<Cluster>,
     mut pieces: mpsc::Receiver<(BlobId, Bytes)>,
     sent: Arc<AtomicU64>,
 ) -> Result<(), ScanError> {
@@ -107,7 +107,7 @@ async fn send_small(
 }
 
 async fn send_missing(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     mut batch: HashMap<BlobId, Bytes>,
     sent: &AtomicU64,
 ) -> Result<(), ScanError> {
@@ -122,7 +122,7 @@ async fn send_missing(
 }
 
 /// Offers the tree from the root down; below a node that the store has, it has everything.
-async fn offer(blobs: &Blobs, tree: &Scanned, sent: &AtomicU64) -> Result<(), ScanError> {
+async fn offer(blobs: &Arc<Cluster>, tree: &Scanned, sent: &AtomicU64) -> Result<(), ScanError> {
     let by_id: HashMap<TreeId, usize> =
         tree.nodes.iter().enumerate().map(|(at, (id, _))| (*id, at)).collect();
     let mut level = vec![tree.root.0];
@@ -162,7 +162,7 @@ async fn offer(blobs: &Blobs, tree: &Scanned, sent: &AtomicU64) -> Result<(), Sc
 
 /// Reads files again and sends them.
 async fn send_files(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     tree: &Scanned,
     missing: Vec<BlobId>,
     sent: &AtomicU64,
@@ -197,7 +197,7 @@ async fn read_again(path: PathBuf, id: BlobId) -> Result<Bytes, ScanError> {
 }
 
 async fn send_large(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     id: BlobId,
     path: &Path,
     size: u64,

@@ -153,6 +153,11 @@ impl Store for MemoryStore {
         Ok(self.state().blob(id)?.len() as u64)
     }
 
+    fn sizes(&self, ids: &[BlobId]) -> Result<Vec<Option<u64>>, StoreError> {
+        let state = self.state();
+        Ok(ids.iter().map(|id| Some(state.blobs.get(id)?.len() as u64)).collect())
+    }
+
     fn read(&self, id: &BlobId) -> Result<Bytes, StoreError> {
         self.state().blob(id)
     }

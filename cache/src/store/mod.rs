@@ -23,7 +23,7 @@ pub use source::Source;
 
 use bytes::Bytes;
 use proto::error::Class;
-use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
+use proto::id::{BlobId, ContentKey, DefKey, RootId, Scope, TreeId};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, NodeError};
 use std::fs::File;
@@ -236,6 +236,15 @@ pub trait Store: Send + Sync {
 
     /// Makes durable all that was put before the call.
     fn barrier(&self) -> Result<(), StoreError>;
+
+    /// The sizes of blobs, of those that are here.
+    fn sizes(&self, ids: &[BlobId]) -> Result<Vec<Option<u64>>, StoreError>;
+
+    /// Makes ready all that reading the whole of a tree needs, where the store is a part of a larger
+    /// one ([`Through`](crate::cluster::through::Through)).
+    fn prefetch(&self, _root: &RootId) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// As long as the pin lives, nothing that was put, read or called present since it was taken is
     /// collected.

@@ -3,13 +3,14 @@
 use super::output::Place;
 use crate::error::io;
 use bytes::Bytes;
-use cache::net::blobs::Blobs;
+use cache::cluster::Cluster;
 use proto::error::{Class, Failure};
 use proto::wire::build::{ArchiveData, ArchiveEntry};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// A file that is there under its name only when it is whole. A pipe or a device that is there
@@ -81,7 +82,7 @@ pub enum Piece {
 
 /// Writes an archive.
 pub async fn write(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     entries: Vec<ArchiveEntry>,
     place: &Place,
 ) -> Result<(), Failure> {
@@ -139,7 +140,7 @@ fn to_file(
 const TAR_END: usize = 1024;
 
 async fn send(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     entries: Vec<ArchiveEntry>,
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), Failure> {
@@ -211,7 +212,7 @@ pub(super) fn at(path: &Path, error: &std::io::Error) -> std::io::Error {
 
 /// Writes an archive as a directory.
 pub async fn write_layout(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     entries: Vec<ArchiveEntry>,
     dir: &Path,
 ) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use super::archive::{WholeFile, at};
 use super::output::{Place, Split};
 use crate::error::io;
 use bytes::Bytes;
-use cache::net::blobs::Blobs;
+use cache::cluster::Cluster;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
@@ -24,7 +24,7 @@ const AT_ONCE: usize = 4;
 
 /// Writes the roots of all platforms.
 pub async fn write_directory(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     roots: &[(Platform, RootId)],
     dest: &Path,
     split: Split,
@@ -65,7 +65,7 @@ struct Plan {
     others: Vec<(PathBuf, Meta, Node)>,
 }
 
-async fn write_root(blobs: &Blobs, root: &RootId, dest: &Path) -> Result<(), Failure> {
+async fn write_root(blobs: &Arc<Cluster>, root: &RootId, dest: &Path) -> Result<(), Failure> {
     let top = top(blobs, root).await?;
     // Into a directory that is not there everything is written under another name first, so that
     // it is either whole or not there. One that is there gets its files one by one.
@@ -124,7 +124,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn top(blobs: &Blobs, root: &RootId) -> Result<Root, Failure> {
+async fn top(blobs: &Arc<Cluster>, root: &RootId) -> Result<Root, Failure> {
     match &*blobs.get_nodes(&[root.0]).await?.remove(0) {
         AnyNode::Root(root) => Ok(root.clone()),
         AnyNode::Dir(_) => Err(Failure::new(Class::Corrupt, format!("{root} is no root"))),
@@ -132,7 +132,10 @@ async fn top(blobs: &Blobs, root: &RootId) -> Result<Root, Failure> {
 }
 
 /// All directories of a tree.
-async fn nodes(blobs: &Blobs, dir: DirRef) -> Result<HashMap<TreeId, Arc<AnyNode>>, Failure> {
+async fn nodes(
+    blobs: &Arc<Cluster>,
+    dir: DirRef,
+) -> Result<HashMap<TreeId, Arc<AnyNode>>, Failure> {
     let mut all: HashMap<TreeId, Arc<AnyNode>> = HashMap::new();
     let mut level = vec![dir.tree];
     while !level.is_empty() {
@@ -149,7 +152,7 @@ async fn nodes(blobs: &Blobs, dir: DirRef) -> Result<HashMap<TreeId, Arc<AnyNode
     Ok(all)
 }
 
-async fn plan(blobs: &Blobs, top: DirRef, dest: &Path) -> Result<Plan, Failure> {
+async fn plan(blobs: &Arc<Cluster>, top: DirRef, dest: &Path) -> Result<Plan, Failure> {
     let nodes = nodes(blobs, top).await?;
     let mut plan = Plan::default();
     let mut first: HashMap<LinkId, PathBuf> = HashMap::new();
@@ -184,7 +187,7 @@ async fn plan(blobs: &Blobs, top: DirRef, dest: &Path) -> Result<Plan, Failure> 
     Ok(plan)
 }
 
-async fn write_files(blobs: &Blobs, files: Vec<Todo>, fresh: bool) -> Result<(), Failure> {
+async fn write_files(blobs: &Arc<Cluster>, files: Vec<Todo>, fresh: bool) -> Result<(), Failure> {
     let mut batches: Vec<Vec<Todo>> = vec![Vec::new()];
     let mut bytes = 0;
     let mut large = Vec::new();
@@ -261,7 +264,7 @@ fn finish_file(file: &std::fs::File, path: &Path, meta: &Meta) -> std::io::Resul
     Ok(rustix::fs::futimens(file, &times(meta))?)
 }
 
-async fn write_large(blobs: &Blobs, file: Todo) -> Result<(), Failure> {
+async fn write_large(blobs: &Arc<Cluster>, file: Todo) -> Result<(), Failure> {
     let out = WholeFile::create(&file.path)?;
     let state = std::sync::Mutex::new((out, blake3::Hasher::new()));
     let take = |piece: Bytes| {
@@ -355,7 +358,7 @@ fn set_meta(path: &Path, meta: &Meta) -> Result<(), Failure> {
 
 /// Writes the roots of all platforms as one tar.
 pub async fn write_tar(
-    blobs: &Blobs,
+    blobs: &Arc<Cluster>,
     roots: &[(Platform, RootId)],
     place: &Place,
     split: Split,

@@ -6,7 +6,6 @@ use super::parts::Parts;
 use crate::farm::binary;
 use cache::net::serve::{Rights, serve as serve_blobs};
 use cache::net::{NetError, Stream};
-use cache::store::Store;
 use proto::error::{Class, Failure};
 use proto::id::Millis;
 use proto::platform::Platform;
@@ -65,7 +64,9 @@ pub async fn serve(house: Arc<House>, mut stream: Stream) -> Result<(), NetError
         _ => None,
     };
     let welcome = match open.service {
-        Service::Worker => Err(Failure::new(Class::Denied, "This farm has its own worker only")),
+        Service::Worker | Service::Cluster | Service::Certificates => {
+            Err(Failure::new(Class::Denied, "This farm is of one machine, and takes no others"))
+        }
         Service::Build if work.is_none() => Err(ending()),
         _ => Ok(()),
     };
@@ -74,13 +75,9 @@ pub async fn serve(house: Arc<House>, mut stream: Stream) -> Result<(), NetError
     }
     match open.service {
         Service::Blobs => serve_blobs(house.parts.store.clone(), stream, Rights::Client).await,
-        Service::Build => {
-            // What this build finds, makes or is told of stays until it ends.
-            let _pin = house.parts.store.pin();
-            house.parts.coordinator.serve_build(stream).await
-        }
+        Service::Build => house.parts.coordinator.serve_build(stream).await,
         Service::Admin => admin::serve(&house, stream).await,
-        Service::Worker => Ok(()),
+        Service::Worker | Service::Cluster | Service::Certificates => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::door::handshake;
 use super::settings::Plan;
 use crate::farm::binary;
-use cache::net::blobs::Blobs;
+use cache::cluster::Cluster;
 use cache::net::serve::{Rights, serve};
 use cache::net::{Dial, NetError, Stream, local};
 use cache::store::{DiskStore, Store};
@@ -50,7 +50,7 @@ impl Parts {
         tasks.push(tokio::spawn(listen(listener, Service::Blobs, move |stream| {
             serve(served.clone(), stream, Rights::Coordinator)
         })));
-        let blobs = Blobs::new(Arc::new(dialer), binary());
+        let blobs = Cluster::of_one(Arc::new(dialer), binary());
         let coordinator = Coordinator::start(blobs, Platform::host()).await?;
 
         let (dialer, listener) = local::pair();

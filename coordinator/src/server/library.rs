@@ -2,8 +2,8 @@
 
 use crate::core::empty_root;
 use bytes::Bytes;
+use cache::cluster::Cluster;
 use cache::net::NetError;
-use cache::net::blobs::Blobs;
 use cache::tree::{Gap, Made, Nodes, TreeError};
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, RootId, TreeId};
@@ -32,7 +32,7 @@ pub enum AlgebraError {
 /// The store, as the coordinator uses it.
 pub struct Library {
     /// The store.
-    pub blobs: Blobs,
+    pub blobs: Arc<Cluster>,
     nodes: Mutex<NodeCache>,
 }
 
@@ -87,7 +87,7 @@ impl Nodes for View {
 
 impl Library {
     /// The store that `blobs` reaches.
-    pub fn new(blobs: Blobs) -> Self {
+    pub fn new(blobs: Arc<Cluster>) -> Self {
         Self { blobs, nodes: Mutex::default() }
     }
 

@@ -14,7 +14,7 @@ mod session;
 mod workers;
 
 use crate::core::{Core, Event};
-use cache::net::blobs::Blobs;
+use cache::cluster::Cluster;
 use cache::net::{NetError, Stream};
 use library::Library;
 use logs::LogHub;
@@ -53,7 +53,7 @@ pub(crate) fn now() -> Millis {
 
 impl Coordinator {
     /// Starts a coordinator that keeps everything in the store that `blobs` reaches.
-    pub async fn start(blobs: Blobs, platform: Platform) -> Result<Self, NetError> {
+    pub async fn start(blobs: Arc<Cluster>, platform: Platform) -> Result<Self, NetError> {
         let library = Library::new(blobs);
         library.prepare().await?;
         let (inbox, events) = mpsc::channel(INBOX);

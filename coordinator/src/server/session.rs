@@ -299,6 +299,8 @@ async fn listen(build: &Build, from: &mut Receiver) -> Failure {
 async fn run(server: &Arc<Server>, build: &Arc<Build>) -> Result<BuildResult, Failure> {
     build.reporter.say(ToClient::Accepted(build.id.clone())).await;
     let began = now();
+    // What this build finds, makes or is told of stays until it ends.
+    let _pin = server.library.blobs.pin().await;
     let plan = plan::make(server, build).await?;
     let (sender, outcome) = oneshot::channel();
     *build.outcome.lock().unwrap_or_else(|p| p.into_inner()) = Some(sender);

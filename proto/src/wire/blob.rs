@@ -1,7 +1,7 @@
 //! Blobs and trees between a store and whoever needs them.
 //!
 //! Requests are answered in order; the next may be sent before the answer to the last has come.
-//! Records and rows are for coordinators only.
+//! Records are for coordinators only; of rows, workers see those of [`Table`].
 
 use crate::error::Failure;
 use crate::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
@@ -42,6 +42,30 @@ pub enum Request {
     PutBuild(Vec<u8>, Vec<u8>),
     /// What is known of the last builds, at most so many, the newest first. [`Reply::Builds`].
     Builds(u32),
+    /// The sizes of blobs that are here themselves. [`Reply::Sizes`].
+    Sizes(Vec<BlobId>),
+    /// Keeps what this store says or takes from now on, as long as the stream lives, and for
+    /// [`limit::PIN_GRACE_MS`](crate::limit::PIN_GRACE_MS) longer when it breaks. [`Reply::Done`].
+    Pin,
+    /// A row. [`Reply::Rows`]: itself, or nothing.
+    Row(Table, Vec<u8>),
+    /// The rows of a table whose keys begin so. [`Reply::Rows`].
+    Rows(Table, Vec<u8>),
+    /// Keeps a row. [`Reply::Done`].
+    PutRow(Table, Vec<u8>, Vec<u8>),
+    /// Takes a row away. [`Reply::Done`].
+    DeleteRow(Table, Vec<u8>),
+}
+
+/// A table that all of a farm share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+pub enum Table {
+    /// The image store: names and images.
+    Image,
+    /// Diff trees that layers of registries unpack to, by diff id.
+    Unpacked,
+    /// Diff ids that diff trees make.
+    Layer,
 }
 
 /// A record to keep.
@@ -82,6 +106,10 @@ pub enum Reply {
     Aliases(Vec<Option<Alias>>),
     /// What is known of builds: key and value.
     Builds(Vec<(Vec<u8>, Vec<u8>)>),
+    /// For each blob asked for, in order: its size, if it is here.
+    Sizes(Vec<Option<u64>>),
+    /// Rows: key and value.
+    Rows(Vec<(Vec<u8>, Vec<u8>)>),
     /// It was not done, and why. For a get: after this nothing more comes for it.
     Failed(Failure),
 }

@@ -19,6 +19,7 @@
 pub mod admin;
 pub mod blob;
 pub mod build;
+pub mod cluster;
 pub mod worker;
 
 use crate::error::Failure;
@@ -146,6 +147,10 @@ pub enum Service {
     Admin,
     /// A worker and its coordinator: [`worker`].
     Worker,
+    /// Which machines there are: [`cluster`].
+    Cluster,
+    /// A token for a certificate, and an old certificate for a new one: [`cluster`].
+    Certificates,
 }
 
 /// The answer to [`Open`].

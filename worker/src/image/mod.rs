@@ -12,7 +12,6 @@
 
 pub mod archive;
 mod below;
-mod flight;
 pub mod local;
 pub mod manifest;
 pub mod naming;

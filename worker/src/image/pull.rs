@@ -1,7 +1,6 @@
 //! Layers from a registry into the store, and into diff trees.
 
 use super::below::Below;
-use super::flight::Flights;
 use super::registry::{
     Endpoint, LayerRef, Part, Reference, RegistryError, Resolved, Session, repository_of,
 };
@@ -9,6 +8,7 @@ use super::sha::Sha;
 use super::unpack::{Reading, UnpackError, unpack, write_error};
 use super::{Progress, blocking, joined, rows};
 use bytes::Bytes;
+use cache::flight::Flights;
 use cache::store::{OciBlob, Store, StoreError};
 use futures_util::future::try_join_all;
 use proto::error::Class;

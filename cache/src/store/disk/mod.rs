@@ -271,6 +271,11 @@ impl Store for DiskStore {
         self.inner.barrier()
     }
 
+    fn sizes(&self, ids: &[BlobId]) -> Result<Vec<Option<u64>>, StoreError> {
+        let places = self.inner.index.blobs(ids)?;
+        Ok(places.into_iter().map(|place| Some(place?.size())).collect())
+    }
+
     fn pin(&self) -> Pin {
         Pin::new(self.inner.touches.pin())
     }

@@ -16,8 +16,8 @@ mod walk;
 
 pub use compress::{BadLevel, GZIP_DEFAULT, ZSTD_DEFAULT, gzip, zstd};
 
-use super::flight::Turns;
 use super::rows;
+use cache::flight::Turns;
 use cache::store::{
     Compression, LayerBlob, OciBlob, PackedLayer, Persisted, Source, Store, StoreError, Table,
 };

@@ -30,8 +30,8 @@ pub use oci_spec::distribution::Reference;
 pub use resolve::{Freshness, LayerRef, Resolved};
 pub use upload::{Content, Uploaded};
 
-use crate::image::flight::Flights;
 use auth::{Token, TokenKey};
+use cache::flight::Flights;
 use call::{Access, Target};
 use http::Clients;
 use proto::wire::build::Login;

@@ -1,0 +1,667 @@
+//! Many cache nodes as one store.
+
+use super::placement::{At, Placement};
+use crate::net::blobs::Blobs;
+use crate::net::rows::RemotePin;
+use crate::net::{Dial, NetError};
+use bytes::Bytes;
+use futures::future::{join, join_all};
+use proto::error::{Class, Failure};
+use proto::id::{BlobId, CacheId, ContentKey, DefKey, Scope, TreeId};
+use proto::record::{Alias, Record};
+use proto::tree::AnyNode;
+use proto::wire::Binary;
+use proto::wire::blob::{PutRecord, Table};
+use proto::wire::cluster::{CacheNode, CacheState, Map};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// How long a node that failed is passed over, where others can do what is asked.
+const SUSPECT: Duration = Duration::from_secs(3);
+
+/// Pieces of a large blob on their way to one node.
+const PIECES: usize = 4;
+
+/// How one reaches a cache node.
+pub type Connect = dyn Fn(&CacheNode) -> Arc<dyn Dial> + Send + Sync;
+
+/// The cache nodes of a farm, as one store.
+pub struct Cluster {
+    connect: Box<Connect>,
+    binary: Binary,
+    map: watch::Receiver<Arc<Map>>,
+    known: Mutex<Known>,
+    turn: AtomicUsize,
+    stale: Mutex<BTreeSet<CacheId>>,
+    stale_told: Notify,
+}
+
+/// Keeps what the farm's store says or takes, as long as it lives.
+#[must_use = "what was used is kept only as long as the pin lives"]
+pub struct ClusterPin {
+    _pins: Vec<RemotePin>,
+}
+
+/// What is made of a map.
+struct Known {
+    epoch: u64,
+    view: Arc<View>,
+    suspects: HashMap<CacheId, Instant>,
+}
+
+/// A map with its placement, and a client for each node.
+struct View {
+    map: Arc<Map>,
+    placement: Placement,
+    clients: Vec<Blobs>,
+}
+
+impl View {
+    /// The one node of a farm that has one only.
+    fn only(&self) -> Option<&Blobs> {
+        match self.clients.as_slice() {
+            [one] if self.map.nodes[0].state.reads() => Some(one),
+            _ => None,
+        }
+    }
+
+    fn id(&self, at: At) -> &CacheId {
+        &self.map.nodes[at].id
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nobody is there who could do it.
+fn nobody(what: &str) -> NetError {
+    let message = format!("No cache node of the farm can {what}");
+    NetError::Refused(Failure::new(Class::Unavailable, message).hint(
+        "Look which there are by `slipway node ls`, and into their logs if some should be there.",
+    ))
+}
+
+impl Cluster {
+    /// The nodes that the latest map says, each reached by `connect`.
+    pub fn new(connect: Box<Connect>, binary: Binary, map: watch::Receiver<Arc<Map>>) -> Self {
+        let first = map.borrow().clone();
+        let view = make_view(&*connect, &binary, first.clone(), None);
+        let known = Known { epoch: first.epoch, view, suspects: HashMap::new() };
+        Self {
+            connect,
+            binary,
+            map,
+            known: Mutex::new(known),
+            turn: AtomicUsize::new(0),
+            stale: Mutex::default(),
+            stale_told: Notify::new(),
+        }
+    }
+
+    /// One store, at the other end of what `dial` reaches.
+    pub fn of_one(dial: Arc<dyn Dial>, binary: Binary) -> Arc<Self> {
+        let id = CacheId::parse("store").expect("a name");
+        let node = CacheNode { id, address: String::new(), state: CacheState::Serving };
+        let map = Map { epoch: 1, replicas: 1, nodes: vec![node] };
+        // Without a sender the map stays as it is.
+        let (_, map) = watch::channel(Arc::new(map));
+        Arc::new(Self::new(Box::new(move |_| dial.clone()), binary, map))
+    }
+
+    /// The latest map.
+    pub fn map(&self) -> Arc<Map> {
+        self.map.borrow().clone()
+    }
+
+    fn view(&self) -> Arc<View> {
+        let map = self.map.borrow().clone();
+        let mut known = locked(&self.known);
+        if known.epoch != map.epoch {
+            known.view = make_view(&*self.connect, &self.binary, map.clone(), Some(&known.view));
+            known.epoch = map.epoch;
+        }
+        known.view.clone()
+    }
+
+    /// A node failed: others are asked first for a while.
+    fn suspect(&self, view: &View, at: At, error: &NetError) {
+        // Whoever answers, whatever it says, is there.
+        if matches!(error, NetError::Refused(_) | NetError::Taker(_)) {
+            return;
+        }
+        let id = view.id(at);
+        tracing::debug!(node = %id, %error, "a cache node failed");
+        locked(&self.known).suspects.insert(id.clone(), Instant::now() + SUSPECT);
+    }
+
+    /// Those that did not fail lately first, in their order otherwise.
+    fn trusted_first(&self, view: &View, mut nodes: Vec<At>) -> Vec<At> {
+        let mut known = locked(&self.known);
+        if known.suspects.is_empty() {
+            return nodes;
+        }
+        let now = Instant::now();
+        known.suspects.retain(|_, until| *until > now);
+        nodes.sort_by_key(|at| known.suspects.contains_key(view.id(*at)));
+        nodes
+    }
+
+    /// Nodes that know all trees and records, another one first each time.
+    fn readers(&self, view: &View) -> Vec<At> {
+        let mut nodes = view.placement.all(CacheState::reads);
+        if !nodes.is_empty() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % nodes.len();
+            nodes.rotate_left(turn);
+        }
+        self.trusted_first(view, nodes)
+    }
+
+    /// The same on all these nodes, at the same time.
+    async fn on_all<T, F, R>(
+        &self,
+        view: &View,
+        nodes: &[At],
+        ask: F,
+    ) -> Vec<(At, Result<T, NetError>)>
+    where
+        F: Fn(At, Blobs) -> R,
+        R: Future<Output = Result<T, NetError>>,
+    {
+        let asked = nodes.iter().map(|at| {
+            let answer = ask(*at, view.clients[*at].clone());
+            async move { (*at, answer.await) }
+        });
+        let answers = join_all(asked).await;
+        for (at, answer) in &answers {
+            if let Err(error) = answer {
+                self.suspect(view, *at, error);
+            }
+        }
+        answers
+    }
+
+    /// The first answer of these nodes, one after the other.
+    async fn on_one<T, F, R>(
+        &self,
+        view: &View,
+        nodes: Vec<At>,
+        what: &str,
+        ask: F,
+    ) -> Result<T, NetError>
+    where
+        F: Fn(Blobs) -> R,
+        R: Future<Output = Result<T, NetError>>,
+    {
+        let mut failed = nobody(what);
+        for at in nodes {
+            match ask(view.clients[at].clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    self.suspect(view, at, &error);
+                    failed = error;
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    /// Done on all nodes that take writes; counts when one that serves did it. Answers those that
+    /// did not.
+    async fn write<F, R>(&self, what: &str, ask: F) -> Result<Vec<CacheId>, NetError>
+    where
+        F: Fn(At, Blobs) -> R,
+        R: Future<Output = Result<(), NetError>>,
+    {
+        let view = self.view();
+        let nodes = view.placement.all(CacheState::writes);
+        let serves = |at: At| view.map.nodes[at].state == CacheState::Serving;
+        let (mut done, mut failed, mut missed) = (false, nobody(what), Vec::new());
+        for (at, answer) in self.on_all(&view, &nodes, ask).await {
+            match answer {
+                Ok(()) => done |= serves(at),
+                Err(error) => {
+                    missed.push(view.id(at).clone());
+                    failed = error;
+                }
+            }
+        }
+        if done { Ok(missed) } else { Err(failed) }
+    }
+
+    /// See [`Blobs::missing`]. A tree is missing when a node that serves lacks it; a blob, when
+    /// nobody has it.
+    pub async fn missing(
+        &self,
+        blobs: Vec<BlobId>,
+        trees: Vec<TreeId>,
+    ) -> Result<(Vec<BlobId>, Vec<TreeId>), NetError> {
+        let view = self.view();
+        if let Some(one) = view.only() {
+            return one.missing(blobs, trees).await;
+        }
+        let readers = self.readers(&view);
+        let mut asked: BTreeMap<At, Vec<BlobId>> = BTreeMap::new();
+        let mut holders: HashMap<BlobId, bool> = HashMap::with_capacity(blobs.len());
+        for blob in &blobs {
+            holders.insert(*blob, false);
+            for at in view.placement.readers(blob).into_iter().take(view.placement.replicas()) {
+                asked.entry(at).or_default().push(*blob);
+            }
+        }
+        let ask = |at: At, client: Blobs| {
+            let (blobs, trees) = (asked.get(&at).cloned().unwrap_or_default(), trees.clone());
+            async move { Ok((client.missing(blobs.clone(), trees).await?, blobs)) }
+        };
+        let (mut answered, mut failed) = (false, nobody("say what it has"));
+        let mut lacking: BTreeSet<TreeId> = BTreeSet::new();
+        for (_, answer) in self.on_all(&view, &readers, ask).await {
+            match answer {
+                Ok(((gone, trees), asked)) => {
+                    answered = true;
+                    lacking.extend(trees);
+                    let gone: BTreeSet<BlobId> = gone.into_iter().collect();
+                    for blob in asked.iter().filter(|blob| !gone.contains(blob)) {
+                        holders.insert(*blob, true);
+                    }
+                }
+                Err(error) => failed = error,
+            }
+        }
+        if !answered {
+            return Err(failed);
+        }
+        let blobs = blobs.into_iter().filter(|blob| !holders[blob]).collect();
+        Ok((blobs, trees.into_iter().filter(|tree| lacking.contains(tree)).collect()))
+    }
+
+    /// The sizes of blobs that a node other than `but` has.
+    pub async fn sizes(
+        &self,
+        ids: &[BlobId],
+        but: Option<&CacheId>,
+    ) -> Result<Vec<Option<u64>>, NetError> {
+        let view = self.view();
+        let mut asked: BTreeMap<At, Vec<usize>> = BTreeMap::new();
+        for (place, id) in ids.iter().enumerate() {
+            let readers = view.placement.readers(id).into_iter();
+            for at in readers.take(view.placement.replicas()).filter(|at| Some(view.id(*at)) != but)
+            {
+                asked.entry(at).or_default().push(place);
+            }
+        }
+        let nodes: Vec<At> = asked.keys().copied().collect();
+        let ask = |at: At, client: Blobs| {
+            let ids = asked[&at].iter().map(|place| ids[*place]).collect();
+            async move { client.sizes(ids).await }
+        };
+        let mut sizes = vec![None; ids.len()];
+        for (at, answer) in self.on_all(&view, &nodes, ask).await {
+            for (place, size) in asked[&at].iter().zip(answer.into_iter().flatten()) {
+                sizes[*place] = sizes[*place].or(size);
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// See [`Blobs::put_blobs`]: as many copies as there are to be, where so many nodes can take
+    /// one.
+    pub async fn put_blobs(&self, blobs: &[(BlobId, Bytes)]) -> Result<(), NetError> {
+        let view = self.view();
+        if let Some(one) = view.only() {
+            return one.put_blobs(blobs).await;
+        }
+        let replicas = view.placement.replicas();
+        let mut copies = vec![0; blobs.len()];
+        let mut failed = nobody("take blobs");
+        let orders: Vec<Vec<At>> = blobs
+            .iter()
+            .map(|(id, _)| self.trusted_first(&view, view.placement.writers(id)))
+            .collect();
+        let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
+        // First the owners; then, for what they could not take, those that stand in for them.
+        let mut from = 0;
+        while from < longest {
+            let to = if from == 0 { replicas } else { from + 1 };
+            let mut asked: BTreeMap<At, Vec<usize>> = BTreeMap::new();
+            for (place, order) in orders.iter().enumerate() {
+                let lacks = copies[place] < replicas;
+                for at in order.iter().take(to).skip(from).filter(|_| lacks) {
+                    asked.entry(*at).or_default().push(place);
+                }
+            }
+            let nodes: Vec<At> = asked.keys().copied().collect();
+            let ask = |at: At, client: Blobs| {
+                let some: Vec<_> = asked[&at].iter().map(|place| blobs[*place].clone()).collect();
+                async move { client.put_blobs(&some).await }
+            };
+            for (at, answer) in self.on_all(&view, &nodes, ask).await {
+                match answer {
+                    Ok(()) => asked[&at].iter().for_each(|place| copies[*place] += 1),
+                    Err(error) => failed = error,
+                }
+            }
+            from = to;
+        }
+        if copies.contains(&0) { Err(failed) } else { Ok(()) }
+    }
+
+    /// See [`Blobs::put_nodes`].
+    pub async fn put_nodes(&self, nodes: Vec<Vec<u8>>) -> Result<(), NetError> {
+        let nodes = Arc::new(nodes);
+        let put = |_, client: Blobs| {
+            let nodes = nodes.clone();
+            async move { client.put_nodes(nodes.to_vec()).await }
+        };
+        self.write("take trees", put).await.map(drop)
+    }
+
+    /// See [`Blobs::put_large`]. The bytes go to all owners at the same time.
+    pub async fn put_large<F>(
+        &self,
+        id: BlobId,
+        size: u64,
+        mut next: impl FnMut() -> F + Send,
+    ) -> Result<(), NetError>
+    where
+        F: Future<Output = std::io::Result<Option<Bytes>>> + Send,
+    {
+        let view = self.view();
+        if let Some(one) = view.only() {
+            return one.put_large(id, size, next).await;
+        }
+        let owners = self.trusted_first(&view, view.placement.writers(&id));
+        let owners: Vec<At> = owners.into_iter().take(view.placement.replicas()).collect();
+        let (mut senders, mut puts) = (Vec::new(), Vec::new());
+        for at in &owners {
+            let (sender, receiver) = mpsc::channel::<Bytes>(PIECES);
+            senders.push(sender);
+            let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
+            let client = view.clients[*at].clone();
+            puts.push(async move {
+                let next = || {
+                    let receiver = receiver.clone();
+                    async move { Ok(receiver.lock().await.recv().await) }
+                };
+                (*at, client.put_large(id, size, next).await)
+            });
+        }
+        let give = async move {
+            loop {
+                match next().await {
+                    Ok(Some(piece)) => {
+                        for sender in &senders {
+                            // One that failed takes no more; the others go on.
+                            let _ = sender.send(piece.clone()).await;
+                        }
+                        if senders.iter().all(mpsc::Sender::is_closed) {
+                            return Ok(());
+                        }
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(NetError::Broken(error)),
+                }
+            }
+        };
+        let (given, puts) = join(give, join_all(puts)).await;
+        given?;
+        let (mut done, mut failed) = (false, nobody("take blobs"));
+        for (at, put) in puts {
+            match put {
+                Ok(()) => done = true,
+                Err(error) => {
+                    self.suspect(&view, at, &error);
+                    failed = error;
+                }
+            }
+        }
+        if done { Ok(()) } else { Err(failed) }
+    }
+
+    /// See [`Blobs::barrier`].
+    pub async fn barrier(&self) -> Result<(), NetError> {
+        let barrier = |_, client: Blobs| async move { client.barrier().await };
+        self.write("make durable what was put", barrier).await.map(drop)
+    }
+
+    /// See [`Blobs::get_blobs`].
+    pub async fn get_blobs(&self, ids: &[BlobId]) -> Result<Vec<Bytes>, NetError> {
+        let view = self.view();
+        if let Some(one) = view.only() {
+            return one.get_blobs(ids).await;
+        }
+        let orders: Vec<Vec<At>> =
+            ids.iter().map(|id| self.trusted_first(&view, view.placement.readers(id))).collect();
+        let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
+        let mut found: Vec<Option<Bytes>> = vec![None; ids.len()];
+        let mut failed = nobody("give blobs");
+        for rank in 0..longest {
+            let mut asked: BTreeMap<At, Vec<usize>> = BTreeMap::new();
+            for (place, order) in orders.iter().enumerate().filter(|(p, _)| found[*p].is_none()) {
+                if let Some(at) = order.get(rank) {
+                    asked.entry(*at).or_default().push(place);
+                }
+            }
+            if asked.is_empty() {
+                break;
+            }
+            let nodes: Vec<At> = asked.keys().copied().collect();
+            let ask = |at: At, client: Blobs| {
+                let some: Vec<BlobId> = asked[&at].iter().map(|place| ids[*place]).collect();
+                async move { client.get_blobs(&some).await }
+            };
+            for (at, answer) in self.on_all(&view, &nodes, ask).await {
+                match answer {
+                    Ok(bytes) => {
+                        for (place, bytes) in asked[&at].iter().zip(bytes) {
+                            found[*place] = Some(bytes);
+                        }
+                    }
+                    Err(error) => failed = error,
+                }
+            }
+        }
+        match found.into_iter().collect::<Option<Vec<_>>>() {
+            Some(found) => Ok(found),
+            None => Err(failed),
+        }
+    }
+
+    /// See [`Blobs::get_nodes`].
+    pub async fn get_nodes(&self, ids: &[TreeId]) -> Result<Vec<Arc<AnyNode>>, NetError> {
+        let view = self.view();
+        let ask = |client: Blobs| async move { client.get_nodes(ids).await };
+        self.on_one(&view, self.readers(&view), "give trees", ask).await
+    }
+
+    /// See [`Blobs::get_large`]. When a node fails in the middle, another one goes on.
+    pub async fn get_large<F>(
+        &self,
+        id: BlobId,
+        offset: u64,
+        mut take: impl FnMut(Bytes) -> F + Send,
+    ) -> Result<u64, NetError>
+    where
+        F: Future<Output = std::io::Result<()>> + Send,
+    {
+        let view = self.view();
+        let mut failed = nobody("give blobs");
+        let reached = AtomicU64::new(offset);
+        for at in self.trusted_first(&view, view.placement.readers(&id)) {
+            let from = reached.load(Ordering::Relaxed);
+            let counted = |piece: Bytes| {
+                reached.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                take(piece)
+            };
+            match view.clients[at].get_large(id, from, counted).await {
+                Ok(size) => return Ok(size),
+                Err(error @ NetError::Taker(_)) => return Err(error),
+                Err(error) => {
+                    self.suspect(&view, at, &error);
+                    failed = error;
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    /// See [`Blobs::records`]. A record that a serving node lacks does not count.
+    pub async fn records(
+        &self,
+        scope: &Scope,
+        keys: Vec<ContentKey>,
+    ) -> Result<Vec<Option<Record>>, NetError> {
+        let ask = |client: Blobs| {
+            let keys = keys.clone();
+            async move { client.records(scope, keys).await }
+        };
+        self.agreed(ask, |a, b| if b.version > a.version { b } else { a }).await
+    }
+
+    /// See [`Blobs::aliases`].
+    pub async fn aliases(
+        &self,
+        scope: &Scope,
+        keys: Vec<DefKey>,
+    ) -> Result<Vec<Option<Alias>>, NetError> {
+        let ask = |client: Blobs| {
+            let keys = keys.clone();
+            async move { client.aliases(scope, keys).await }
+        };
+        self.agreed(ask, |a, b| if b.version > a.version { b } else { a }).await
+    }
+
+    /// What all nodes know that serve and answer.
+    async fn agreed<T, F, R>(
+        &self,
+        ask: F,
+        newer: impl Fn(T, T) -> T,
+    ) -> Result<Vec<Option<T>>, NetError>
+    where
+        F: Fn(Blobs) -> R,
+        R: Future<Output = Result<Vec<Option<T>>, NetError>>,
+    {
+        let view = self.view();
+        let nodes = view.placement.all(|state| state == CacheState::Serving);
+        let mut agreed: Option<Vec<Option<T>>> = None;
+        let mut failed = nobody("say what was built");
+        for (_, answer) in self.on_all(&view, &nodes, |_, client| ask(client)).await {
+            match (answer, agreed.take()) {
+                (Ok(answer), None) => agreed = Some(answer),
+                (Ok(answer), Some(so_far)) => {
+                    let both = so_far.into_iter().zip(answer);
+                    agreed = Some(both.map(|(a, b)| Some(newer(a?, b?))).collect());
+                }
+                (Err(error), so_far) => {
+                    failed = error;
+                    agreed = so_far;
+                }
+            }
+        }
+        agreed.ok_or(failed)
+    }
+
+    /// See [`Blobs::put_record`]. Nodes that could not take it are [`Cluster::stale`].
+    pub async fn put_record(&self, record: PutRecord) -> Result<(), NetError> {
+        let put = |_, client: Blobs| {
+            let record = record.clone();
+            async move { client.put_record(record).await }
+        };
+        let missed = self.write("take results", put).await?;
+        if !missed.is_empty() {
+            locked(&self.stale).extend(missed);
+            self.stale_told.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for nodes that lack something that the others have, and so must not be asked before
+    /// they have got it.
+    pub async fn stale(&self) -> Vec<CacheId> {
+        loop {
+            let told = self.stale_told.notified();
+            let stale = std::mem::take(&mut *locked(&self.stale));
+            if !stale.is_empty() {
+                return stale.into_iter().collect();
+            }
+            told.await;
+        }
+    }
+
+    /// See [`Blobs::put_build`].
+    pub async fn put_build(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), NetError> {
+        let put = |_, client: Blobs| {
+            let (key, value) = (key.clone(), value.clone());
+            async move { client.put_build(key, value).await }
+        };
+        self.write("take the history of builds", put).await.map(drop)
+    }
+
+    /// See [`Blobs::builds`].
+    pub async fn builds(&self, count: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NetError> {
+        let view = self.view();
+        let ask = |client: Blobs| async move { client.builds(count).await };
+        self.on_one(&view, self.readers(&view), "give the history of builds", ask).await
+    }
+
+    /// See [`Blobs::row`].
+    pub async fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, NetError> {
+        let view = self.view();
+        let ask = |client: Blobs| async move { client.row(table, key).await };
+        self.on_one(&view, self.readers(&view), "give rows", ask).await
+    }
+
+    /// See [`Blobs::rows`].
+    pub async fn rows(
+        &self,
+        table: Table,
+        prefix: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NetError> {
+        let view = self.view();
+        let ask = |client: Blobs| async move { client.rows(table, prefix).await };
+        self.on_one(&view, self.readers(&view), "give rows", ask).await
+    }
+
+    /// See [`Blobs::put_row`].
+    pub async fn put_row(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), NetError> {
+        let put = |_, client: Blobs| async move { client.put_row(table, key, value).await };
+        self.write("take rows", put).await.map(drop)
+    }
+
+    /// See [`Blobs::delete_row`].
+    pub async fn delete_row(&self, table: Table, key: &[u8]) -> Result<(), NetError> {
+        let delete = |_, client: Blobs| async move { client.delete_row(table, key).await };
+        self.write("take rows away", delete).await.map(drop)
+    }
+
+    /// Keeps on all nodes that answer what they say or take from now on.
+    pub async fn pin(&self) -> ClusterPin {
+        let view = self.view();
+        let nodes = view.placement.all(|state| state != CacheState::Down);
+        let pins = self.on_all(&view, &nodes, |_, client| async move { client.pin().await }).await;
+        ClusterPin { _pins: pins.into_iter().filter_map(|(_, pin)| pin.ok()).collect() }
+    }
+}
+
+/// Clients of nodes that are where they were are kept, with their streams.
+fn make_view(
+    connect: &Connect,
+    binary: &Binary,
+    map: Arc<Map>,
+    before: Option<&Arc<View>>,
+) -> Arc<View> {
+    let client = |node: &CacheNode| {
+        let same = |old: &&View| {
+            old.map.nodes.iter().position(|n| n.id == node.id && n.address == node.address)
+        };
+        let kept = before.map(|view| &**view);
+        let kept = kept.and_then(|old| same(&old).map(|at| old.clients[at].clone()));
+        kept.unwrap_or_else(|| Blobs::new(connect(node), binary.clone()))
+    };
+    let clients = map.nodes.iter().map(client).collect();
+    Arc::new(View { placement: Placement::new(&map), clients, map })
+}
