@@ -1,6 +1,7 @@
 //! What an operator of Slipway touches: configuration, identity and telemetry. The environment is
 //! read here and in the command line, nowhere else.
 
+pub mod address;
 pub mod config;
 mod files;
 pub mod identity;

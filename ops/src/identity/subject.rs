@@ -2,8 +2,11 @@
 //!
 //! | in the certificate | says |
 //! |---|---|
-//! | one URI name | `slipway://CLUSTER/NAME?role=ROLE`, `role` once for each role; for clients then `project`, `scope`, `priority` and `admin=yes` or `admin=no` |
+//! | one URI name | `slipway://CLUSTER/NAME?role=ROLE` |
 //! | one DNS name for each role | `ROLE.slipway.internal` |
+//!
+//! In the URI there is `role` once for each role; a client's goes on with `project`, `scope`,
+//! `priority` (the highest that it may ask for) and `admin` (`yes` or `no`).
 //!
 //! Who dials asks for the DNS name of the role it wants ([`Role::server_name`]): so the ordinary
 //! check of a server's name proves the role, and no code of ours takes part in it. Names of the
