@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod config;
+pub mod context;
 mod files;
 pub mod identity;
 pub mod names;

@@ -9,7 +9,7 @@ const NAME_MAX: usize = 64;
 
 /// Whether a text is 1 to 64 characters that are letters, digits or of `others`, and begins with a
 /// letter or a digit: so no name is `.`, `..` or looks like a flag.
-fn is_name(text: &str, is_letter: fn(&char) -> bool, others: &str) -> bool {
+pub(crate) fn is_name(text: &str, is_letter: fn(&char) -> bool, others: &str) -> bool {
     let fine = |c: char| is_letter(&c) || c.is_ascii_digit() || others.contains(c);
     let begins = text.chars().next().is_some_and(|c| fine(c) && c.is_ascii_alphanumeric());
     begins && text.len() <= NAME_MAX && text.chars().all(fine)

@@ -3,6 +3,7 @@
 use super::value::{Value, show_bytes, show_time, time};
 use super::{Config, Fallback, LogFormat, Network, Registry, bytes};
 use crate::address::{Address, Host};
+use crate::context::FarmName;
 use crate::names::NodeName;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -282,9 +283,9 @@ fn coordinator(text: &str) -> Option<Address> {
     Address::coordinator(text).ok()
 }
 
-/// A farm's name, or the address of its coordinator: every name of the one kind is a host too.
+/// A farm's name, `local`, or the address of a coordinator.
 fn farm(text: &str) -> Option<String> {
-    let is_farm = NodeName::parse(text).is_ok() || Address::coordinator(text).is_ok();
+    let is_farm = FarmName::parse(text).is_ok() || Address::coordinator(text).is_ok();
     is_farm.then(|| text.to_owned())
 }
 
