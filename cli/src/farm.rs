@@ -208,6 +208,9 @@ fn spawn(config: &Config) -> Result<Child, Failure> {
     let exe = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(exe);
     command.args(ON_DEMAND).stdin(Stdio::null()).stdout(log).stderr(errors);
+    if let Some(file) = &config.file {
+        command.arg("--config").arg(file);
+    }
     command.env("SLIPWAY_HOME", &config.home).current_dir("/");
     use std::os::unix::process::CommandExt;
     // In a session of its own: Ctrl-C in this terminal is for the client.

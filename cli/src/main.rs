@@ -17,9 +17,11 @@ mod up;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use farm::Farm;
-use ops::config::Config;
+use ops::config::{Config, Settings};
+use ops::telemetry::Process;
 use proto::error::{Class, Failure};
 use proto::wire::admin::Request;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -28,7 +30,6 @@ fn main() -> ExitCode {
         return worker::sandbox::helper_main();
     }
     let cli = Cli::parse();
-    ops::telemetry::init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let result = runtime.block_on(command(cli.command));
+    let result = runtime.block_on(command(cli.command, cli.config.as_deref()));
     // Reads of standard input cannot be interrupted: nobody waits for them.
     runtime.shutdown_background();
     match result {
@@ -49,13 +50,24 @@ fn main() -> ExitCode {
     }
 }
 
-async fn command(command: Command) -> Result<u8, Failure> {
+async fn command(command: Command, file: Option<&Path>) -> Result<u8, Failure> {
     if let Command::Completion { shell } = command {
         let mut out = std::io::stdout();
         clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut out);
         return Ok(0);
     }
-    let config = Config::load().map_err(|e| Failure::new(Class::User, e.to_string()))?;
+    let settings = Settings::load(file, &[]).map_err(|e| error::user(e.to_string()))?;
+    ops::telemetry::init(&settings.config.log, Process::Own);
+    if let Command::Config(args::Config::Show { format }) = &command {
+        let rows = settings.rows();
+        let text = match format.as_str() {
+            "json" => ops::config::as_json(&rows),
+            _ => ops::config::as_table(&rows),
+        };
+        print::text(&text);
+        return Ok(0);
+    }
+    let config = settings.config;
     match command {
         Command::Up(up) => return up::run(up, config).await,
         Command::Down(down) => return end(&config, down.now).await,
@@ -78,7 +90,11 @@ async fn command(command: Command) -> Result<u8, Failure> {
         Command::Builds(args) => builds::list(&farm, &args).await?,
         Command::Logs(args) => builds::logs(&farm, &args).await?,
         Command::Cancel(args) => builds::cancel(&farm, &args.build).await?,
-        Command::Up(_) | Command::Down(_) | Command::Build(_) | Command::Completion { .. } => {
+        Command::Up(_)
+        | Command::Down(_)
+        | Command::Build(_)
+        | Command::Config(_)
+        | Command::Completion { .. } => {
             unreachable!("done above")
         }
     }

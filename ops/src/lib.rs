@@ -1,5 +1,10 @@
-//! What an operator of Slipway touches: configuration and telemetry. The environment is read here
-//! and in the command line, nowhere else.
+//! What an operator of Slipway touches: configuration, identity and telemetry. The environment is
+//! read here and in the command line, nowhere else.
 
+pub mod address;
 pub mod config;
+pub mod context;
+mod files;
+pub mod identity;
+pub mod names;
 pub mod telemetry;

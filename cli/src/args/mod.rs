@@ -19,6 +19,9 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled; `run` ends as its container does.
 State is kept under $SLIPWAY_HOME (for root: /var/lib/slipway). Settings: $SLIPWAY_HOME/config.toml")]
 pub struct Cli {
+    /// Take the settings from this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -63,6 +66,9 @@ pub enum Command {
     Up(Up),
     /// End the farm of this machine
     Down(Down),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(Config),
     /// Print a completion script for a shell: source <(slipway completion bash)
     Completion {
         /// The shell
@@ -139,6 +145,23 @@ Examples:
         /// Take away what is damaged, so that it is made again
         #[arg(long)]
         repair: bool,
+    },
+}
+
+/// Look at the settings
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Show every setting, its value, and where the value comes from
+    #[command(after_help = "\
+A value in parentheses is what is taken where nobody gave one.
+
+Examples:
+  slipway config show
+  slipway config show --format json")]
+    Show {
+        /// How to print it
+        #[arg(long, value_parser = ["json", "table"], default_value = "table")]
+        format: String,
     },
 }
 

@@ -38,3 +38,17 @@ fn wrong_flags_end_with_2() {
     site.build(&[]).fails(1).says("config.toml").says("slots");
     site.slipway.settings("");
 }
+
+#[test]
+fn settings_are_shown_with_where_they_come_from() {
+    let site = Site::of("FROM scratch\n");
+    site.slipway.settings("[farm]\nslots = 3\n");
+    let shown = site.slipway.run(&["config", "show"]).ok();
+    shown.says("farm.slots").says("config.toml:2").says("(a fifth of the disk)");
+    site.slipway.run(&["config", "show", "--format", "json"]).ok().says("\"line\": 2");
+    site.slipway.run(&["--config", "/none.toml", "config", "show"]).fails(1).says("/none.toml");
+    site.slipway.settings("[farm]\nslot = 3\n");
+    site.slipway.run(&["config", "show"]).fails(1).says("did you mean `farm.slots`");
+    site.slipway.settings("");
+    assert!(site.slipway.processes().is_empty(), "no farm was started for that");
+}
