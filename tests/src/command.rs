@@ -123,12 +123,32 @@ impl Running {
     #[track_caller]
     pub fn start(command: &mut Command, input: &[u8]) -> Self {
         let line = line(command);
-        if !input.is_empty() {
-            command.stdin(Stdio::piped());
-        }
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        pipe(command, input);
+        Self::watch(line, command.spawn(), input)
+    }
+
+    /// Starts a command by a function: `spawn` has to start it as it is.
+    #[track_caller]
+    pub(crate) fn start_by(
+        mut command: Command,
+        input: &[u8],
+        spawn: impl FnOnce(Command) -> std::io::Result<Child>,
+    ) -> Self {
+        let line = line(&command);
+        pipe(&mut command, input);
+        Self::watch(line, spawn(command), input)
+    }
+
+    /// The same with another command line to be shown.
+    pub(crate) fn named(mut self, line: String) -> Self {
+        self.line = line;
+        self
+    }
+
+    #[track_caller]
+    fn watch(line: String, spawned: std::io::Result<Child>, input: &[u8]) -> Self {
         let started = Instant::now();
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("starting `{line}`: {e}"));
+        let mut child = spawned.unwrap_or_else(|e| panic!("starting `{line}`: {e}"));
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
             // The command may end without having read it all.
@@ -181,6 +201,14 @@ impl Running {
         assert!(status.is_some(), "it did not end within {deadline:?} and was killed\n{outcome}");
         outcome
     }
+}
+
+/// Makes that we read what it writes, and write what it reads.
+fn pipe(command: &mut Command, input: &[u8]) {
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
 /// Keeps a copy of what is read.

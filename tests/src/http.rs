@@ -1,5 +1,5 @@
-//! A small web server on the loopback (RFC 9112, as much of it as clients here need), which counts
-//! what it is asked, and can misbehave.
+//! A small web server, on the loopback or in a host (RFC 9112, as much of it as clients here need),
+//! which counts what it is asked, and can misbehave.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -67,6 +67,15 @@ impl Server {
     pub fn start(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on the loopback");
         let address = listener.local_addr().expect("a bound socket").to_string();
+        Self::on(listener, address, answer)
+    }
+
+    /// One that takes its connections from a socket, which others reach at this address.
+    pub(crate) fn on(
+        listener: TcpListener,
+        address: String,
+        answer: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let answer: Arc<Handler> = Arc::new(answer);
         let (incoming, log) = (listener.try_clone().expect("a socket"), Arc::clone(&seen));

@@ -1,6 +1,6 @@
 //! What the scenarios and the benchmarks share: the builders that they drive, the registries,
-//! engines and web servers around them, images and trees as values, and the images that stand in
-//! for those of the internet.
+//! engines and web servers around them, hosts and the networks between them, images and trees as
+//! values, and the images that stand in for those of the internet.
 //!
 //! Everything starts real processes, needs root, and cleans up after itself, also after a panic or
 //! when the process is killed. It panics with a message that says what to do: that is what a test
@@ -11,6 +11,7 @@ pub mod command;
 pub mod corpus;
 pub mod engine;
 pub mod faulty;
+pub mod hosts;
 pub mod http;
 pub mod image;
 pub mod layout;

@@ -5,8 +5,8 @@
 //!   standins/                   images made once, named by what they are made of
 //!   run/<pid>/                  one test process; locked while it lives
 //! ```
-//! A directory of a process that is gone is taken away, with what runs and is mounted there, by the
-//! next process.
+//! A directory of a process that is gone is taken away, with what runs and is mounted there and with
+//! the control groups of its hosts, by the next process.
 
 use rustix::fs::FlockOperation;
 use rustix::mount::UnmountFlags;
@@ -133,6 +133,7 @@ fn sweep(all: &Path) {
         };
         if dead {
             kill(&processes_of(&entry.path()));
+            crate::hosts::sweep(&entry.file_name().to_string_lossy());
             remove(&entry.path());
         }
     }
@@ -229,7 +230,8 @@ fn belongs(pid: i32, directory: &Path) -> bool {
     says("environ") || says("cmdline") || links("cwd") || links("root") || root_is_made_of_it()
 }
 
-fn process(pid: i32) -> Process {
+/// What is known of a process.
+pub(crate) fn process(pid: i32) -> Process {
     let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&text).replace('\0', " ");
     Process { pid, command }

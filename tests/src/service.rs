@@ -5,6 +5,7 @@ use crate::command::{self, command};
 use crate::tool::tool;
 use rustix::process::{Pid, Signal};
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -44,10 +45,22 @@ impl Service {
         guarded.arg(program.get_program()).args(program.get_args());
         let changes = program.get_envs().filter_map(|(name, value)| Some((name, value?)));
         guarded.envs(changes.map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>());
-        let file = File::create(log).unwrap_or_else(|e| panic!("making {}: {e}", log.display()));
-        guarded.stderr(file.try_clone().expect("a file just opened")).stdout(file);
-        guarded.stdin(Stdio::null());
+        write_to(&mut guarded, log);
         Self { child: spawn_for_good(guarded), log: log.to_owned(), enclosed }
+    }
+
+    /// Starts a program by a function: `spawn` has to start it as it is, and to see to it that it
+    /// ends with this process.
+    #[track_caller]
+    pub(crate) fn start_by(
+        mut program: Command,
+        log: &Path,
+        spawn: impl FnOnce(Command) -> io::Result<Child>,
+    ) -> Self {
+        let line = command::line(&program);
+        write_to(&mut program, log);
+        let child = spawn(program).unwrap_or_else(|e| panic!("starting `{line}`: {e}"));
+        Self { child, log: log.to_owned(), enclosed: false }
     }
 
     /// What it wrote so far.
@@ -80,11 +93,28 @@ impl Service {
         children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(outer)
     }
 
+    /// Sends it a signal, if it still runs.
+    pub fn signal(&mut self, signal: Signal) {
+        // Its number may be another process' once it was waited for.
+        if let (true, Some(pid)) = (self.is_running(), Pid::from_raw(self.pid())) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
     /// Ends it: asks first, then kills.
     pub fn stop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.pid()) {
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-        }
+        self.signal(Signal::TERM);
         if command::wait(&mut self.child, Instant::now() + PATIENCE).is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -96,6 +126,13 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Makes that what a program writes goes to a new file, and that it reads nothing.
+fn write_to(program: &mut Command, log: &Path) {
+    let file = File::create(log).unwrap_or_else(|e| panic!("making {}: {e}", log.display()));
+    program.stderr(file.try_clone().expect("a file just opened")).stdout(file);
+    program.stdin(Stdio::null());
 }
 
 /// Starts a process from a thread that lives as long as this process does: the signal that a

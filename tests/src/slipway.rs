@@ -192,7 +192,7 @@ impl Drop for Slipway {
 }
 
 /// The control groups of a process, in every hierarchy (cgroups(7)).
-fn groups_of(pid: i32) -> Vec<PathBuf> {
+pub fn groups_of(pid: i32) -> Vec<PathBuf> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     let mut tops = vec![PathBuf::from("/sys/fs/cgroup")];

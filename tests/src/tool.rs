@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
 /// Programs and their Debian packages, where the names differ.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 12] = [
+    ("bridge", "iproute2"),
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),

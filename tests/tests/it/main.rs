@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod farm;
+mod hosts;
 mod images;
 mod lifetime;
 mod limits;
