@@ -1,13 +1,19 @@
 //! The way to the farm of this machine: finds it, starts it when none runs, replaces an older one.
 
+use crate::node::certificates::keep_renewed;
+use crate::node::party::Party;
+use crate::node::uplink::{cluster, follow, watch_on};
 use crate::up::ALREADY_RUNNING;
 use crate::up::lock::holder;
 use cache::cluster::Cluster;
 use cache::net::unix::Dialer;
-use cache::net::{Dial, NetError, Opening};
+use cache::net::{Dial, NetError, Opening, Stream};
 use ops::config::Config;
+use ops::context::{Farm as Joined, Farms, Target, Wishes, resolve};
+use ops::identity::Role;
 use proto::error::{Class, Failure};
 use proto::wire::admin::{Reply, Request};
+use proto::wire::cluster::{FromMember, Map};
 use proto::wire::{Binary, Service};
 use rustix::process::{Pid, Signal};
 use std::io;
@@ -15,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// How long a new farm may take to take over from one that is ending.
 const STILL_THERE: Duration = Duration::from_millis(50);
@@ -56,6 +63,69 @@ impl Farm {
     fn at(home: &Path) -> Self {
         let dial: Arc<dyn Dial> = Arc::new(Dialer::new(&socket(home)));
         Self { blobs: Cluster::of_one(dial.clone(), binary()), dial, held: Arc::default() }
+    }
+
+    /// The farm that is meant: by `wish` (`--farm`), by `SLIPWAY_FARM`, the one in use, the one of
+    /// the settings, or else this machine's own.
+    pub async fn find(wish: Option<&str>, config: &Config) -> Result<Self, Failure> {
+        let failed = |e: &dyn std::fmt::Display| Failure::new(Class::User, e.to_string());
+        let farms = Farms::of(&config.home);
+        let variable = std::env::var("SLIPWAY_FARM").ok();
+        let current = farms.current().map_err(|e| failed(&e))?;
+        let wishes = Wishes {
+            flag: wish,
+            variable: variable.as_deref(),
+            current: current.as_ref(),
+            setting: config.farm.default.as_deref(),
+        };
+        let known = farms.names().map_err(|e| failed(&e))?;
+        let (target, _) = resolve(&wishes, &known).map_err(|e| failed(&e))?;
+        let joined = match target {
+            Target::Local => return Self::connect(config).await,
+            Target::Farm(name) => farms.show(&name).map_err(|e| failed(&e))?,
+            Target::Address(address) => {
+                let all = farms.list().map_err(|e| failed(&e))?;
+                let at = |farm: &Joined| farm.about.coordinator == address;
+                let found = all.into_iter().filter_map(|(_, farm)| farm.ok()).find(at);
+                found.ok_or_else(|| {
+                    let message = format!("No farm at {address} was joined");
+                    Failure::new(Class::User, message)
+                        .hint("Run `slipway join TOKEN@HOST` with a token of the farm.")
+                })?
+            }
+        };
+        Self::remote(&joined).await
+    }
+
+    /// A farm that was joined.
+    async fn remote(joined: &Joined) -> Result<Self, Failure> {
+        let party = Party::open(joined.dir.clone())?;
+        let address = joined.about.coordinator.to_string();
+        let dial = party.control(&address, Role::Coordinator);
+        let opening = dial.dial().await?.open(binary(), Service::Cluster).await?;
+        let Stream { mut to, mut from } = opening.stream;
+        to.send(&FromMember::Watch).await?;
+        let (map, _) = from.expect::<Map>().await?;
+        let (maps, watched) = watch::channel(Arc::new(map));
+        let lost = dial.clone();
+        tokio::spawn(async move {
+            // As long as the stream lives; then as often as it takes.
+            let _ = follow(from, &maps).await;
+            watch_on(lost, &maps).await;
+            drop(to);
+        });
+        let blobs = cluster(&party, watched);
+        tokio::spawn(keep_renewed(party, dial.clone()));
+        Ok(Self { dial, blobs, held: Arc::default() })
+    }
+
+    /// The farm of this machine, or the coordinator that runs on it.
+    pub async fn here(config: &Config) -> Result<Self, Failure> {
+        let farm = Self::at(&config.home);
+        match farm.open(Service::Admin).await {
+            Ok(_) => Ok(farm),
+            Err(_) => Self::find(None, config).await,
+        }
     }
 
     fn hold(&self, opening: Opening) {

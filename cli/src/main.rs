@@ -4,24 +4,29 @@ mod args;
 mod build;
 mod builds;
 mod clock;
+mod contexts;
 mod error;
 mod farm;
 mod images;
 mod login;
+mod members;
+mod node;
 mod print;
 mod progress;
 mod run;
 mod table;
+mod talk;
 mod up;
 
+use args::farm::Roles;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use farm::Farm;
 use ops::config::{Config, Settings};
+use ops::identity::Role;
 use ops::telemetry::Process;
 use proto::error::{Class, Failure};
 use proto::wire::admin::Request;
-use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -38,7 +43,7 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let result = runtime.block_on(command(cli.command, cli.config.as_deref()));
+    let result = runtime.block_on(command(cli));
     // Reads of standard input cannot be interrupted: nobody waits for them.
     runtime.shutdown_background();
     match result {
@@ -50,13 +55,17 @@ fn main() -> ExitCode {
     }
 }
 
-async fn command(command: Command, file: Option<&Path>) -> Result<u8, Failure> {
+async fn command(cli: Cli) -> Result<u8, Failure> {
+    let Cli { config: file, farm: wish, command } = cli;
     if let Command::Completion { shell } = command {
         let mut out = std::io::stdout();
         clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut out);
         return Ok(0);
     }
-    let settings = Settings::load(file, &[]).map_err(|e| error::user(e.to_string()))?;
+    let settings = Settings::load(file.as_deref(), &[]).map_err(|e| error::user(e.to_string()))?;
+    if let Some(roles) = roles(&command) {
+        return node::run(roles, settings.config).await;
+    }
     ops::telemetry::init(&settings.config.log, Process::Own);
     if let Command::Config(args::Config::Show { format }) = &command {
         let rows = settings.rows();
@@ -71,13 +80,26 @@ async fn command(command: Command, file: Option<&Path>) -> Result<u8, Failure> {
     match command {
         Command::Up(up) => return up::run(up, config).await,
         Command::Down(down) => return end(&config, down.now).await,
-        Command::Build(build) => return build::run(*build, &config).await,
+        Command::Farm(args::farm::Farm::Init(init)) => return node::join::init(&init, &config),
+        Command::Join(join) => return node::join::join(&join, &config).await,
+        Command::Context(command) => return contexts::run(command, &config),
+        Command::Build(build) => return build::run(*build, wish.as_deref(), &config).await,
         _ => {}
     }
-    let farm = Farm::connect(&config).await?;
+    let farm = match command {
+        // The coordinator of this machine, where one runs, is whom its user means.
+        Command::Token(_) | Command::Node(_) if wish.is_none() => Farm::here(&config).await?,
+        _ => Farm::find(wish.as_deref(), &config).await?,
+    };
     match command {
         Command::Run(args) => return run::run(&farm, args).await,
-        Command::Cache(command) => return builds::cache(&farm, command).await,
+        Command::Cache(args::CacheArgs { command: Some(command), .. }) => {
+            return builds::cache(&farm, command).await;
+        }
+        Command::Token(args::farm::Token::Create(args)) => {
+            members::create_token(&farm, &args).await?;
+        }
+        Command::Node(command) => members::node(&farm, command).await?,
         Command::Images(args) => images::list(&farm, &args).await?,
         Command::Rmi(args) => images::remove(&farm, args).await?,
         Command::Tag(args) => images::tag(&farm, args).await?,
@@ -94,11 +116,28 @@ async fn command(command: Command, file: Option<&Path>) -> Result<u8, Failure> {
         | Command::Down(_)
         | Command::Build(_)
         | Command::Config(_)
+        | Command::Coordinator(_)
+        | Command::Worker(_)
+        | Command::Cache(_)
+        | Command::Farm(_)
+        | Command::Join(_)
+        | Command::Context(_)
         | Command::Completion { .. } => {
             unreachable!("done above")
         }
     }
     Ok(0)
+}
+
+/// The roles that a command is to run; none for all other commands.
+fn roles(command: &Command) -> Option<Roles> {
+    let (first, run) = match command {
+        Command::Coordinator(run) => (Role::Coordinator, run),
+        Command::Worker(run) => (Role::Worker, run),
+        Command::Cache(args::CacheArgs { command: None, run }) => (Role::Cache, run),
+        _ => return None,
+    };
+    Some(Roles::new(first, &run.with))
 }
 
 /// `slipway down`.

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod build;
+pub mod farm;
 pub mod image;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,9 @@ pub struct Cli {
     /// Take the settings from this file
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// The farm to work with: one that was joined, HOST or HOST:PORT, or `local`
+    #[arg(long, global = true, value_name = "FARM")]
+    pub farm: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -59,9 +63,26 @@ pub enum Command {
     Logs(Logs),
     /// Cancel a build
     Cancel(Cancel),
-    /// Look after the cache
+    /// Look after the cache; without a subcommand, run a cache node of a farm
+    Cache(CacheArgs),
+    /// Run the coordinator of a farm
+    Coordinator(farm::Run),
+    /// Run a worker of a farm
+    Worker(farm::Run),
+    /// Make a farm of several machines
     #[command(subcommand)]
-    Cache(Cache),
+    Farm(farm::Farm),
+    /// Make tokens, by which machines and people join a farm
+    #[command(subcommand)]
+    Token(farm::Token),
+    /// Join a farm, as a machine or as a person
+    Join(farm::Join),
+    /// Look after the members of a farm
+    #[command(subcommand)]
+    Node(farm::Node),
+    /// The farms that were joined
+    #[command(subcommand)]
+    Context(farm::Context),
     /// Run the farm of this machine in the foreground
     Up(Up),
     /// End the farm of this machine
@@ -110,6 +131,18 @@ Examples:
 pub struct Cancel {
     /// The build's name, or its beginning
     pub build: String,
+}
+
+/// Look after the cache, or run a cache node
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct CacheArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Cache>,
+    /// Without one, how to run the cache node.
+    #[command(flatten)]
+    pub run: farm::Run,
 }
 
 /// Look after the cache

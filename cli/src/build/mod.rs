@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Builds; answers the exit code.
-pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
+pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8, Failure> {
     let mode = match args.quiet {
         true => Mode::Quiet,
         false => args.progress,
@@ -57,7 +57,7 @@ pub async fn run(args: Build, config: &Config) -> Result<u8, Failure> {
         }
     };
     unused(&args);
-    let farm = Farm::connect(config).await?;
+    let farm = Farm::find(farm, config).await?;
     let Stream { to, from } = farm.open(Service::Build).await?.stream;
     let display = Arc::new(Display::start(mode, &look).map_err(bad_display)?);
     let client = Client {

@@ -6,8 +6,8 @@
 //!
 //! Signals: `SIGTERM` and `SIGINT` end it, cancelling builds; `SIGUSR1` ends it after its builds.
 
-mod admin;
-mod door;
+pub mod admin;
+pub mod door;
 mod life;
 pub mod lock;
 mod parts;
@@ -98,7 +98,7 @@ fn keep_log(path: &Path) {
 }
 
 /// The state directory: nobody else's business.
-fn make_home(home: &Path) -> io::Result<()> {
+pub fn make_home(home: &Path) -> io::Result<()> {
     std::fs::create_dir_all(home)?;
     std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o700))
 }
@@ -118,7 +118,8 @@ async fn take_lock(config: &Config, wait: bool) -> Result<Option<Lock>, Failure>
     }
 }
 
-struct Signals {
+/// What a farm or a role is told by signals.
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     finish: Signal,
@@ -127,7 +128,8 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    /// Hears them from now on.
+    pub fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -137,7 +139,7 @@ impl Signals {
     }
 
     /// Waits for a signal that ends the farm; answers whether its work is to be finished first.
-    async fn end(&mut self) -> bool {
+    pub async fn end(&mut self) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => false,
             _ = self.terminate.recv() => false,

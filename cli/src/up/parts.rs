@@ -51,7 +51,7 @@ impl Parts {
             serve(served.clone(), stream, Rights::Coordinator)
         })));
         let blobs = Cluster::of_one(Arc::new(dialer), binary());
-        let coordinator = Coordinator::start(blobs, Platform::host()).await?;
+        let coordinator = Coordinator::start(blobs, Platform::host());
 
         let (dialer, listener) = local::pair();
         let joined = coordinator.clone();

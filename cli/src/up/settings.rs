@@ -3,11 +3,12 @@
 use super::HELPER;
 use crate::args::Up;
 use crate::error::user;
-use cache::store::Options;
+use cache::store::{DiskStore, Options};
 use ops::config::{Config, Network};
 use proto::error::{Class, Failure};
 use proto::id::WorkerId;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use worker::agent::Settings;
 use worker::image::registry::{ProxyConfig, RegistryConfig};
 use worker::sandbox::{HelperProgram, Runtime};
@@ -28,24 +29,52 @@ pub struct Plan {
 
 /// Reads what flags, settings and machine say.
 pub fn plan(args: &Up, config: &Config) -> Result<Plan, Failure> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let slots = args.slots.or(config.slots).unwrap_or(processors as u32).max(1);
-    let budget = match config.cache_budget {
-        Some(budget) => budget,
-        None => disk_bytes(&config.home)? / 5,
-    };
+    let budget = disk_budget(config)?;
     // Two thirds for the store, one for layers as directories, whose files are mostly links to
     // files of the store.
-    let store = Options::default()
-        .budget(budget / 3 * 2)
-        .collect_automatically()
-        .hooks(cache::crash::hooks());
-    let runtime = match args.oci_runtime.as_ref().or(config.runtime.as_ref()) {
+    let id = WorkerId::parse("local").expect("letters");
+    let slots = args.slots.or(config.slots);
+    let worker = worker_settings(id, slots, args.oci_runtime.as_ref(), budget / 3, config)?;
+    let store = store_options(budget / 3 * 2);
+    Ok(Plan { store_dir: config.home.join("store"), store, worker })
+}
+
+/// Bytes of disk that everything together may take.
+pub fn disk_budget(config: &Config) -> Result<u64, Failure> {
+    match config.cache_budget {
+        Some(budget) => Ok(budget),
+        None => Ok(disk_bytes(&config.home)? / 5),
+    }
+}
+
+fn store_options(budget: u64) -> Options {
+    Options::default().budget(budget).collect_automatically().hooks(cache::crash::hooks())
+}
+
+/// Opens a store, or makes it.
+pub async fn open_store(dir: PathBuf, budget: u64) -> Result<Arc<DiskStore>, Failure> {
+    let open = move || DiskStore::open(&dir, store_options(budget));
+    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = opened.map_err(|e| Failure::new(Class::Bug, e.to_string()))?;
+    opened.map(Arc::new).map_err(|e| Failure::new(Class::Unavailable, e.to_string()))
+}
+
+/// How a worker is. `rootfs_budget` is for layers as directories.
+pub fn worker_settings(
+    id: WorkerId,
+    slots: Option<u32>,
+    runtime: Option<&PathBuf>,
+    rootfs_budget: u64,
+    config: &Config,
+) -> Result<Settings, Failure> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let slots = slots.unwrap_or(processors as u32).max(1);
+    let runtime = match runtime.or(config.runtime.as_ref()) {
         None => Runtime::Embedded,
         Some(program) => Runtime::Program(find(program)?),
     };
-    let worker = Settings {
-        id: WorkerId::parse("local").expect("letters"),
+    Ok(Settings {
+        id,
         dir: config.home.join("worker"),
         slots,
         processors,
@@ -53,12 +82,11 @@ pub fn plan(args: &Up, config: &Config) -> Result<Plan, Failure> {
         helper: HelperProgram { path: "/proc/self/exe".into(), args: vec![HELPER.to_owned()] },
         runtime,
         registry: registries(config),
-        rootfs_budget: budget / 3,
+        rootfs_budget,
         open_files: OPEN_FILES,
         host_network: config.network == Network::Host,
         platforms: worker::sandbox::platforms(),
-    };
-    Ok(Plan { store_dir: config.home.join("store"), store, worker })
+    })
 }
 
 /// Bytes of the disk that a directory is on.

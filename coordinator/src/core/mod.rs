@@ -15,6 +15,7 @@
 pub mod event;
 mod invariant;
 mod lease;
+pub mod members;
 pub mod place;
 pub mod plan;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use proto::tree::{AnyNode, empty_dir};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use tokio::sync::OnceCell;
 
 /// Nodes that are kept decoded: entries in all of them together (about 150 bytes each).
 const CACHED_ENTRIES_MAX: usize = 400_000;
@@ -34,6 +35,7 @@ pub struct Library {
     /// The store.
     pub blobs: Arc<Cluster>,
     nodes: Mutex<NodeCache>,
+    prepared: OnceCell<()>,
 }
 
 #[derive(Default)]
@@ -88,12 +90,13 @@ impl Nodes for View {
 impl Library {
     /// The store that `blobs` reaches.
     pub fn new(blobs: Arc<Cluster>) -> Self {
-        Self { blobs, nodes: Mutex::default() }
+        Self { blobs, nodes: Mutex::default(), prepared: OnceCell::new() }
     }
 
-    /// Puts what is always there.
+    /// Puts what is always there, before anything else is done.
     pub async fn prepare(&self) -> Result<(), NetError> {
-        self.blobs.put_nodes(vec![empty_dir().bytes, empty_root().seal().1]).await
+        let put = || self.blobs.put_nodes(vec![empty_dir().bytes, empty_root().seal().1]);
+        self.prepared.get_or_try_init(put).await.copied()
     }
 
     /// Puts nodes that a piece of algebra made.

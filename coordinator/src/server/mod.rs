@@ -7,6 +7,7 @@ mod effects;
 mod export;
 mod library;
 mod logs;
+mod members;
 mod narrate;
 mod plan;
 mod progress;
@@ -26,7 +27,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use workers::Workers;
 
+pub use members::{CacheRow, Membership};
 pub use session::{BuildRow, RowStep};
+pub use workers::WorkerRow;
 
 /// Events that wait for the core before whoever sends one waits.
 const INBOX: usize = 4096;
@@ -52,10 +55,9 @@ pub(crate) fn now() -> Millis {
 }
 
 impl Coordinator {
-    /// Starts a coordinator that keeps everything in the store that `blobs` reaches.
-    pub async fn start(blobs: Arc<Cluster>, platform: Platform) -> Result<Self, NetError> {
-        let library = Library::new(blobs);
-        library.prepare().await?;
+    /// Starts a coordinator that keeps everything in the farm's store.
+    pub fn start(store: Arc<Cluster>, platform: Platform) -> Self {
+        let library = Library::new(store);
         let (inbox, events) = mpsc::channel(INBOX);
         let server = Arc::new(Server {
             inbox,
@@ -66,7 +68,7 @@ impl Coordinator {
             platform,
         });
         tokio::spawn(run_core(server.clone(), events));
-        Ok(Self(server))
+        Self(server)
     }
 
     /// Serves one client's build, until it has ended or the client is gone.
@@ -77,6 +79,11 @@ impl Coordinator {
     /// Serves one worker, until it is gone.
     pub async fn serve_worker(&self, stream: Stream) -> Result<(), NetError> {
         workers::serve(self.0.clone(), stream).await
+    }
+
+    /// The workers that are there.
+    pub fn workers(&self) -> Vec<WorkerRow> {
+        self.0.workers.rows()
     }
 
     /// How many builds are under way.

@@ -21,6 +21,7 @@ const ROUNDS_MAX: usize = 32;
 /// What a build is made of.
 pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>, Failure> {
     check(&build.request)?;
+    server.library.prepare().await?;
     let name = format!("[internal] load build definition from {}", build.request.dockerfile_name);
     let vertex = build.reporter.begin(&name).await;
     let parsed = parse(build.clone()).await;

@@ -37,7 +37,26 @@ struct Pending {
     progress: Option<mpsc::UnboundedSender<Moved>>,
 }
 
+/// A worker, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRow {
+    /// Who it is.
+    pub id: WorkerId,
+    /// What it runs.
+    pub platforms: Vec<Platform>,
+}
+
 impl Workers {
+    /// The workers that are there, for people.
+    pub fn rows(&self) -> Vec<WorkerRow> {
+        let all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
+        let row = |(id, platforms): (&WorkerId, &Vec<Platform>)| WorkerRow {
+            id: id.clone(),
+            platforms: platforms.clone(),
+        };
+        all.iter().map(row).collect()
+    }
+
     /// Tells a worker what it should be doing.
     pub fn desire(&self, worker: &WorkerId, leases: Vec<Lease>) {
         let all = self.all.lock().unwrap_or_else(|p| p.into_inner());

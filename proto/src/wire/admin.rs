@@ -83,6 +83,58 @@ pub enum Request {
     /// Runs a container of an image. [`Input`] follows; [`Reply::Output`] on the way,
     /// [`Reply::Exited`] at the end.
     Run(Box<Run>),
+    /// Makes a token, by which machines and people become members. [`Reply::Text`].
+    CreateToken {
+        /// The role that its holder may have.
+        role: String,
+        /// How long it is good, in milliseconds.
+        ttl_ms: u64,
+        /// How often it may be used; none for as often as one likes.
+        uses: Option<u32>,
+        /// A client's project.
+        project: String,
+        /// A client's scope.
+        scope: String,
+        /// Whether a client may look after the farm.
+        admin: bool,
+    },
+    /// The members of the farm. [`Reply::Node`] for each.
+    Nodes,
+    /// Changes what a member is given.
+    Node {
+        /// Its name.
+        name: String,
+        /// What becomes of it.
+        order: NodeOrder,
+    },
+}
+
+/// What becomes of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum NodeOrder {
+    /// It gets no new work.
+    Cordon,
+    /// It gets new work again.
+    Uncordon,
+    /// It gets no new work; answered when it has ended what it does, or has given away what it has.
+    Drain,
+    /// It is forgotten; what it has and does is lost.
+    Remove,
+}
+
+/// A member of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub role: String,
+    /// How it is: `serving`, `cordoned`, `down`.
+    pub state: String,
+    /// Where others reach it; empty when they do not.
+    pub address: String,
+    /// What it does and has: `2 of 4 slots`, `12 GB of 40 GB`.
+    pub detail: String,
 }
 
 /// What goes.
@@ -158,6 +210,8 @@ pub enum Reply {
     Build(Box<BuildInfo>),
     /// A step of a build.
     Step(StepInfo),
+    /// A member of the farm.
+    Node(NodeRow),
     /// What the cache holds, by kind.
     Usage(Vec<UsageRow>),
     /// What went.

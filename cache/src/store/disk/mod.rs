@@ -147,6 +147,11 @@ impl DiskStore {
         &self.inner.root
     }
 
+    /// Bytes of disk that the store takes.
+    pub fn held_bytes(&self) -> u64 {
+        self.inner.held()
+    }
+
     /// What the store holds.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         self.inner.usage()

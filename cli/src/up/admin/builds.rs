@@ -1,9 +1,8 @@
 //! Builds that are under way, and past ones.
 
-use super::Talk;
 use crate::error::user;
-use crate::up::door::House;
-use coordinator::server::{BuildRow, RowStep};
+use crate::talk::Talk;
+use coordinator::server::{BuildRow, Coordinator, RowStep};
 use proto::error::Failure;
 use proto::id::BuildId;
 use proto::wire::admin::{BuildInfo, Reply, StepInfo};
@@ -12,8 +11,8 @@ use proto::wire::admin::{BuildInfo, Reply, StepInfo};
 const LOOK_BACK: u32 = 10_000;
 
 /// `Request::Builds`.
-pub async fn list(house: &House, talk: &Talk, count: u32) -> Result<(), Failure> {
-    for row in house.parts.coordinator.builds(count).await? {
+pub async fn list(coordinator: &Coordinator, talk: &Talk, count: u32) -> Result<(), Failure> {
+    for row in coordinator.builds(count).await? {
         talk.say(Reply::Build(Box::new(info(row)))).await;
     }
     Ok(())
@@ -36,8 +35,8 @@ fn unknown(build: &BuildId) -> Failure {
 }
 
 /// `Request::Logs`.
-pub async fn steps(house: &House, talk: &Talk, build: &BuildId) -> Result<(), Failure> {
-    let rows = house.parts.coordinator.builds(LOOK_BACK).await?;
+pub async fn steps(coordinator: &Coordinator, talk: &Talk, build: &BuildId) -> Result<(), Failure> {
+    let rows = coordinator.builds(LOOK_BACK).await?;
     let row = rows.into_iter().find(|row| row.id == *build).ok_or_else(|| unknown(build))?;
     for step in row.steps {
         let RowStep { name, started, ended, cached, error, log, .. } = step;
@@ -47,11 +46,11 @@ pub async fn steps(house: &House, talk: &Talk, build: &BuildId) -> Result<(), Fa
 }
 
 /// `Request::Cancel`.
-pub async fn cancel(house: &House, build: &BuildId) -> Result<(), Failure> {
-    if house.parts.coordinator.cancel(build).await {
+pub async fn cancel(coordinator: &Coordinator, build: &BuildId) -> Result<(), Failure> {
+    if coordinator.cancel(build).await {
         return Ok(());
     }
-    let rows = house.parts.coordinator.builds(LOOK_BACK).await?;
+    let rows = coordinator.builds(LOOK_BACK).await?;
     match rows.iter().any(|row| row.id == *build) {
         true => Err(user(format!("The build `{build}` has ended already"))),
         false => Err(unknown(build)),

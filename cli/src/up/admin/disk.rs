@@ -1,6 +1,7 @@
 //! What the farm keeps on disk: how much, what goes, whether it is whole.
 
-use super::{Talk, blocking, store_failure, with_store};
+use super::{blocking, store_failure, with_store};
+use crate::talk::Talk;
 use crate::up::door::House;
 use cache::store::disk::{self, Budget, Phase, Progress};
 use proto::error::Failure;

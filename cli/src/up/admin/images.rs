@@ -1,9 +1,10 @@
 //! The local image store: what is in it, and under which names.
 
 use super::names::{self, Meant};
-use super::{Talk, store_failure, with_store};
+use super::{store_failure, with_store};
 use crate::error::user;
 use crate::images::familiar;
+use crate::talk::Talk;
 use crate::up::door::House;
 use cache::store::{DiskStore, Image, Store, StoreError};
 use proto::error::{Class, Failure};

@@ -1,6 +1,6 @@
 //! All that is asked of a farm and is not a build. One file for each group of requests.
 
-mod builds;
+pub mod builds;
 mod disk;
 pub mod images;
 mod names;
@@ -8,63 +8,16 @@ mod run;
 mod transfer;
 
 use super::door::{House, ending};
+use crate::talk::{Talk, converse};
 use cache::net::{NetError, Stream};
 use cache::store::{DiskStore, StoreError};
 use proto::error::{Class, Failure};
-use proto::wire::admin::{Input, Reply, Request};
+use proto::wire::admin::{Reply, Request};
 use std::sync::Arc;
-use tokio::sync::mpsc;
-
-/// Answers that wait before whoever sends one waits.
-const OUTBOX: usize = 64;
-
-/// Where a request's answers go, and what follows it comes from.
-pub struct Talk {
-    /// The answers, each with its payload.
-    pub out: mpsc::Sender<(Reply, bytes::Bytes)>,
-    /// What the person sends after the request. Its end: the person has gone.
-    pub inputs: mpsc::Receiver<(Input, bytes::Bytes)>,
-}
-
-impl Talk {
-    /// Sends an answer. Whoever does not listen any more is not waited for.
-    pub async fn say(&self, reply: Reply) {
-        let _ = self.out.send((reply, bytes::Bytes::new())).await;
-    }
-}
 
 /// Serves one request.
-pub async fn serve(house: &Arc<House>, mut stream: Stream) -> Result<(), NetError> {
-    let Some((request, _)) = stream.from.next::<Request>().await? else { return Ok(()) };
-    let Stream { mut to, mut from } = stream;
-    let (out, mut replies) = mpsc::channel(OUTBOX);
-    let (put, inputs) = mpsc::channel(OUTBOX);
-    let hear = async move {
-        while let Ok(Some(input)) = from.next::<Input>().await {
-            if put.send(input).await.is_err() {
-                break;
-            }
-        }
-        // Whoever asked has gone: what is being done for nobody is dropped.
-    };
-    let tell = async move {
-        while let Some((reply, payload)) = replies.recv().await {
-            to.send_with(&reply, &[payload]).await?;
-        }
-        Ok::<_, NetError>(())
-    };
-    let answered = async move {
-        let mut talk = Talk { out, inputs };
-        let last = match answer(house, request, &mut talk).await {
-            Ok(()) => Reply::Done,
-            Err(failure) => Reply::Failed(failure),
-        };
-        talk.say(last).await;
-    };
-    tokio::select! {
-        (told, ()) = async { tokio::join!(tell, answered) } => told,
-        () = hear => Ok(()),
-    }
+pub async fn serve(house: &Arc<House>, stream: Stream) -> Result<(), NetError> {
+    converse(stream, async |request, talk| answer(house, request, talk).await).await
 }
 
 async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result<(), Failure> {
@@ -84,7 +37,7 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
             // The stream's end tells that the farm has ended.
             return std::future::pending().await;
         }
-        Request::Cancel(build) => return builds::cancel(house, &build).await,
+        Request::Cancel(build) => return builds::cancel(&house.parts.coordinator, &build).await,
         _ => {}
     }
     let _work = house.life.work().ok_or_else(ending)?;
@@ -100,16 +53,24 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
         Request::Push { reference } => transfer::push(house, talk, reference).await,
         Request::Save { names, format } => transfer::save(house, talk, names, format).await,
         Request::Load => transfer::load(house, talk).await,
-        Request::Builds { count } => builds::list(house, talk, count).await,
-        Request::Logs(build) => builds::steps(house, talk, &build).await,
+        Request::Builds { count } => builds::list(&house.parts.coordinator, talk, count).await,
+        Request::Logs(build) => builds::steps(&house.parts.coordinator, talk, &build).await,
         Request::Usage => disk::usage(house, talk).await,
         Request::Prune(prune) => disk::prune(house, talk, prune).await,
         Request::Verify { repair } => disk::verify(house, talk, repair).await,
         Request::Run(run) => run::run(house, talk, *run).await,
+        Request::CreateToken { .. } | Request::Nodes | Request::Node { .. } => Err(alone()),
         Request::Status | Request::Shutdown { .. } | Request::Cancel(_) => {
             unreachable!("answered above")
         }
     }
+}
+
+/// Why nothing that concerns several machines is done here.
+fn alone() -> Failure {
+    let message = "The farm that runs here is this machine's own: it has no members";
+    Failure::new(Class::User, message)
+        .hint("`slipway farm init` makes a cluster; on another machine name it by --farm.")
 }
 
 /// What the store did not do, as the person is told.

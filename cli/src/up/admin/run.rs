@@ -1,8 +1,9 @@
 //! `slipway run`: a container of an image.
 
 use super::images::{config, find};
-use super::{Talk, blocking, with_store};
+use super::{blocking, with_store};
 use crate::error::user;
+use crate::talk::Talk;
 use crate::up::door::House;
 use bytes::Bytes;
 use cache::store::Image;

@@ -1,8 +1,9 @@
 //! Images to and from registries and archives.
 
 use super::images::{find, keep};
-use super::{Talk, blocking, with_store};
+use super::{blocking, with_store};
 use crate::error::user;
+use crate::talk::Talk;
 use crate::up::door::House;
 use bytes::Bytes;
 use cache::store::{Image, Store};

@@ -1,0 +1,148 @@
+//! What is asked of a coordinator and is not a build.
+
+use super::coordinator::Desk;
+use crate::error::user;
+use crate::talk::Talk;
+use crate::up::admin::builds;
+use cache::net::quic::ALPN;
+use ops::identity::{Grant, Project, Right, Role};
+use proto::error::{Class, Failure};
+use proto::id::{CacheId, Scope};
+use proto::wire::admin::{NodeOrder, NodeRow, Reply, Request};
+use proto::wire::cluster::CacheState;
+use std::time::Duration;
+
+/// The highest priority that a client may ask for, unless its token says otherwise.
+const PRIORITY_MAX: u8 = 100;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// Whoever may look after the farm.
+    Operator,
+    /// Anybody else.
+    Builder,
+}
+
+/// Answers one request.
+pub async fn answer(
+    desk: &Desk,
+    asks: Asks,
+    request: Request,
+    talk: &mut Talk,
+) -> Result<(), Failure> {
+    let coordinator = desk.coordinator();
+    if is_for_operators(&request) && asks != Asks::Operator {
+        let message = "Only who looks after the farm may do this";
+        return Err(Failure::new(Class::Denied, message).hint(
+            "Do it on the coordinator's machine, or join with a token made by `slipway token create \
+             --role client --admin`.",
+        ));
+    }
+    match request {
+        Request::Status => {
+            talk.say(Reply::Status {
+                binary: crate::farm::binary(),
+                pid: std::process::id(),
+                started: desk.started(),
+                builds: u32::try_from(coordinator.active()).unwrap_or(u32::MAX),
+            })
+            .await;
+            Ok(())
+        }
+        Request::Builds { count } => builds::list(coordinator, talk, count).await,
+        Request::Logs(build) => builds::steps(coordinator, talk, &build).await,
+        Request::Cancel(build) => builds::cancel(coordinator, &build).await,
+        Request::CreateToken { role, ttl_ms, uses, project, scope, admin } => {
+            let right = right(&role, &project, &scope, admin)?;
+            let token = desk.office().create(right, Duration::from_millis(ttl_ms), uses)?;
+            talk.say(Reply::Text(token.expose())).await;
+            Ok(())
+        }
+        Request::Nodes => {
+            for row in nodes(desk) {
+                talk.say(Reply::Node(row)).await;
+            }
+            Ok(())
+        }
+        Request::Node { name, order } => change(desk, &name, order).await,
+        other => {
+            let name = format!("{other:?}");
+            let name = name.split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase();
+            let message = format!("A farm of several machines does not do `{name}`");
+            Err(user(message).hint(format!(
+                "Its protocol is {}; look for a newer version.",
+                String::from_utf8_lossy(ALPN)
+            )))
+        }
+    }
+}
+
+fn is_for_operators(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::CreateToken { .. }
+            | Request::Node { .. }
+            | Request::Prune(_)
+            | Request::Verify { .. }
+            | Request::Shutdown { .. }
+    )
+}
+
+fn right(role: &str, project: &str, scope: &str, admin: bool) -> Result<Right, Failure> {
+    let failed = |e: proto::id::IdError| user(e.to_string());
+    match Role::parse(role) {
+        Some(Role::Coordinator) => Ok(Right::Coordinator),
+        Some(Role::Worker) => Ok(Right::Worker),
+        Some(Role::Cache) => Ok(Right::Cache),
+        Some(Role::Client) => Ok(Right::Client(Grant {
+            project: Project::parse(project).map_err(failed)?,
+            scope: Scope::parse(scope).map_err(failed)?,
+            priority_max: PRIORITY_MAX,
+            admin,
+        })),
+        None => Err(user(format!("There is no role `{role}`"))),
+    }
+}
+
+fn nodes(desk: &Desk) -> Vec<NodeRow> {
+    let gb = |bytes: u64| format!("{:.1} GB", bytes as f64 / f64::from(1 << 30));
+    let cache = |row: coordinator::server::CacheRow| NodeRow {
+        name: row.id.to_string(),
+        role: Role::Cache.to_string(),
+        state: match row.state {
+            CacheState::Serving => "serving",
+            CacheState::Syncing => "catching up",
+            CacheState::Leaving => "leaving",
+            CacheState::Down => "down",
+        }
+        .to_owned(),
+        address: row.address,
+        detail: format!("{} of {}", gb(row.bytes.0), gb(row.bytes.1)),
+    };
+    let worker = |row: coordinator::server::WorkerRow| NodeRow {
+        name: row.id.to_string(),
+        role: Role::Worker.to_string(),
+        state: "ready".to_owned(),
+        address: String::new(),
+        detail: row.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let caches = desk.membership().rows().into_iter().map(cache);
+    caches.chain(desk.coordinator().workers().into_iter().map(worker)).collect()
+}
+
+async fn change(desk: &Desk, name: &str, order: NodeOrder) -> Result<(), Failure> {
+    let id = CacheId::parse(name).map_err(|e| user(e.to_string()))?;
+    let membership = desk.membership();
+    let is_cache = membership.rows().iter().any(|row| row.id == id);
+    match order {
+        NodeOrder::Remove if is_cache => {
+            membership.remove(&id, true).map_err(|e| user(e.to_string()))
+        }
+        NodeOrder::Drain if is_cache => {
+            membership.remove(&id, false).map_err(|e| user(e.to_string()))
+        }
+        _ => Err(user(format!("There is no member `{name}` of which that can be said"))
+            .hint("See `slipway node ls`.")),
+    }
+}

@@ -1,0 +1,118 @@
+//! `slipway cache`: a cache node.
+
+use super::listen::{Guest, Host, listen};
+use super::party::Party;
+use super::uplink::{follow, keep, no_map};
+use crate::up::settings::{disk_budget, open_store};
+use cache::net::serve::{Rights, serve};
+use cache::net::{Dial, NetError, Stream};
+use cache::store::DiskStore;
+use ops::config::Config;
+use ops::identity::Role;
+use ops::identity::tls::ClientAuth;
+use proto::error::{Class, Failure};
+use proto::id::CacheId;
+use proto::wire::Service;
+use proto::wire::cluster::{CacheHello, FromMember, Map};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// A cache node, with what its guests are served with.
+pub struct Shelf {
+    store: Arc<DiskStore>,
+}
+
+/// Starts it; its tasks are added to `tasks`. `uplink` reaches the coordinator.
+pub async fn start(
+    party: &Party,
+    config: &Config,
+    uplink: Arc<dyn Dial>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<DiskStore>, Failure> {
+    let budget = disk_budget(config)?;
+    let store = open_store(config.home.join("cache"), budget).await?;
+    let endpoint = party.listen(config.cache_listen, ClientAuth::Required)?;
+    tracing::info!(address = %config.cache_listen, "the cache node listens");
+    let shelf = Arc::new(Shelf { store: store.clone() });
+    tasks.spawn(listen(endpoint, shelf));
+    let name = party.subject().name().to_string();
+    let id = CacheId::parse(&name).map_err(|e| Failure::new(Class::User, e.to_string()))?;
+    let host = config.node.advertise.as_ref().map(ToString::to_string).unwrap_or_default();
+    let address = format!("{host}:{}", config.cache_listen.port());
+    let say = Sayer { id, address, store: store.clone(), budget };
+    tasks.spawn(member(uplink, say));
+    Ok(store)
+}
+
+struct Sayer {
+    id: CacheId,
+    address: String,
+    store: Arc<DiskStore>,
+    budget: u64,
+}
+
+impl Sayer {
+    fn hello(&self, synced: u64) -> FromMember {
+        FromMember::Cache(CacheHello {
+            id: self.id.clone(),
+            address: self.address.clone(),
+            synced,
+            held_bytes: self.store.held_bytes(),
+            budget_bytes: self.budget,
+        })
+    }
+}
+
+/// Keeps the coordinator informed.
+async fn member(uplink: Arc<dyn Dial>, sayer: Sayer) {
+    let (maps, _) = watch::channel(Arc::new(no_map()));
+    let (maps, sayer) = (&maps, &sayer);
+    keep(uplink, Service::Cluster, |stream| async move {
+        let Stream { mut to, from } = stream;
+        to.send(&sayer.hello(0)).await?;
+        let mut told: watch::Receiver<Arc<Map>> = maps.subscribe();
+        let caught_up = async {
+            loop {
+                let epoch = told.borrow_and_update().epoch;
+                to.send(&sayer.hello(epoch)).await?;
+                if told.changed().await.is_err() {
+                    return Ok::<_, NetError>(());
+                }
+            }
+        };
+        tokio::select! {
+            ended = follow(from, maps) => ended,
+            ended = caught_up => ended,
+        }
+    })
+    .await;
+}
+
+impl Host for Shelf {
+    fn admits(&self, guest: &Guest, service: Service) -> Result<(), Failure> {
+        guest.known()?;
+        match service {
+            Service::Blobs => Ok(()),
+            other => {
+                Err(Failure::new(Class::Denied, format!("A cache node does not serve {other:?}")))
+            }
+        }
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        guest: Guest,
+        _: Service,
+        stream: Stream,
+    ) -> Result<(), NetError> {
+        let has = |role: Role| guest.subject.as_ref().is_some_and(|subject| subject.has(role));
+        let rights = match () {
+            () if has(Role::Coordinator) => Rights::Coordinator,
+            () if has(Role::Worker) => Rights::Worker,
+            () if has(Role::Cache) => Rights::Reader,
+            () => Rights::Client,
+        };
+        serve(self.store.clone(), stream, rights).await
+    }
+}

@@ -1,0 +1,191 @@
+//! Tokens for certificates, and old certificates for new ones.
+
+use super::party::Party;
+use super::uplink::waits;
+use crate::error::user;
+use crate::farm::binary;
+use cache::net::{Dial, NetError, Stream};
+use ops::config::Config;
+use ops::identity::{
+    Applicant, Authority, CERTIFICATE_LIFE, Fingerprint, Identity, RANDOM_BYTES, Right, Subject,
+    Token, TokenId, TokenRecord,
+};
+use ops::names::NodeName;
+use proto::error::{Class, Failure};
+use proto::id::Millis;
+use proto::limit;
+use proto::wire::Service;
+use proto::wire::cluster::{Reply, Request};
+use rustls::pki_types::CertificateDer;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How often it is looked whether a certificate is to be renewed, at most.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// Gives out certificates.
+pub struct Office {
+    authority: Authority,
+    life: Duration,
+    tokens: Mutex<BTreeMap<TokenId, TokenRecord>>,
+}
+
+impl Office {
+    /// The office of the machine on which the authority is kept.
+    pub fn open(config: &Config, party: &Party) -> Result<Self, Failure> {
+        let dir = config.home.join("authority");
+        let authority = Authority::load(&dir).map_err(|e| user(e.to_string()))?;
+        if authority.cluster() != party.subject().cluster() {
+            let message = format!("The authority in {} is another cluster's", dir.display());
+            return Err(user(message));
+        }
+        Ok(Self { authority, life: CERTIFICATE_LIFE, tokens: Mutex::default() })
+    }
+
+    /// Makes a token.
+    pub fn create(
+        &self,
+        right: Right,
+        life: Duration,
+        uses: Option<u32>,
+    ) -> Result<Token, Failure> {
+        let mut random = [0; RANDOM_BYTES];
+        getrandom::fill(&mut random)
+            .map_err(|e| Failure::new(Class::Unavailable, e.to_string()))?;
+        let expires = Millis(crate::clock::now_ms().saturating_add(life.as_millis() as u64));
+        let (token, record) =
+            Token::mint(right, self.authority.fingerprint(), random, expires, uses);
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.insert(record.id, record);
+        Ok(token)
+    }
+
+    /// Answers one request of `who`.
+    pub async fn serve(&self, who: Option<&Subject>, mut stream: Stream) -> Result<(), NetError> {
+        let (request, _) = stream.from.expect::<Request>().await?;
+        let reply = match self.answer(who, request) {
+            Ok(reply) => reply,
+            Err(failure) => {
+                tracing::warn!("a certificate was refused: {failure}");
+                Reply::Refused(failure)
+            }
+        };
+        stream.to.send(&reply).await?;
+        stream.to.close().await
+    }
+
+    fn answer(&self, who: Option<&Subject>, request: Request) -> Result<Reply, Failure> {
+        let denied = |message: String| Failure::new(Class::Denied, message);
+        let (subject, csr) = match request {
+            Request::Renew { csr } => {
+                let subject =
+                    who.ok_or_else(|| denied("Only members renew certificates".into()))?;
+                (subject.clone(), csr)
+            }
+            Request::Join { token, name, csr } => {
+                let token = Token::parse(&token).map_err(|e| denied(e.to_string()))?;
+                let name = NodeName::parse(&name).map_err(|e| user(e.to_string()))?;
+                let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                let unknown = || {
+                    denied("The token is not known here".to_owned())
+                        .hint("Make a new one: `slipway token create --role …` on the coordinator.")
+                };
+                let record = tokens.get_mut(&token.id()).ok_or_else(unknown)?;
+                let now = Millis(crate::clock::now_ms());
+                record.admits(&token, now).map_err(|e| denied(e.to_string()))?;
+                let subject = record.subject(self.authority.cluster().clone(), name);
+                let subject = subject.map_err(|e| user(e.to_string()))?;
+                record.spend();
+                (subject, csr)
+            }
+        };
+        if csr.len() > limit::CSR_BYTES_MAX {
+            return Err(denied("The request for a certificate is too long".to_owned()));
+        }
+        let now = Millis(crate::clock::now_ms());
+        let certificate = self.authority.sign(&csr, &subject, self.life, now);
+        let certificate = certificate.map_err(|e| denied(e.to_string()))?;
+        tracing::info!(subject = %subject.uri(), "gave out a certificate");
+        let expires = Millis(now.0 + self.life.as_millis() as u64);
+        Ok(Reply::Certificate {
+            certificate: certificate.to_vec(),
+            authority: self.authority.certificate().to_vec(),
+            expires,
+        })
+    }
+}
+
+/// Asks for a certificate at the other end of `dial`.
+async fn ask(dial: &dyn Dial, applicant: Applicant, request: Request) -> Result<Identity, Failure> {
+    let mut stream = dial.dial().await?.open(binary(), Service::Certificates).await?.stream;
+    stream.to.send(&request).await?;
+    match stream.from.expect::<Reply>().await?.0 {
+        Reply::Refused(failure) => Err(failure),
+        Reply::Certificate { certificate, authority, .. } => {
+            let der = CertificateDer::from;
+            let accepted = applicant.accept(der(certificate), der(authority));
+            accepted.map_err(|e| Failure::new(Class::Denied, e.to_string()))
+        }
+    }
+}
+
+fn applicant() -> Result<(Applicant, Vec<u8>), Failure> {
+    let broken = |e: ops::identity::AcceptError| Failure::new(Class::Bug, e.to_string());
+    let applicant = Applicant::new().map_err(broken)?;
+    let csr = applicant.csr().map_err(broken)?;
+    Ok((applicant, csr))
+}
+
+/// A member by an authority that is at hand.
+pub fn admit(authority: &Authority, subject: &Subject, now: Millis) -> Result<Identity, Failure> {
+    let (applicant, csr) = applicant()?;
+    let signed = authority.sign(&csr, subject, CERTIFICATE_LIFE, now);
+    let signed = signed.map_err(|e| Failure::new(Class::Bug, e.to_string()))?;
+    let identity = applicant.accept(signed, authority.certificate().clone());
+    identity.map_err(|e| Failure::new(Class::Bug, e.to_string()))
+}
+
+/// Becomes a member with a token. The authority that comes with the certificate must be the one
+/// that the token names.
+pub async fn join(dial: &dyn Dial, token: &Token, name: &NodeName) -> Result<Identity, Failure> {
+    let (applicant, csr) = applicant()?;
+    let request = Request::Join { token: token.expose(), name: name.to_string(), csr };
+    let identity = ask(dial, applicant, request).await?;
+    if Fingerprint::of(identity.authority()) != token.fingerprint() {
+        let message = "The coordinator's authority is not the one that the token is of";
+        return Err(Failure::new(Class::Denied, message));
+    }
+    Ok(identity)
+}
+
+/// Renews the certificate of a member, for as long as the process lives.
+pub async fn keep_renewed(party: Party, dial: Arc<dyn Dial>) {
+    let mut pause = waits();
+    loop {
+        let now = Millis(crate::clock::now_ms());
+        let identity = party.identity();
+        if !identity.needs_renewal(now) {
+            let left = identity.expires().since(now);
+            // A third of its life is left when it is due: a fifth of that is soon enough.
+            let wait = Duration::from_millis(left / 15).clamp(Duration::from_millis(200), LOOK);
+            tokio::time::sleep(wait).await;
+            continue;
+        }
+        let renewed = async {
+            let (applicant, csr) = applicant()?;
+            let identity = ask(&*dial, applicant, Request::Renew { csr }).await?;
+            party.renew(identity)
+        };
+        match renewed.await {
+            Ok(()) => {
+                pause = waits();
+                tracing::info!("the certificate was renewed");
+            }
+            Err(e) => {
+                tracing::warn!("the certificate could not be renewed: {e}; trying again");
+                tokio::time::sleep(pause.next().unwrap_or(LOOK)).await;
+            }
+        }
+    }
+}
