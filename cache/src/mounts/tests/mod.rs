@@ -1,0 +1,6 @@
+//! The union against a plain reference, histories against all interleavings, and the rules by
+//! example.
+
+mod admit;
+mod model;
+mod rules;
