@@ -23,16 +23,21 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admit;
+mod lines;
+mod order;
 mod policy;
 mod rules;
 mod secrets;
 #[cfg(test)]
 mod tests;
 mod told;
+mod union;
 mod walk;
 
 pub use admit::{Admitted, Refused, Why, admit, group};
+pub use lines::LINES_BYTES_MAX;
 pub use policy::{Action, Deletes, Policy, PolicyError, Trim};
 pub use rules::{Place, Row, Rules, TABLE};
 pub use secrets::SECRETS;
 pub use told::{TOLD_MAX, Told};
+pub use union::{United, union};

@@ -3,4 +3,6 @@
 
 mod admit;
 mod model;
+mod reference;
 mod rules;
+mod union;
