@@ -31,6 +31,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 mod told;
+mod trim;
 mod union;
 mod walk;
 
@@ -40,4 +41,5 @@ pub use policy::{Action, Deletes, Policy, PolicyError, Trim};
 pub use rules::{Place, Row, Rules, TABLE};
 pub use secrets::SECRETS;
 pub use told::{TOLD_MAX, Told};
+pub use trim::{Trimmed, trim};
 pub use union::{United, union};

@@ -5,4 +5,6 @@ mod admit;
 mod model;
 mod reference;
 mod rules;
+mod scale;
+mod trim;
 mod union;
