@@ -23,6 +23,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod admit;
+mod generation;
+mod history;
 mod lines;
 mod order;
 mod policy;
@@ -36,6 +38,10 @@ mod union;
 mod walk;
 
 pub use admit::{Admitted, Refused, Why, admit, group};
+pub use generation::{Generation, How, Measured};
+pub use history::{
+    Decision, Dropped, Ended, History, KEPT_MAX, Locked, Merge, NoGeneration, Start, Use,
+};
 pub use lines::LINES_BYTES_MAX;
 pub use policy::{Action, Deletes, Policy, PolicyError, Trim};
 pub use rules::{Place, Row, Rules, TABLE};

@@ -2,6 +2,7 @@
 //! example.
 
 mod admit;
+mod history;
 mod model;
 mod reference;
 mod rules;
