@@ -12,8 +12,8 @@
 //!
 //! **Fencing.** Every step works under a lease, whose epoch is never used twice. What comes under
 //! an epoch that does not use the mount (any more) is [`Decision::Stale`] and changes nothing: a
-//! lost worker that comes back, a report that is repeated. So is what was made of another generation
-//! than the one that the step was given.
+//! lost worker that comes back, a report that is repeated. So is what was made of another
+//! generation than the one that the step was given.
 //!
 //! **What is kept**: the head and the generations before it, [`KEPT_MAX`] in all, and those that
 //! steps in progress began with.
@@ -100,8 +100,8 @@ pub struct Locked {
 /// A generation that is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "The cache mount has no generation {0} any more: the newest {KEPT_MAX} are kept, and those that \
-     steps use"
+    "The cache mount has no generation {0} any more: the newest {KEPT_MAX} are kept, and \
+     those that steps use"
 )]
 pub struct NoGeneration(pub u64);
 
@@ -213,8 +213,8 @@ impl History {
         }
     }
 
-    /// The union that [`Decision::Merge`] asked for has been made. When yet another step was faster,
-    /// a new one is asked for.
+    /// The union that [`Decision::Merge`] asked for has been made. When yet another step was
+    /// faster, a new one is asked for.
     pub fn merged(&mut self, lease: LeaseEpoch, onto: u64, union: Measured) -> Decision {
         let Some(user) = self.users.get(&lease) else { return Decision::Stale };
         let Phase::Merging(ended) = user.phase.clone() else { return Decision::Stale };
@@ -248,7 +248,7 @@ impl History {
         let mine = Measured { tree, bytes, files };
         let again = Ended { base: Some(to), mine, writer: old.writer.clone(), at };
         for user in self.users.values_mut() {
-            user.is_void |= user.head.is_some_and(|head| head > to);
+            user.is_void |= user.base().is_some_and(|base| base > to);
         }
         Ok(self.push(again, How::RolledBack { to }))
     }

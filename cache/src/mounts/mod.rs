@@ -1,7 +1,7 @@
 //! Cache mounts (`RUN --mount=type=cache`) that steps on several machines use at the same time.
 //!
-//! A *generation* is one immutable tree of a mount; the *head* is the newest one. A step begins with
-//! the head's files, and works on a copy of its own. When it ends, what it left goes through
+//! A *generation* is one immutable tree of a mount; the *head* is the newest one. A step begins
+//! with the head's files, and works on a copy of its own. When it ends, what it left goes through
 //!
 //! 1. [`admit()`], where it ran: what must not be in a cache is taken out, what only looks like a
 //!    change is undone;
@@ -9,7 +9,7 @@
 //!    else the mount's [`Policy`] decides, which [`Rules`] knows;
 //! 3. [`union()`], when both are to be kept: file by file, so that it does not matter who was
 //!    faster;
-//! 4. [`trim()`], when it is over the mount's cap.
+//! 4. [`trim()`], before any tree becomes a generation: it may be over the mount's cap.
 //!
 //! The files that a mount begins with (`from=`) are admitted too, as if a step had added them.
 //!

@@ -20,8 +20,8 @@
 //!
 //! # What holds
 //!
-//! With the base fixed, all trees are ordered by "has at least the changes of", and the union is the
-//! least upper bound. So, for trees that were admitted:
+//! With the base fixed, all trees are ordered by "has at least the changes of", and the union is
+//! the least upper bound. So, for trees that were admitted:
 //!
 //! * it is **commutative**, **associative** and **idempotent**: writers that began with one
 //!   generation give one result, in whatever order they end, and merging a tree again changes
@@ -29,10 +29,13 @@
 //! * with [`Deletes::Follow`] the base itself changes nothing: a tree united with an unchanged one
 //!   is that tree. With [`Deletes::Keep`] it is that tree and what it had deleted.
 //!
-//! Exceptions: paths under [`Action::Theirs`] are associative and idempotent, but the first writer
-//! wins; paths under [`Action::Lines`] obey all of it as long as texts only grow, and no text is
-//! over [`super::LINES_BYTES_MAX`]. Writers that began with different generations lose no file that
-//! they added, but which of two contents of one file is kept may depend on the order.
+//! Exceptions: under [`Action::Newer`] a file that is older than the base's counts as unchanged, so
+//! that the base does change something. Paths under [`Action::Theirs`] are associative and
+//! idempotent, but the first writer wins. Paths under [`Action::Lines`] obey all of it as long as
+//! texts only grow, and no text is over [`super::LINES_BYTES_MAX`].
+//!
+//! Writers that began with different generations lose no path that they added, until somebody who
+//! has seen it deletes it; but which of two contents of a path is kept may depend on their order.
 
 use super::policy::{Action, Deletes};
 use super::rules::{Here, Rules};

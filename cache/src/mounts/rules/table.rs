@@ -69,7 +69,8 @@ const GO_BUILD: Row = Row {
     places: &[at("go-build"), at("gocache")],
     ids: &["go-build", "gocache", "go-cache"],
     paths: &[(Action::Newer, "trim.txt"), (Action::Newer, "testexpire.txt")],
-    why: "files are named by the hash of what they were made of, and are checked when they are read",
+    why: "files are named by the hash of what they were made of, \
+          and are checked when they are read",
     ..ADDITIVE
 };
 

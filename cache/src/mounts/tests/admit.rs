@@ -1,7 +1,9 @@
 //! What enters a generation, by example and against all that must hold.
 
 use super::model::{Item, Stamp, Tree, build, file, keep, read, writers};
-use crate::mounts::{Action, Deletes, Policy, Row, Rules, TABLE, Told, Trim, Why, admit, group};
+use crate::mounts::{
+    Action, Deletes, Policy, Row, Rules, TABLE, Told, Trim, Why, admit, group, union,
+};
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreNodes};
 use crate::tree::root;
@@ -274,6 +276,39 @@ fn groups_of_links_are_named_by_their_files() {
     let single = Node::File { blob: BlobId::of(b"x"), size: 1, link: None };
     assert_eq!(group(&meta, &single), None);
     assert_eq!(group(&meta, &Node::Symlink(b"x".to_vec())), None);
+}
+
+/// Two writers link the same two names, to different files, and one name is lost: without groups of
+/// their own `y` would be the other's `x` once the union is on a disk.
+#[test]
+fn links_of_two_writers_stay_apart() {
+    let bench = Bench::new(rules());
+    let linked = |names: &[&str], text: &str| {
+        let blob = BlobId::of(text.as_bytes());
+        bench.store.put_blobs(&[(blob, bytes::Bytes::from(text.to_owned()))]).unwrap();
+        // As a worker names groups: by their names.
+        let link = Some(LinkId::of(&[b"x", b"y"]));
+        let node = Node::File { blob, size: text.len() as u64, link };
+        let meta = Meta::root_owned(0o644, Mtime::default());
+        let entry = |name: &&str| {
+            let name = FileName::new(name.as_bytes()).unwrap();
+            Entry { name, meta: meta.clone(), node: node.clone() }
+        };
+        let sealed = Dir::new(names.iter().map(entry).collect()).seal();
+        let (id, bytes) = Root { meta, dir: sealed.dir, presence: Presence::Merge }.seal();
+        bench.store.put_nodes(&[sealed.bytes, bytes]).unwrap();
+        bench.admit(None, &id).0
+    };
+    let (theirs, mine) = (linked(&["x", "y"], "1"), linked(&["x", "z"], "larger"));
+    let united = union(&StoreNodes(&bench.store), &bench.rules, None, &theirs, &mine).unwrap();
+    keep(&bench.store, &[], united.made);
+    // `read` sees that every group is of one file.
+    let tree = read(&bench.store, &united.tree);
+    let text = |path: &str| match tree.get(path) {
+        Some(Item::File { text, linked: true, .. }) => text.clone(),
+        other => panic!("{path} is {other:?}"),
+    };
+    assert_eq!(["x", "y", "z"].map(text), ["larger", "1", "larger"]);
 }
 
 #[test]

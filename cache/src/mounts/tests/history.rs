@@ -233,6 +233,7 @@ fn a_rollback_takes_back_what_was_made_since() {
     for n in [3, 4, 5] {
         history.begin(lease(n), SHARED).expect("no lock");
     }
+    history.begin(lease(6), Use { start: Start::Empty, ..SHARED }).expect("no lock");
     assert_eq!(commit(&mut history, lease(3), 3), Decision::Fast(3));
     assert!(matches!(commit(&mut history, lease(4), 4), Decision::Merge(_)));
     let earlier = history.get(1).expect("a generation").clone();
@@ -244,8 +245,10 @@ fn a_rollback_takes_back_what_was_made_since() {
     assert_eq!(history.merged(lease(4), 3, measured(34)), dropped);
     assert_eq!(commit(&mut history, lease(5), 5), dropped);
     assert_eq!(history.head(), Some(&head));
+    // The one that began with nothing has nothing of it.
+    assert_eq!(commit(&mut history, lease(6), 7), Decision::Fast(5));
     // The one that began before is put upon what there is now.
-    let merge = Merge { base: Some(tree(1)), onto: 4, theirs: tree(1), mine: tree(6) };
+    let merge = Merge { base: Some(tree(1)), onto: 5, theirs: tree(7), mine: tree(6) };
     assert_eq!(commit(&mut history, lease(1), 6), Decision::Merge(merge));
 }
 
