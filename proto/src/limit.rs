@@ -15,6 +15,9 @@ pub const NODE_BYTES_MAX: usize = 128 << 20;
 /// Directories inside directories. Deeper than any path (`PATH_MAX` / 2) can name.
 pub const TREE_DEPTH_MAX: usize = 2048;
 
+/// Directories inside directories in a cache mount. No tool's cache comes near.
+pub const CACHE_MOUNT_DEPTH_MAX: usize = 256;
+
 /// Extended attributes of one file.
 pub const XATTRS_MAX: usize = 1024;
 

@@ -15,4 +15,5 @@ pub mod select;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use nodes::{DirNode, dir};
 pub use nodes::{Gap, Made, Nodes, TreeError, root};

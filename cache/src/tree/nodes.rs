@@ -74,7 +74,7 @@ pub trait Nodes {
 
 /// A directory's entries, borrowed from a shared node.
 #[derive(Clone)]
-pub(super) struct DirNode(Arc<AnyNode>);
+pub(crate) struct DirNode(Arc<AnyNode>);
 
 /// A source of nodes, and the nodes that were made since.
 pub(super) struct Work<'n> {
@@ -107,7 +107,7 @@ impl std::ops::Deref for DirNode {
 }
 
 /// Reads a directory.
-pub(super) fn dir(nodes: &dyn Nodes, id: &TreeId) -> Result<DirNode, TreeError> {
+pub(crate) fn dir(nodes: &dyn Nodes, id: &TreeId) -> Result<DirNode, TreeError> {
     let node = nodes.node(id)?;
     match &*node {
         AnyNode::Dir(_) => Ok(DirNode(node)),
