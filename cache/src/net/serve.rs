@@ -1,5 +1,7 @@
 //! A store at the other end of a stream.
 
+mod chunks;
+
 use super::{NetError, Receiver, Sender, Stream};
 use crate::store::{BlobWriter, Store, StoreError, Table};
 use bytes::Bytes;
@@ -38,6 +40,9 @@ pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Res
             }
             Request::GetBlobs(ids) => send_blobs(store, &mut to, ids).await?,
             Request::GetNodes(ids) => send_nodes(store, &mut to, ids).await?,
+            Request::GetChunkList(id) => chunks::send_chunk_list(store, &mut to, id).await?,
+            Request::GetChunks(id, some) => chunks::send_chunks(store, &mut to, id, some).await?,
+            Request::PutChunks(id) => chunks::take_chunks(store, &mut to, &mut from, id).await?,
             other if rights == Rights::Client && is_for_coordinators(&other) => {
                 let message = "Records are for coordinators only";
                 to.send(&Reply::Failed(Failure::new(Class::Denied, message))).await?;
@@ -62,14 +67,15 @@ fn is_for_coordinators(request: &Request) -> bool {
     )
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Does work that blocks on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }
 
-fn failure(error: &StoreError) -> Failure {
+pub(super) fn failure(error: &StoreError) -> Failure {
     Failure::new(error.class(), error.to_string())
 }
 
@@ -143,7 +149,10 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
         Request::GetLarge(..)
         | Request::PutLarge(..)
         | Request::GetBlobs(_)
-        | Request::GetNodes(_) => unreachable!("answered by `serve`"),
+        | Request::GetNodes(_)
+        | Request::GetChunkList(_)
+        | Request::GetChunks(..)
+        | Request::PutChunks(_) => unreachable!("answered by `serve`"),
     }
 }
 
