@@ -91,9 +91,8 @@ fn phase_of(step: &str) -> Option<Phase> {
     Some(match step {
         "append" | "install" | "index packed" | "index large" => Phase::Ingest,
         "index nodes" => Phase::Publish,
-        "index record" | "index row" | "sync segments" | "sync large" | "sync index" => {
-            Phase::Commit
-        }
+        "index record" | "index row" | "index chunks" | "sync segments" | "sync large"
+        | "sync index" => Phase::Commit,
         "mark" | "sweep table" | "sweep trees" | "sweep blobs" | "delete file" | "sync moved"
         | "delete segment" | "move blobs" | "index moved" | "sync deletions" => Phase::Collect,
         _ => return None,

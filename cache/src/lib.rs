@@ -5,6 +5,7 @@
 //! talk; [`cluster`] makes one store of many machines'; [`chunk`] moves large blobs without what the
 //! other end has of them; [`crash`] is for tests.
 
+pub mod chunk;
 pub mod cluster;
 pub mod crash;
 pub mod flight;

@@ -25,7 +25,7 @@ const FIRST: &str = "SLIPWAY_CRASH_FIRST";
 const STEP: &str = "SLIPWAY_CRASH_STEP";
 
 /// All steps that a crash could come before.
-const STEPS: [&str; 20] = [
+const STEPS: [&str; 21] = [
     "append",
     "index packed",
     "install",
@@ -33,6 +33,7 @@ const STEPS: [&str; 20] = [
     "index nodes",
     "index record",
     "index row",
+    "index chunks",
     "sync segments",
     "sync large",
     "sync index",
@@ -120,6 +121,11 @@ fn victim(path: &Path) {
             assert_eq!(store.adopt(&file).unwrap().0, kept.blobs[3].0);
         }
         put_tree(&store, &kept);
+        // What is known of chunks goes with the blobs that go.
+        for tree in [&kept, &dead] {
+            let large = tree.blobs.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
+            assert!(!store.chunks(&large.0).unwrap().chunks().is_empty());
+        }
         put_record(&store, n, &kept, None);
         put_record(&store, 1_000_000 + n, &dead, None);
         store.put_row(Table::CacheMount, b"mount", dead.root.0.as_bytes()).unwrap();

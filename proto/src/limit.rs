@@ -107,3 +107,25 @@ pub const PIN_GRACE_MS: u64 = 60_000;
 
 /// Bytes of a request for a certificate.
 pub const CSR_BYTES_MAX: usize = 16 << 10;
+/// Blobs up to this size move whole. Larger ones move by their chunks: what the other end has of
+/// them, in this blob or in another, does not move.
+pub const WHOLE_BLOB_BYTES_MAX: u64 = 2 << 20;
+
+/// Bytes of every chunk of a blob but the last, at least.
+pub const CHUNK_BYTES_MIN: usize = 128 << 10;
+
+/// Bytes of a chunk, about.
+pub const CHUNK_BYTES_AVERAGE: usize = 512 << 10;
+
+/// Bytes of a chunk, at most: one fits into a frame's payload.
+pub const CHUNK_BYTES_MAX: usize = 2 << 20;
+
+/// Chunks of one blob. Their list takes 36 MiB.
+pub const CHUNKS_MAX: usize = 1 << 20;
+
+/// Bytes of a blob that can be moved by its chunks: 128 GiB. However it is cut, it has no more than
+/// [`CHUNKS_MAX`] of them.
+pub const CHUNKED_BLOB_BYTES_MAX: u64 = (CHUNKS_MAX * CHUNK_BYTES_MIN) as u64;
+
+/// Chunks that one request may ask for.
+pub const CHUNKS_ASKED_MAX: usize = 256;

@@ -1,7 +1,9 @@
 //! Many cache nodes as one store.
 
 use super::placement::{At, Placement};
+use crate::chunk::{ChunkSource, Moved};
 use crate::net::blobs::Blobs;
+use crate::net::chunks::PutError;
 use crate::net::rows::RemotePin;
 use crate::net::{Dial, NetError};
 use bytes::Bytes;
@@ -420,6 +422,44 @@ impl Cluster {
             }
         }
         if done { Ok(()) } else { Err(failed) }
+    }
+
+    /// Puts a large blob by its chunks: only those go to a node that it has in no other blob.
+    pub async fn put_chunked<S>(&self, source: &Arc<S>, id: BlobId) -> Result<Moved, PutError>
+    where
+        S: ChunkSource + ?Sized + 'static,
+    {
+        let view = self.view();
+        let owners = self.trusted_first(&view, view.placement.writers(&id));
+        let owners = owners.into_iter().take(view.placement.replicas());
+        let puts = owners.map(|at| {
+            let client = view.clients[at].clone();
+            async move { (at, client.put_chunked(source, id).await) }
+        });
+        let (mut done, mut failed) = (None, PutError::Net(nobody("take blobs")));
+        for (at, put) in join_all(puts).await {
+            match put {
+                Ok(moved) => {
+                    let sum: &mut Moved = done.get_or_insert_default();
+                    sum.moved += moved.moved;
+                    sum.reused += moved.reused;
+                }
+                Err(error) => {
+                    if let PutError::Net(error) = &error {
+                        self.suspect(&view, at, error);
+                    }
+                    failed = error;
+                }
+            }
+        }
+        done.ok_or(failed)
+    }
+
+    /// Those who have the blob, or may have it, for who fetches it from several at the same time.
+    pub fn sources(&self, id: &BlobId) -> Vec<Blobs> {
+        let view = self.view();
+        let readers = self.trusted_first(&view, view.placement.readers(id));
+        readers.into_iter().map(|at| view.clients[at].clone()).collect()
     }
 
     /// See [`Blobs::barrier`].

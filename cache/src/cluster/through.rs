@@ -8,13 +8,16 @@
 //! All methods block: they are not for the runtime's own threads.
 
 use super::Cluster;
+use crate::chunk::{self, ChunkPlace, FetchError};
 use crate::flight::Turns;
 use crate::net::NetError;
+use crate::net::chunks::PutError;
 use crate::store::{BlobWriter, Pin, Row, Store, StoreError, Table};
 use bytes::Bytes;
+use proto::chunk::ChunkList;
 use proto::error::Class;
 use proto::id::{BlobId, ContentKey, DefKey, RootId, Scope, TreeId};
-use proto::limit::{BATCH_BYTES, PACKED_BLOB_BYTES_MAX};
+use proto::limit::{BATCH_BYTES, CHUNKED_BLOB_BYTES_MAX, PACKED_BLOB_BYTES_MAX};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, node_id};
 use proto::wire::blob;
@@ -154,14 +157,32 @@ impl Through {
                 self.own.put_blobs(&pairs)?;
             }
         }
-        large.iter().try_for_each(|id| self.fetch_large(id))
+        large.iter().try_for_each(|id| self.fetch_large(id, blobs[id]))
     }
 
-    fn fetch_large(&self, id: &BlobId) -> Result<(), StoreError> {
+    fn fetch_large(&self, id: &BlobId, size: u64) -> Result<(), StoreError> {
         let _turn = self.fetching.enter(*id);
         if self.own.missing_blobs(&[*id])?.is_empty() {
             return Ok(());
         }
+        if size > CHUNKED_BLOB_BYTES_MAX {
+            return self.fetch_whole(id);
+        }
+        let fetched = chunk::fetch(&self.own, self.farm.sources(id), *id, size);
+        let moved = self.runtime.block_on(fetched).map_err(|e| match e {
+            FetchError::Store(error) => error,
+            FetchError::Lost { .. } => {
+                tracing::info!("{e}");
+                StoreError::NoBlob(*id)
+            }
+            FetchError::TooLarge { .. } => too_large(id, &e),
+        })?;
+        self.traffic.fetched.fetch_add(moved.moved, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Fetches a blob that is too large for a list of chunks, from one node after the other.
+    fn fetch_whole(&self, id: &BlobId) -> Result<(), StoreError> {
         let (pieces, mut queue) = tokio::sync::mpsc::channel::<Bytes>(4);
         let (farm, id) = (self.farm.clone(), *id);
         let fetching = self.runtime.spawn(async move {
@@ -237,6 +258,20 @@ impl Through {
     }
 
     fn send_large(&self, id: &BlobId, size: u64) -> Result<(), StoreError> {
+        if size > CHUNKED_BLOB_BYTES_MAX {
+            return self.send_whole(id, size);
+        }
+        let put = self.runtime.block_on(self.farm.put_chunked(&self.own, *id));
+        let moved = put.map_err(|e| match e {
+            PutError::Source(error) => error,
+            PutError::Net(e) => error(format!("Blob {id}"), e),
+        })?;
+        self.traffic.sent.fetch_add(moved.moved, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sends a blob that is too large for a list of chunks.
+    fn send_whole(&self, id: &BlobId, size: u64) -> Result<(), StoreError> {
         let reader = Arc::new(Mutex::new(self.own.open(id, 0)?));
         let next = || {
             let reader = reader.clone();
@@ -254,6 +289,14 @@ impl Through {
         self.wait(|| format!("Blob {id}"), self.farm.put_large(*id, size, next))?;
         self.traffic.sent.fetch_add(size, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+fn too_large(id: &BlobId, error: &FetchError) -> StoreError {
+    StoreError::Io {
+        action: "Fetching",
+        path: format!("blob {id}").into(),
+        source: io::Error::other(error.to_string()),
     }
 }
 
@@ -355,6 +398,23 @@ impl Store for Through {
             }
             other => other,
         }
+    }
+
+    fn chunks(&self, id: &BlobId) -> Result<ChunkList, StoreError> {
+        self.here(id)?;
+        self.own.chunks(id)
+    }
+
+    fn note_chunks(&self, list: &ChunkList) -> Result<(), StoreError> {
+        self.own.note_chunks(list)
+    }
+
+    fn find_chunks(&self, ids: &[BlobId]) -> Result<Vec<Option<ChunkPlace>>, StoreError> {
+        self.own.find_chunks(ids)
+    }
+
+    fn read_chunk(&self, id: &BlobId, at: &ChunkPlace) -> Result<Bytes, StoreError> {
+        self.own.read_chunk(id, at)
     }
 
     fn prefetch(&self, root: &RootId) -> Result<(), StoreError> {

@@ -41,10 +41,18 @@ impl Blobs {
     }
 
     /// Gives a stream back for later use. One on which something broke is not given back.
-    fn keep(&self, stream: Stream) {
+    pub(super) fn keep(&self, stream: Stream) {
         let mut idle = self.idle.lock().unwrap_or_else(|p| p.into_inner());
         if idle.len() < IDLE_MAX {
             idle.push(stream);
+        }
+    }
+
+    /// One stream broke: those that nobody uses are mostly broken too, as after a restart of the
+    /// other end.
+    pub(super) fn drop_idle_if_broken(&self, error: &NetError) {
+        if matches!(error, NetError::Broken(_) | NetError::Closed) {
+            self.idle.lock().unwrap_or_else(|p| p.into_inner()).clear();
         }
     }
 

@@ -4,6 +4,7 @@
 //! ([`proto::wire`]) is the same everywhere.
 
 pub mod blobs;
+pub mod chunks;
 pub mod local;
 pub mod quic;
 pub mod remote;

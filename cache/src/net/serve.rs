@@ -1,5 +1,7 @@
 //! A store at the other end of a stream.
 
+mod chunks;
+
 use super::{NetError, Receiver, Sender, Stream};
 use crate::store::{BlobWriter, Store, StoreError, Table};
 use bytes::Bytes;
@@ -37,10 +39,13 @@ impl Rights {
             | Request::GetBlobs(_)
             | Request::GetLarge(..)
             | Request::GetNodes(_)
+            | Request::GetChunkList(_)
+            | Request::GetChunks(..)
             | Request::Sizes(_)
             | Request::Pin => true,
             Request::PutBlobs(_)
             | Request::PutLarge(..)
+            | Request::PutChunks(_)
             | Request::PutNodes(_)
             | Request::Barrier => self != Self::Reader,
             Request::Row(..) | Request::Rows(..) | Request::PutRow(..) | Request::DeleteRow(..) => {
@@ -76,6 +81,9 @@ pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Res
             Request::GetBlobs(ids) => send_blobs(store, &mut to, ids).await?,
             Request::GetNodes(ids) => send_nodes(store, &mut to, ids).await?,
             Request::Pin => return hold(store, to, from).await,
+            Request::GetChunkList(id) => chunks::send_chunk_list(store, &mut to, id).await?,
+            Request::GetChunks(id, some) => chunks::send_chunks(store, &mut to, id, some).await?,
+            Request::PutChunks(id) => chunks::take_chunks(store, &mut to, &mut from, id).await?,
             other => {
                 let reply = blocking(move || small(&*store, other, &payload)).await;
                 to.send(&reply).await?;
@@ -101,14 +109,15 @@ async fn hold(store: Arc<dyn Store>, mut to: Sender, mut from: Receiver) -> Resu
     ended.map(drop)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Does work that blocks on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
 }
 
-fn failure(error: &StoreError) -> Failure {
+pub(super) fn failure(error: &StoreError) -> Failure {
     Failure::new(error.class(), error.to_string())
 }
 
@@ -194,6 +203,9 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
         | Request::PutLarge(..)
         | Request::GetBlobs(_)
         | Request::GetNodes(_)
+        | Request::GetChunkList(_)
+        | Request::GetChunks(..)
+        | Request::PutChunks(_)
         | Request::Pin => unreachable!("answered by `serve`"),
     }
 }

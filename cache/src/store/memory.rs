@@ -2,9 +2,12 @@
 //! nothing outlives it and nothing is ever collected.
 
 use super::{BlobWriter, Pin, Row, Store, StoreError, Table, hash_file};
+use crate::chunk::ChunkPlace;
+use crate::chunk::cut::{CutError, cut};
 use bytes::Bytes;
+use proto::chunk::ChunkList;
 use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
-use proto::limit::NODE_BYTES_MAX;
+use proto::limit::{CHUNK_BYTES_MAX, NODE_BYTES_MAX, PACKED_BLOB_BYTES_MAX};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, NodeError, node_id};
 use std::collections::BTreeMap;
@@ -28,6 +31,9 @@ struct State {
     records: BTreeMap<(Scope, ContentKey), Record>,
     aliases: BTreeMap<(Scope, DefKey), Alias>,
     rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    lists: BTreeMap<BlobId, ChunkList>,
+    /// Of a chunk, in a blob: where it begins, and how many bytes it has.
+    places: BTreeMap<(BlobId, BlobId), (u64, u32)>,
 }
 
 impl MemoryStore {
@@ -196,6 +202,55 @@ impl Store for MemoryStore {
             path: dest.to_owned(),
             source,
         })
+    }
+
+    fn chunks(&self, id: &BlobId) -> Result<ChunkList, StoreError> {
+        let bytes = self.state().blob(id)?;
+        if let Some(list) = self.state().lists.get(id) {
+            return Ok(list.clone());
+        }
+        let list = cut(&bytes[..]).map_err(|error| match error {
+            CutError::List(why) => StoreError::Uncut { blob: *id, why },
+            CutError::Io(source) => {
+                StoreError::Io { action: "Cutting", path: Path::new("memory").to_owned(), source }
+            }
+        })?;
+        self.note_chunks(&list)?;
+        Ok(list)
+    }
+
+    fn note_chunks(&self, list: &ChunkList) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let id = list.blob();
+        let size = state.blobs.get(&id).map_or(0, Bytes::len);
+        let here = size as u64 == list.size() && size > PACKED_BLOB_BYTES_MAX;
+        if here && !state.lists.contains_key(&id) {
+            for chunk in list.chunks() {
+                let place = (chunk.offset, chunk.len);
+                state.places.entry((chunk.id, id)).or_insert(place);
+            }
+            state.lists.insert(id, list.clone());
+        }
+        Ok(())
+    }
+
+    fn find_chunks(&self, ids: &[BlobId]) -> Result<Vec<Option<ChunkPlace>>, StoreError> {
+        let state = self.state();
+        let find = |id: &BlobId| {
+            let from = (*id, BlobId::from_bytes([0; 32]));
+            let ((chunk, blob), (offset, len)) = state.places.range(from..).next()?;
+            (chunk == id).then_some(ChunkPlace { blob: *blob, offset: *offset, len: *len })
+        };
+        Ok(ids.iter().map(find).collect())
+    }
+
+    fn read_chunk(&self, id: &BlobId, at: &ChunkPlace) -> Result<Bytes, StoreError> {
+        let blob = self.state().blob(&at.blob)?;
+        let end = at.offset.checked_add(at.len.into()).filter(|end| *end <= blob.len() as u64);
+        let range = end.map(|end| at.offset as usize..end as usize);
+        let bytes = range.filter(|r| r.len() <= CHUNK_BYTES_MAX).map(|range| blob.slice(range));
+        let right = bytes.filter(|bytes| BlobId::of(bytes) == *id);
+        right.ok_or(StoreError::NoChunk { chunk: *id, at: *at })
     }
 
     fn put_nodes(&self, nodes: &[Vec<u8>]) -> Result<(), StoreError> {

@@ -21,7 +21,9 @@ pub use nodes::StoreNodes;
 pub use persist::Persisted;
 pub use source::Source;
 
+use crate::chunk::ChunkPlace;
 use bytes::Bytes;
+use proto::chunk::{ChunkList, ChunkListError};
 use proto::error::Class;
 use proto::id::{BlobId, ContentKey, DefKey, RootId, Scope, TreeId};
 use proto::record::{Alias, Record};
@@ -67,6 +69,22 @@ pub enum StoreError {
     /// A node that cannot be read.
     #[error("Tree node {0} is refused: {1}")]
     Node(TreeId, NodeError),
+    /// There are other bytes where the chunk was said to be.
+    #[error("Chunk {chunk} is not at byte {} of blob {}", at.offset, at.blob)]
+    NoChunk {
+        /// The chunk.
+        chunk: BlobId,
+        /// Where it was looked for.
+        at: ChunkPlace,
+    },
+    /// The blob is too large for a list of chunks. It can only be moved whole.
+    #[error("Blob {blob} can't be moved in chunks: {why}")]
+    Uncut {
+        /// The blob.
+        blob: BlobId,
+        /// How large it is.
+        why: ChunkListError,
+    },
     /// A row was handed in that is none of its table, or before what it names.
     #[error("A row of table {table:?} is refused: {why}")]
     Row {
@@ -119,10 +137,11 @@ impl StoreError {
     /// Whose trouble it is.
     pub fn class(&self) -> Class {
         match self {
-            Self::NoBlob(_) | Self::NoTree(_) => Class::Unavailable,
+            Self::NoBlob(_) | Self::NoTree(_) | Self::NoChunk { .. } => Class::Unavailable,
             Self::Corrupt { .. } => Class::Corrupt,
             Self::WrongBytes { .. } | Self::Incomplete { .. } | Self::Node(..) => Class::Corrupt,
             Self::Row { .. } => Class::Corrupt,
+            Self::Uncut { .. } => Class::User,
             Self::Full { .. } => Class::Busy,
             Self::Io { .. } | Self::Index { .. } | Self::Poisoned { .. } => Class::Unavailable,
         }
@@ -188,6 +207,25 @@ pub trait Store: Send + Sync {
     /// The store chooses between a hard link, a reflink and a copy; it never hands out an inode
     /// twice, so that no two files that were placed share one. Nothing may write to the file.
     fn place(&self, id: &BlobId, meta: &Meta, dest: &Path) -> Result<(), StoreError>;
+
+    /// Of which chunks a blob is made. It is read and cut when this is asked for the first time;
+    /// for a blob of more than `limit::PACKED_BLOB_BYTES_MAX` bytes it is known from then on, as
+    /// long as the blob is here.
+    fn chunks(&self, id: &BlobId) -> Result<ChunkList, StoreError>;
+
+    /// Notes of which chunks a blob is made. The caller has seen that they are: he has put it
+    /// together from them. Nothing is noted of a blob that is not here or small, or whose chunks
+    /// are known.
+    fn note_chunks(&self, list: &ChunkList) -> Result<(), StoreError>;
+
+    /// For each of these chunks, where it is: in which of the blobs whose chunks are known; of
+    /// several, in the one with the smallest id, and there for the first time. The blobs count as
+    /// used now.
+    fn find_chunks(&self, ids: &[BlobId]) -> Result<Vec<Option<ChunkPlace>>, StoreError>;
+
+    /// The bytes of a chunk that should be `at` that place, verified. [`StoreError::NoChunk`] when
+    /// other bytes are there.
+    fn read_chunk(&self, id: &BlobId, at: &ChunkPlace) -> Result<Bytes, StoreError>;
 
     /// Takes encoded tree nodes, children before parents. A node is refused when something that it
     /// names is not here, or is not as the node says (size of a blob; digest and sums of a

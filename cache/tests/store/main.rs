@@ -1,5 +1,6 @@
 //! The store on disk, from outside.
 
+mod chunks;
 mod collect;
 mod common;
 mod damage;

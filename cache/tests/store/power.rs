@@ -93,6 +93,7 @@ fn what_a_barrier_covered_outlives_a_loss_of_power() {
         for (tree, n) in before.iter().zip(0..) {
             put_tree(&store, tree);
             put_record(&store, n, tree, None);
+            store.chunks(&tree.blobs[5].0).unwrap();
         }
         if dice.roll(2) == 0 {
             put_tree(&store, &some_tree(seed * 100 + 50, &mut dice));
@@ -103,6 +104,7 @@ fn what_a_barrier_covered_outlives_a_loss_of_power() {
         for (tree, n) in after.iter().zip(100..) {
             put_tree(&store, tree);
             put_record(&store, n, tree, None);
+            store.chunks(&tree.blobs[5].0).unwrap();
         }
         let copy = temp.path().join("copy");
         lose_power(&path, &copy, &safe, &mut dice);

@@ -37,6 +37,7 @@ fn build(store: &DiskStore, thread: u64, dir: &Path) {
             std::fs::remove_file(dest).unwrap();
         }
         read_tree(store, &tree);
+        assert_eq!(store.chunks(&tree.blobs[3].0).unwrap().size(), 300_000);
         if seen {
             read_tree(store, &other);
         }

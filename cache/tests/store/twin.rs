@@ -2,12 +2,15 @@
 
 use crate::common::{blob, content, content_key, def_key, dir, file, meta, open, record};
 use bytes::Bytes;
+use cache::chunk::ChunkPlace;
+use cache::chunk::cut::cut;
 use cache::store::memory::MemoryStore;
 use cache::store::{
     Compression, DiskStore, Image, ImageLayer, LayerBlob, OciBlob, PackedBlock, PackedLayer,
     Persisted, Store, StoreError, Table,
 };
 use proptest::prelude::*;
+use proto::chunk::ChunkList;
 use proto::id::{BlobId, OciDigest, RootId, Scope, TreeId};
 use proto::platform::Platform;
 use proto::record::Alias;
@@ -33,6 +36,10 @@ enum Op {
     ReadMany(Vec<u8>),
     Stream(u8, u32),
     Place(u8),
+    Chunks(u8),
+    NoteChunks(u8),
+    FindChunks(u8),
+    ReadChunk { blob: u8, of: u8, chunk: u8 },
     Nodes(Vec<u8>),
     BadNode(Vec<u8>),
     Node(u8),
@@ -71,6 +78,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => many(BLOBS).prop_map(Op::ReadMany),
         1 => (b(), any::<u32>()).prop_map(|(blob, at)| Op::Stream(blob, at)),
         1 => b().prop_map(Op::Place),
+        1 => b().prop_map(Op::Chunks),
+        1 => b().prop_map(Op::NoteChunks),
+        2 => b().prop_map(Op::FindChunks),
+        1 => (b(), b(), any::<u8>()).prop_map(|(blob, of, chunk)| Op::ReadChunk { blob, of, chunk }),
         6 => many(TREES).prop_map(Op::Nodes),
         1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Op::BadNode),
         2 => t().prop_map(Op::Node),
@@ -93,11 +104,27 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Blobs of all kinds: empty, small, just packed, just not, several pieces of a writer.
+/// Blobs of all kinds: empty, small, just packed, just not, several pieces of a writer; and one that
+/// has chunks of two others, one of which is there twice.
 static POOL: LazyLock<Vec<(BlobId, Bytes)>> = LazyLock::new(|| {
     let sizes = [0, 1, 100, 5_000, 256 << 10, (256 << 10) + 1, 300_000, 1 << 20, 2_500_000];
-    (0..BLOBS).map(|n| blob(n.into(), sizes[usize::from(n) % sizes.len()])).collect()
+    let mut pool: Vec<_> =
+        (0..BLOBS - 1).map(|n| blob(n.into(), sizes[usize::from(n) % sizes.len()])).collect();
+    let mixed = [&pool[8].1[..], &pool[7].1[..], &pool[8].1[..]].concat();
+    pool.push((BlobId::of(&mixed), mixed.into()));
+    pool
 });
+
+/// The lists of the pool's chunks.
+static LISTS: LazyLock<Vec<ChunkList>> =
+    LazyLock::new(|| POOL.iter().map(|(_, bytes)| cut(&bytes[..]).unwrap()).collect());
+
+/// Another list of the same blob, which is as right.
+fn other_list(n: u8) -> ChunkList {
+    let pieces: Vec<_> = POOL[usize::from(n)].1.chunks(200_000).collect();
+    let chunks = pieces.iter().map(|piece| (BlobId::of(piece), piece.len() as u32));
+    ChunkList::new(id_of(n), bytes_of(n).len() as u64, chunks).unwrap()
+}
 
 static NODES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (0..TREES).map(make_node).collect());
 
@@ -264,6 +291,22 @@ fn run(store: &dyn Store, op: &Op, scratch: &Path) -> String {
             let _ = std::fs::remove_file(&path);
             let placed = store.place(&id_of(*n), &meta(0o751), &path);
             answer(placed.map(|()| short(&std::fs::read(&path).unwrap())))
+        }
+        Op::Chunks(n) => answer(store.chunks(&id_of(*n))),
+        Op::NoteChunks(n) => answer(store.note_chunks(&other_list(*n))),
+        Op::FindChunks(n) => {
+            let (list, other) = (&LISTS[usize::from(*n)], other_list(*n));
+            let chunks = list.chunks().iter().chain(other.chunks());
+            let ids: Vec<_> = chunks.map(|chunk| chunk.id).chain([id_of(*n)]).collect();
+            answer(store.find_chunks(&ids))
+        }
+        Op::ReadChunk { blob, of, chunk } => {
+            let chunks = LISTS[usize::from(*of)].chunks();
+            let Some(chunk) = chunks.get(usize::from(*chunk) % chunks.len().max(1)) else {
+                return String::new();
+            };
+            let at = ChunkPlace { blob: id_of(*blob), offset: chunk.offset, len: chunk.len };
+            answer(store.read_chunk(&chunk.id, &at).map(|bytes| short(&bytes)))
         }
         Op::Nodes(list) => {
             answer(store.put_nodes(&list.iter().map(|n| node_of(*n)).collect::<Vec<_>>()))

@@ -3,6 +3,7 @@
 //! Requests are answered in order; the next may be sent before the answer to the last has come.
 //! Records are for coordinators only; of rows, workers see those of [`Table`].
 
+use crate::chunk::Chunk;
 use crate::error::Failure;
 use crate::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
 use crate::record::{Alias, Record};
@@ -55,6 +56,18 @@ pub enum Request {
     PutRow(Table, Vec<u8>, Vec<u8>),
     /// Takes a row away. [`Reply::Done`].
     DeleteRow(Table, Vec<u8>),
+    /// Of which chunks a blob is made. [`Reply::Chunks`], then the encoding of the
+    /// [`ChunkList`](crate::chunk::ChunkList) in [`Data`] frames.
+    GetChunkList(BlobId),
+    /// Some of a blob's chunks, at most `limit::CHUNKS_ASKED_MAX`. A [`Data`] frame for each, in
+    /// the order asked for, the last of which is [`Data::Last`]; or [`Data::Failed`], after which
+    /// nothing more comes.
+    GetChunks(BlobId, Vec<Chunk>),
+    /// Offers a blob by its chunks: the encoding of its [`ChunkList`](crate::chunk::ChunkList)
+    /// follows in [`Data`] frames. [`Reply::Wanted`], after which a [`Data::More`] for each wanted
+    /// chunk is to be sent, in order; and so again, when something that was thought to be there is
+    /// not; at last [`Reply::Done`].
+    PutChunks(BlobId),
 }
 
 /// A table that all of a farm share.
@@ -112,15 +125,19 @@ pub enum Reply {
     Rows(Vec<(Vec<u8>, Vec<u8>)>),
     /// It was not done, and why. For a get: after this nothing more comes for it.
     Failed(Failure),
+    /// The list of chunks follows in [`Data`] frames.
+    Chunks,
+    /// Which chunks of the offered list are to be sent, by their places in it, in order.
+    Wanted(Vec<u32>),
 }
 
-/// A piece of a large blob; the payload has the bytes.
+/// A piece of a large blob or of a list, or a chunk; the payload has the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Data {
     /// Bytes, and more follow.
     More,
     /// The last bytes.
     Last,
-    /// The blob ends here, because it could not be read.
+    /// It ends here, because it could not be read.
     Failed(Failure),
 }

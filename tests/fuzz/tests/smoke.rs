@@ -50,7 +50,12 @@ fn layer() {
 }
 
 #[test]
+fn chunks() {
+    smoke("chunks", EXECUTIONS);
+}
+
+#[test]
 fn every_target_is_smoked() {
     let names: Vec<&str> = target::ALL.iter().map(|target| target.name()).collect();
-    assert_eq!(names, ["dockerfile", "expand", "ignore", "tree", "frames", "layer"]);
+    assert_eq!(names, ["dockerfile", "expand", "ignore", "tree", "frames", "layer", "chunks"]);
 }

@@ -163,7 +163,7 @@ impl Inner {
         dropped.blobs = lost.blobs.len() as u64;
         let mut batch = self.index.batch();
         for (id, place) in &lost.blobs {
-            batch.delete_blob(id, place);
+            self.delete_blob(&mut batch, id, place)?;
         }
         batch.commit(Sync::No)?;
         Ok(dropped)

@@ -20,13 +20,15 @@
 //! **Whole trees.** A node is there only while all that it names is: putting checks, collection
 //! deletes from the top down, and a blob that is lost takes the trees above it along ([`lose`]).
 //!
-//! **Locks**, in the order in which they may be taken: the lock of a large blob, `gate`, the tail of
-//! the segments. `gate` is shared by who looks something up and relies on its being there, and held
-//! alone by who deletes. Everything else is held for moments and calls nobody.
+//! **Locks**, in the order in which they may be taken: the turn to cut a blob into chunks, the lock
+//! of a large blob, `gate`, the tail of the segments. `gate` is shared by who looks something up
+//! and relies on its being there, and held alone by who deletes. Everything else is held for moments
+//! and calls nobody.
 
 mod adopt;
 mod batch;
 mod checksum;
+mod chunks;
 mod durable;
 mod files;
 mod gc;
@@ -60,7 +62,9 @@ pub use scrub::{Damage, Damaged, Phase, Progress};
 pub use usage::{Amount, Usage};
 
 use super::{BlobWriter, Pin, Row, Store, StoreError, Table};
+use crate::chunk::ChunkPlace;
 use bytes::Bytes;
+use proto::chunk::ChunkList;
 use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta};
@@ -88,6 +92,7 @@ struct Inner {
     durable: durable::Durable,
     space: space::Space,
     nodes: nodes::NodeCache,
+    cutting: chunks::Cutting,
     gate: RwLock<()>,
     collecting: Mutex<gc::Turn>,
     wake: gc::Wake,
@@ -220,6 +225,22 @@ impl Store for DiskStore {
 
     fn place(&self, id: &BlobId, meta: &Meta, dest: &Path) -> Result<(), StoreError> {
         self.inner.place(id, meta, dest)
+    }
+
+    fn chunks(&self, id: &BlobId) -> Result<ChunkList, StoreError> {
+        self.inner.chunks(id)
+    }
+
+    fn note_chunks(&self, list: &ChunkList) -> Result<(), StoreError> {
+        self.inner.note_chunks(list)
+    }
+
+    fn find_chunks(&self, ids: &[BlobId]) -> Result<Vec<Option<ChunkPlace>>, StoreError> {
+        self.inner.find_chunks(ids)
+    }
+
+    fn read_chunk(&self, id: &BlobId, at: &ChunkPlace) -> Result<Bytes, StoreError> {
+        Ok(self.inner.read_chunk(id, at)?.into())
     }
 
     fn put_nodes(&self, nodes: &[Vec<u8>]) -> Result<(), StoreError> {

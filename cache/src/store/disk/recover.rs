@@ -16,7 +16,7 @@ use super::rocks::{Cf, DAMAGED, Index, Make};
 use super::segment::{Extent, Segments};
 use super::space::Space;
 use super::value::{Place, SegmentRow, state};
-use super::{Inner, Options, durable, gc, nodes, touch, uses};
+use super::{Inner, Options, chunks, durable, gc, nodes, touch, uses};
 use crate::store::{Persisted, StoreError};
 use proto::error::Class;
 use proto::id::BlobId;
@@ -151,6 +151,7 @@ pub(super) fn open(root: &Path, options: Options) -> Result<Inner, OpenError> {
         durable: durable::Durable::default(),
         space: Space::new(root, options.limit, options.keep_free),
         nodes: nodes::NodeCache::new(options.node_cache_bytes),
+        cutting: chunks::Cutting::default(),
         gate: RwLock::default(),
         collecting: Mutex::default(),
         wake: gc::Wake::default(),

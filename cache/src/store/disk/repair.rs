@@ -20,7 +20,7 @@ pub struct Repaired {
     pub blobs: u64,
     /// Tree nodes: damaged ones, and those that were no longer whole.
     pub trees: u64,
-    /// Records, aliases and rows.
+    /// Records, aliases, rows, and what was known of chunks.
     pub rows: u64,
     /// Files that belonged to nothing.
     pub strays: u64,
@@ -49,7 +49,10 @@ impl Inner {
                 Damaged::Tree(id) => {
                     lost.trees.insert(*id);
                 }
-                Damaged::Record(key) | Damaged::Alias(key) | Damaged::Row(_, key) => {
+                Damaged::Record(key)
+                | Damaged::Alias(key)
+                | Damaged::Chunks(key)
+                | Damaged::Row(_, key) => {
                     for cf in [Cf::Table, Cf::Blob, Cf::Tree, Cf::Node] {
                         // Only a key of no table can be in another place.
                         if cf == Cf::Table || key.len() != 32 {
@@ -70,6 +73,7 @@ impl Inner {
         self.drop_lost(lost, &mut repaired)?;
         repaired.rows += self.drop_refused_rows()?;
         self.sweep_aliases()?;
+        self.sweep_chunks()?;
         self.count_again()?;
         self.barrier()?;
         Ok(repaired)

@@ -5,7 +5,7 @@
 //! | `blob` | blob id | [`Place`] |
 //! | `tree` | tree id | [`Head`] |
 //! | `node` | tree id | the node's encoding, when it is small |
-//! | `table` | records, aliases, rows, last uses ([`value::key`](super::value::key)) | |
+//! | `table` | records, aliases, rows, last uses, chunks ([`value::key`](super::value::key)) | |
 //! | `default` | segments, files to be synced or deleted, counters ([`value::state`](super::value::state)) | |
 //!
 //! All writes go through [`Batch`], which counts what it adds and takes away: the counters are in
@@ -13,7 +13,7 @@
 
 use super::batch::{Totals, add_counters};
 use super::value::{Head, Place};
-use crate::store::{Persisted, StoreError};
+use crate::store::{Persisted, Row, StoreError};
 use bytes::Bytes;
 use proto::id::{BlobId, TreeId};
 use rayon::prelude::*;
@@ -251,6 +251,18 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// For each prefix the first row whose key begins so.
+    pub fn first_rows(&self, cf: Cf, prefixes: &[Vec<u8>]) -> Result<Vec<Option<Row>>, StoreError> {
+        let mut rows = self.db.raw_iterator_cf(self.cf(cf));
+        let first = |prefix: &Vec<u8>| {
+            rows.seek(prefix);
+            rows.status().map_err(|e| self.error(e))?;
+            let row = rows.item().filter(|(key, _)| key.starts_with(prefix));
+            Ok(row.map(|(key, value)| (key.to_vec(), value.to_vec())))
+        };
+        prefixes.iter().map(first).collect()
     }
 
     /// Writes what is in memory and in the log to tables.

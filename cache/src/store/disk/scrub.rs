@@ -37,6 +37,8 @@ pub enum Damaged {
     Record(Vec<u8>),
     /// An alias of a record: its key in the index.
     Alias(Vec<u8>),
+    /// What is known of a blob's chunks: its key in the index.
+    Chunks(Vec<u8>),
     /// A row of a table: the table, where it is known, and the key in the index.
     Row(Option<Table>, Vec<u8>),
     /// A file that belongs to nothing.
@@ -66,6 +68,9 @@ impl Damage {
             Damaged::Row(Some(Table::Image), _) => {
                 "Repair takes the image away; build or pull it again"
             }
+            Damaged::Chunks(_) => {
+                "Repair takes it away; the blob is cut again when it is asked for"
+            }
             Damaged::Stray => "Repair puts the file aside",
             Damaged::Counters => "Repair counts again",
             Damaged::State => {
@@ -84,6 +89,7 @@ impl fmt::Display for Damage {
             Damaged::Tree(id) => write!(f, "Tree node {id}")?,
             Damaged::Record(_) => write!(f, "A step record")?,
             Damaged::Alias(_) => write!(f, "An alias of a step record")?,
+            Damaged::Chunks(_) => write!(f, "What is known of a blob's chunks")?,
             Damaged::Row(Some(table), _) => write!(f, "A row of table {table:?}")?,
             Damaged::Row(None, _) => write!(f, "A row of no table")?,
             Damaged::Stray => write!(f, "A file that belongs to nothing")?,
@@ -103,7 +109,7 @@ pub enum Phase {
     Blobs,
     /// Tree nodes.
     Trees,
-    /// Records, aliases and rows.
+    /// Records, aliases, rows, and what is known of chunks.
     Tables,
     /// Files that may belong to nothing.
     Files,
@@ -400,6 +406,9 @@ impl Scrub<'_> {
                 }
                 None => Some((Damaged::Row(None, own), unread())),
             },
+            Some(&(key::CHUNKS | key::CHUNK)) => {
+                self.inner.chunk_row_fault(row, value)?.map(|why| (Damaged::Chunks(own), why))
+            }
             Some(&key::USED) if value.len() == 8 => None,
             _ => Some((Damaged::Row(None, own), unread())),
         })

@@ -3,7 +3,7 @@
 use super::batch::Sync;
 use super::rocks::Cf;
 use super::scrub::Damaged;
-use super::value::{Head, key};
+use super::value::{Head, Piece, key};
 use super::{DiskStore, Hooks, Options};
 use crate::store::{OciBlob, Persisted, Store, StoreError, Table};
 use bytes::Bytes;
@@ -125,6 +125,53 @@ fn a_row_that_can_not_be_read_is_found() {
         assert!(found.contains(&expected), "{found:?}");
         filled.mend();
     }
+}
+
+#[test]
+fn rows_of_chunks_that_are_wrong_are_found() {
+    let (large, other) = (Bytes::from(vec![1; 3 << 20]), BlobId::of(b"other"));
+    let id = BlobId::of(&large);
+    let list = crate::chunk::cut::cut(&large[..]).unwrap();
+    let (own, of) = (key::chunks(&id), key::chunk(&list.chunks()[0].id, &id));
+    let piece = Piece { offset: 1, len: 2 }.to_bytes();
+    let cases = [
+        (own.clone(), Some(b"\x01 garbage".to_vec()), own.clone()),
+        (own.clone(), Some(list.prefix(1, id).encode()), own.clone()),
+        (own.clone(), Some(list.prefix(2, other).encode()), own),
+        (key::chunks(&other), Some(list.prefix(2, other).encode()), key::chunks(&other)),
+        (of.clone(), Some(b"\x01 garbage".to_vec()), of.clone()),
+        (key::chunk(&other, &other), Some(piece.clone()), key::chunk(&other, &other)),
+        (key::chunks_named(&other), Some(piece), key::chunks_named(&other)),
+        (key::chunks(&id), None, of),
+    ];
+    for (row, value, expected) in cases {
+        let filled = filled();
+        filled.store.put_blobs(&[(id, large.clone())]).unwrap();
+        assert_eq!(filled.store.chunks(&id).unwrap(), list);
+        filled.plant(Cf::Table, &row, value.as_deref());
+        let found = filled.damaged();
+        assert!(found.contains(&Damaged::Chunks(expected)), "{found:?}");
+        filled.mend();
+        filled.store.find_chunks(&[list.chunks()[0].id]).unwrap();
+        assert_eq!(filled.store.chunks(&id).unwrap(), list);
+        assert_eq!(filled.damaged(), []);
+    }
+}
+
+#[test]
+fn a_list_that_can_not_be_read_is_made_anew_and_goes_with_its_blob() {
+    let filled = filled();
+    let (store, large) = (&filled.store, Bytes::from(vec![1; 5 << 20]));
+    let id = BlobId::of(&large);
+    store.put_blobs(&[(id, large)]).unwrap();
+    let list = store.chunks(&id).unwrap();
+    filled.plant(Cf::Table, &key::chunks(&id), Some(b"\x02"));
+    assert_eq!(store.chunks(&id).unwrap(), list);
+    assert_eq!(filled.damaged(), []);
+    filled.plant(Cf::Table, &key::chunks(&id), Some(b"\x02"));
+    store.prune(super::Prune::All).unwrap();
+    assert_eq!(store.missing_blobs(&[id]).unwrap(), [id]);
+    assert_eq!(filled.damaged(), []);
 }
 
 #[test]

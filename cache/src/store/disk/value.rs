@@ -89,6 +89,15 @@ impl Head {
     }
 }
 
+/// Where in a blob a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(super) struct Piece {
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub len: u32,
+}
+
 /// What is known of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub(super) struct SegmentRow {
@@ -96,7 +105,7 @@ pub(super) struct SegmentRow {
     pub synced: u64,
 }
 
-persisted!(Place, Head, SegmentRow);
+persisted!(Place, Head, SegmentRow, Piece);
 
 /// Keys of the column family of tables.
 pub(super) mod key {
@@ -107,6 +116,10 @@ pub(super) mod key {
     pub const ROW: u8 = b't';
     /// Followed by a record's or a row's whole key: when it was used last.
     pub const USED: u8 = b'u';
+    /// Followed by a blob's id: the list of its chunks.
+    pub const CHUNKS: u8 = b'l';
+    /// Followed by a chunk's id and a blob's id: where in the blob the chunk lies.
+    pub const CHUNK: u8 = b'c';
 
     fn scoped(kind: u8, scope: &Scope, id: &[u8; 32]) -> Vec<u8> {
         [&[kind], scope.as_str().as_bytes(), &[0], id].concat()
@@ -126,6 +139,32 @@ pub(super) mod key {
 
     pub fn used(of: &[u8]) -> Vec<u8> {
         [&[USED], of].concat()
+    }
+
+    pub fn chunks(blob: &BlobId) -> Vec<u8> {
+        [&[CHUNKS], &blob.as_bytes()[..]].concat()
+    }
+
+    pub fn chunk(chunk: &BlobId, blob: &BlobId) -> Vec<u8> {
+        [&[CHUNK], &chunk.as_bytes()[..], blob.as_bytes()].concat()
+    }
+
+    /// With what the keys of all places of a chunk begin.
+    pub fn chunks_named(chunk: &BlobId) -> Vec<u8> {
+        [&[CHUNK], &chunk.as_bytes()[..]].concat()
+    }
+
+    /// The blob of the key of a list of chunks.
+    pub fn chunks_of(key: &[u8]) -> Option<BlobId> {
+        let id = key.strip_prefix(&[CHUNKS])?;
+        Some(BlobId::from_bytes(id.try_into().ok()?))
+    }
+
+    /// The chunk and the blob of a chunk's key.
+    pub fn chunk_of(key: &[u8]) -> Option<(BlobId, BlobId)> {
+        let (chunk, blob) = key.strip_prefix(&[CHUNK])?.split_at_checked(32)?;
+        let id = |bytes: &[u8]| bytes.try_into().ok().map(BlobId::from_bytes);
+        Some((id(chunk)?, id(blob)?))
     }
 
     /// The scope of a record's or an alias's key.
@@ -197,6 +236,12 @@ mod tests {
         let row = key::row(Table::Layer, b"xyz");
         assert_eq!(key::row_of(&row), Some((Table::Layer, &b"xyz"[..])));
         assert_eq!(key::row_of(&[key::ROW, 99]), None);
+        let (a, b) = (BlobId::of(b"a"), BlobId::of(b"b"));
+        assert_eq!(key::chunks_of(&key::chunks(&a)), Some(a));
+        assert_eq!(key::chunk_of(&key::chunk(&a, &b)), Some((a, b)));
+        assert!(key::chunk(&a, &b).starts_with(&key::chunks_named(&a)));
+        assert_eq!((key::chunks_of(b"l"), key::chunk_of(b"c")), (None, None));
+        assert_eq!(key::chunk_of(&key::chunks_named(&a)), None);
     }
 
     #[test]

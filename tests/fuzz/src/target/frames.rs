@@ -2,6 +2,7 @@
 
 use super::Target;
 use cache::net::{NetError, Stream};
+use proto::chunk::Chunk;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, BuildId, Millis};
 use proto::wire::{self, Binary, Message, Open, Opened, Service, admin, blob, build, worker};
@@ -47,6 +48,12 @@ impl Target for Frames {
             frame(3, &build::ToClient::Event(log), b""),
             frame(3, &build::ToClient::Finished(Box::new(Err(failure))), b""),
             frame(4, &blob::Request::GetLarge(id, 0), b""),
+            frame(4, &blob::Request::GetChunkList(id), b""),
+            frame(4, &blob::Request::GetChunks(id, vec![Chunk { id, offset: 7, len: 9 }; 2]), b""),
+            frame(4, &blob::Request::PutChunks(id), b""),
+            frame(5, &blob::Reply::Chunks, b""),
+            frame(5, &blob::Reply::Wanted(vec![0, 1, u32::MAX]), b""),
+            frame(10, &blob::Data::Last, b"bytes"),
         ]
     }
 
@@ -56,7 +63,7 @@ impl Target for Frames {
 
     fn run(&self, input: &[u8]) -> bool {
         let Some((which, bytes)) = input.split_first() else { return false };
-        match which % 10 {
+        match which % 11 {
             0 => read::<Open>(bytes),
             1 => read::<Opened>(bytes),
             2 => read::<build::ToCoordinator>(bytes),
@@ -66,6 +73,7 @@ impl Target for Frames {
             6 => read::<admin::Request>(bytes),
             7 => read::<admin::Reply>(bytes),
             8 => read::<worker::ToCoordinator>(bytes),
+            10 => read::<blob::Data>(bytes),
             _ => read::<worker::ToWorker>(bytes),
         }
     }

@@ -1,5 +1,6 @@
 //! What is given bad input.
 
+mod chunks;
 mod dockerfile;
 mod expand;
 mod frames;
@@ -10,13 +11,14 @@ mod tree;
 use super::Target;
 
 /// All targets.
-pub const ALL: [&dyn Target; 6] = [
+pub const ALL: [&dyn Target; 7] = [
     &dockerfile::Dockerfile,
     &expand::Expand,
     &ignore::Ignore,
     &tree::Tree,
     &frames::Frames,
     &layer::Layer,
+    &chunks::Chunks,
 ];
 
 /// The target of that name.

@@ -173,7 +173,7 @@ impl Inner {
             let Some(place) = place else {
                 continue;
             };
-            batch.delete_blob(id, &place);
+            self.delete_blob(&mut batch, id, &place)?;
             match place {
                 Place::Packed(span) => report.packed.add(span.len.into()),
                 Place::File { size } => {
