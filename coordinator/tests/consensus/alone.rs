@@ -63,6 +63,21 @@ fn the_only_voter_leads_at_once_and_after_a_kill() {
 }
 
 #[test]
+fn all_who_come_together_share_a_sync() {
+    let disk = Disk::new(&[node(1)], Honesty::Honest);
+    let mut alone = Alone::open(&disk);
+    alone.poll();
+    let before = disk.syncs();
+    for caller in 0..1000 {
+        alone.driver.propose(Token(caller), Proposal::new(vec![encode(caller, 100)]).unwrap());
+    }
+    let outputs = alone.poll();
+    let answered = |output: &&Output| matches!(output, Output::Proposed { result: Ok(_), .. });
+    assert_eq!(outputs.iter().filter(answered).count(), 1000);
+    assert_eq!(disk.syncs() - before, 1);
+}
+
+#[test]
 fn an_answer_comes_after_what_it_answers_for() {
     let mut alone = Alone::open(&Disk::new(&[node(1)], Honesty::Honest));
     alone.poll();

@@ -88,6 +88,8 @@ struct Platter {
     unsynced: VecDeque<Op>,
     honesty: Honesty,
     fails_in: Option<u64>,
+    unreadable: bool,
+    syncs: usize,
     cut: usize,
 }
 
@@ -104,7 +106,15 @@ impl Disk {
             safe.apply(&Op::Write { snapshot: Some(snapshot), entries: Vec::new(), hard });
         }
         let unsynced = VecDeque::new();
-        Self(Arc::new(Mutex::new(Platter { safe, unsynced, honesty, fails_in: None, cut: 0 })))
+        Self(Arc::new(Mutex::new(Platter {
+            safe,
+            unsynced,
+            honesty,
+            fails_in: None,
+            unreadable: false,
+            syncs: 0,
+            cut: 0,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Platter> {
@@ -140,10 +150,25 @@ impl Disk {
         self.lock().fails_in = Some(writes);
     }
 
+    /// How often something was synced.
+    pub fn syncs(&self) -> usize {
+        self.lock().syncs
+    }
+
+    /// From now on entries can't be read.
+    pub fn fail_reads(&self) {
+        self.lock().unreadable = true;
+    }
+
     /// How many entries were written and later cut off, since the last time that this was asked.
     pub fn take_cut(&self) -> usize {
         std::mem::take(&mut self.lock().cut)
     }
+}
+
+fn failed() -> StoreError {
+    let detail = "as the simulation wants it".to_owned();
+    StoreError::Io { path: "a disk".to_owned(), detail }
 }
 
 impl Platter {
@@ -151,14 +176,14 @@ impl Platter {
         self.unsynced.push_back(op);
         if let Some(left) = &mut self.fails_in {
             if *left == 0 {
-                let detail = "as the simulation wants it".to_owned();
-                return Err(StoreError::Io { path: "a disk".to_owned(), detail });
+                return Err(failed());
             }
             *left -= 1;
         }
         if durability == Durability::Lazy {
             return Ok(());
         }
+        self.syncs += 1;
         let late = usize::from(self.honesty == Honesty::Late);
         while self.unsynced.len() > late {
             let op = self.unsynced.pop_front().expect("looked at");
@@ -213,6 +238,9 @@ impl Store for SimStore {
     }
 
     fn entries(&self, range: Range<u64>, max_bytes: u64) -> Result<Vec<Entry>, StoreError> {
+        if self.disk.lock().unreadable {
+            return Err(failed());
+        }
         let at = |index: u64| (index - self.live.first()) as usize;
         let all = self.live.entries.range(at(range.start)..at(range.end));
         let mut bytes = 0;

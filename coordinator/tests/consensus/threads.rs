@@ -251,7 +251,7 @@ async fn a_log_is_a_log() {
 }
 
 #[tokio::test]
-async fn a_thousand_callers_share_syncs() {
+async fn callers_wait_when_too_much_is_under_way() {
     let cluster = Cluster::new(&[1]);
     cluster.leader().await;
     let log = cluster.processes[&1].log.clone();
@@ -283,6 +283,24 @@ async fn a_log_whose_disk_fails_stops_for_good() {
     assert_eq!(log.step(node(2), &[]).err().map(|error| error.to_string().is_empty()), Some(false));
     assert_eq!(log.read_barrier().await, Err(ReadError::Stopped));
     assert_eq!(tape.read(|tape| tape.facts.len()), 0, "nothing was applied that may be lost");
+}
+
+#[tokio::test]
+async fn a_log_that_can_not_be_read_stops_for_good() {
+    let disk = Disk::new(&[node(1)], Honesty::Honest);
+    let start = || {
+        let line = Box::new(Line { hub: Hub::default(), from: node(1) });
+        RaftLog::start(options(1), disk.open(), Shared::new(Tape::default()), line).unwrap()
+    };
+    let log = start();
+    log.propose(facts(&[1])).await.unwrap();
+    log.shutdown().await;
+    disk.fail_reads();
+    let log = start();
+    let mut stopped = log.watch_stopped();
+    let why = stopped.wait_for(Option::is_some).await.unwrap().clone();
+    let Some(Stopped::Failed(text)) = why else { panic!("{why:?}") };
+    assert!(text.contains("The log at a disk failed") && text.contains("join a new one"), "{text}");
 }
 
 #[tokio::test]

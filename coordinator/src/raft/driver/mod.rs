@@ -137,8 +137,12 @@ pub enum DriverError {
         /// The entry.
         index: u64,
     },
-    /// Raft itself gave up.
-    #[error("The log can't go on: {detail}. {}", store::REBUILD)]
+    /// Raft gave up, or the machine did.
+    #[error(
+        "The log can't go on: {detail}. Start this coordinator again. If it ends in the same way, \
+         this is a fault of Slipway, or the log is damaged. {}",
+        store::REBUILD
+    )]
     Raft {
         /// Its words.
         detail: String,
@@ -280,6 +284,11 @@ impl<S: Store, M: Machine> Driver<S, M> {
                 return self.compact_if_due();
             }
         }
+    }
+
+    /// After a panic: what the store did, if that is why.
+    pub fn take_failed(&self) -> Option<StoreError> {
+        self.raw.store().take_failed()
     }
 
     fn is_leader(&self) -> bool {

@@ -127,22 +127,30 @@ pub(super) struct Seam<S> {
     pub store: S,
     /// Raft asked for a snapshot that there is not; see [`Seam::take_wanted`].
     wanted: Cell<bool>,
+    /// Why the store could not be read, of which raft makes a panic.
+    failed: Cell<Option<StoreError>>,
 }
 
 impl<S: Store> Seam<S> {
     pub fn new(store: S) -> Self {
-        Self { store, wanted: Cell::new(false) }
+        Self { store, wanted: Cell::new(false), failed: Cell::new(None) }
     }
 
     /// Whether a newer snapshot is needed than there is. Asks once.
     pub fn take_wanted(&self) -> bool {
         self.wanted.take()
     }
-}
 
-/// What raft makes of this is a panic, which ends the driver.
-fn unreadable(error: StoreError) -> raft::Error {
-    raft::Error::Store(StorageError::Other(Box::new(error)))
+    /// Why raft has panicked, if that is because the store could not be read.
+    pub fn take_failed(&self) -> Option<StoreError> {
+        self.failed.take()
+    }
+
+    fn unreadable(&self, error: StoreError) -> raft::Error {
+        let text = error.to_string();
+        self.failed.set(Some(error));
+        raft::Error::Store(StorageError::Other(text.into()))
+    }
 }
 
 impl<S: Store> raft::Storage for Seam<S> {
@@ -166,7 +174,7 @@ impl<S: Store> raft::Storage for Seam<S> {
             return Err(StorageError::Unavailable.into());
         }
         let max_bytes = max_size.into().unwrap_or(u64::MAX);
-        self.store.entries(low..high, max_bytes).map_err(unreadable)
+        self.store.entries(low..high, max_bytes).map_err(|error| self.unreadable(error))
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
@@ -194,6 +202,6 @@ impl<S: Store> raft::Storage for Seam<S> {
             self.wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
-        self.store.snapshot().map_err(unreadable)
+        self.store.snapshot().map_err(|error| self.unreadable(error))
     }
 }

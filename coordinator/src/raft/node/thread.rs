@@ -116,8 +116,9 @@ impl<S: Store, M: Machine> Thread<S, M> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let worked = match &runtime {
             Ok(runtime) => {
-                let working = || runtime.block_on(self.work(messages, requests));
-                guard(working).unwrap_or_else(Err)
+                let worked = guard(|| runtime.block_on(self.work(messages, requests)));
+                let why = |error| self.driver.take_failed().map_or(error, DriverError::Store);
+                worked.unwrap_or_else(|panic| Err(why(panic)))
             }
             Err(error) => Err(DriverError::Raft { detail: format!("no timer for it: {error}") }),
         };

@@ -204,6 +204,34 @@ fn entries_come_in_portions() {
     assert_eq!(portion, entries[..portion.len()]);
 }
 
+/// How often RocksDB has synced its log, as it says itself.
+fn syncs(store: &RocksStore) -> u64 {
+    let stats = store.db.property_value("rocksdb.dbstats").unwrap().unwrap();
+    let line = stats.lines().find(|line| line.starts_with("Cumulative WAL:")).unwrap();
+    let (before, _) = line.split_once(" syncs").unwrap();
+    before.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_must_be_safe_is_synced_once() {
+    let dir = dir();
+    create(dir.path());
+    let mut store = open(dir.path());
+    let hard = HardState { term: 1, vote: 1, commit: 1 };
+    let mut write = |entries: &[Entry], durability| {
+        let before = syncs(&store);
+        store.write(&Write { snapshot: None, entries, hard: &hard, durability }).unwrap();
+        syncs(&store) - before
+    };
+    let entries: Vec<Entry> = (2..102).map(|index| entry(index, 1)).collect();
+    assert_eq!(write(&entries, Durability::Synced), 1, "a hundred entries, term and vote");
+    assert_eq!(write(&[], Durability::Lazy), 0);
+    assert_eq!(write(&[], Durability::Synced), 1);
+    let before = syncs(&store);
+    store.compact(&snapshot(50, 1), 40, &HardState { commit: 50, ..hard }).unwrap();
+    assert_eq!(syncs(&store) - before, 1);
+}
+
 #[test]
 fn a_gap_is_refused() {
     let dir = dir();
