@@ -30,6 +30,17 @@ pub enum Change {
     Remove(NodeId),
 }
 
+/// How a leader reaches another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// It has not answered lately.
+    Silent,
+    /// It answers, and lacks many entries.
+    Behind,
+    /// It answers, and has nearly all entries.
+    UpToDate,
+}
+
 impl Change {
     /// The node that it is about.
     pub fn node(self) -> NodeId {
@@ -72,13 +83,12 @@ impl Membership {
         change.enter_joint().is_none() && change.changes.iter().any(dropped)
     }
 
-    /// Checks what `leader` is asked to change; `caught_up` tells of a learner whether it has nearly
-    /// all entries.
+    /// Checks what `leader` is asked to change. `reach` says how it reaches the other members.
     pub(super) fn plan(
         &self,
         leader: NodeId,
         changes: &[Change],
-        caught_up: impl Fn(NodeId) -> bool,
+        reach: impl Fn(NodeId) -> Reach,
     ) -> Result<ConfChangeV2, ChangeError> {
         let nodes: BTreeSet<NodeId> = changes.iter().map(|change| change.node()).collect();
         if changes.is_empty() || nodes.len() < changes.len() {
@@ -93,7 +103,7 @@ impl Membership {
                 Change::Promote(node) if !self.learners.contains(node) => {
                     return Err(ChangeError::NotLearner { node: *node });
                 }
-                Change::Promote(node) if !caught_up(*node) => {
+                Change::Promote(node) if reach(*node) != Reach::UpToDate => {
                     return Err(ChangeError::Behind { node: *node });
                 }
                 Change::Remove(node) if *node == leader => return Err(ChangeError::Leader),
@@ -103,7 +113,28 @@ impl Membership {
                 Change::AddLearner(_) | Change::Promote(_) | Change::Remove(_) => {}
             }
         }
-        Ok(encode(changes))
+        let voters = self.voters_after(changes);
+        let answers = |node: &&NodeId| **node == leader || reach(**node) != Reach::Silent;
+        match voters.iter().filter(answers).count() * 2 > voters.len() {
+            true => Ok(encode(changes)),
+            false => Err(ChangeError::Standstill),
+        }
+    }
+
+    fn voters_after(&self, changes: &[Change]) -> BTreeSet<NodeId> {
+        let mut voters = self.voters.clone();
+        for change in changes {
+            match change {
+                Change::AddLearner(_) => {}
+                Change::Promote(node) => {
+                    voters.insert(*node);
+                }
+                Change::Remove(node) => {
+                    voters.remove(node);
+                }
+            }
+        }
+        voters
     }
 }
 
@@ -155,10 +186,9 @@ mod tests {
 
     #[test]
     fn changes_that_make_no_sense_are_refused() {
+        let reach = |node| if node == n(3) { Reach::UpToDate } else { Reach::Behind };
         let plan = |changes: &[Change]| {
-            members(&[1, 2], &[3, 4])
-                .plan(n(1), changes, |node| node == n(3))
-                .map(|c| c.changes.len())
+            members(&[1, 2], &[3, 4]).plan(n(1), changes, reach).map(|c| c.changes.len())
         };
         use Change::{AddLearner, Promote, Remove};
         assert_eq!(plan(&[]), Err(ChangeError::Contradictory));
@@ -169,5 +199,14 @@ mod tests {
         assert_eq!(plan(&[Remove(n(1))]), Err(ChangeError::Leader));
         assert_eq!(plan(&[Remove(n(9))]), Err(ChangeError::NotMember { node: n(9) }));
         assert_eq!(plan(&[Promote(n(3)), Remove(n(2)), AddLearner(n(5))]), Ok(3));
+    }
+
+    #[test]
+    fn most_voters_must_be_there_afterwards() {
+        let reach = |node| if node == n(3) { Reach::Silent } else { Reach::UpToDate };
+        let plan = |changes: &[Change]| members(&[1, 2, 3], &[4]).plan(n(1), changes, reach);
+        assert_eq!(plan(&[Change::Remove(n(2))]), Err(ChangeError::Standstill));
+        assert!(plan(&[Change::Remove(n(3))]).is_ok());
+        assert!(plan(&[Change::Remove(n(2)), Change::Promote(n(4))]).is_ok());
     }
 }

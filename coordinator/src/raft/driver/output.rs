@@ -195,6 +195,12 @@ pub enum ChangeError {
         /// The node.
         node: NodeId,
     },
+    /// Afterwards most voters would be such as have not answered lately.
+    #[error(
+        "After that most voters would be nodes that can't be reached, and the log would stand still. \
+         Start them first, or remove those that are gone"
+    )]
+    Standstill,
     /// The leader can't be removed.
     #[error("The leader can't be removed. Stop it, and ask the next leader")]
     Leader,
@@ -211,7 +217,7 @@ impl ChangeError {
     pub fn class(&self) -> Class {
         match self {
             Self::NotLeader { .. } | Self::Unknown | Self::Stopped => Class::Unavailable,
-            Self::Busy | Self::Behind { .. } => Class::Busy,
+            Self::Busy | Self::Behind { .. } | Self::Standstill => Class::Busy,
             Self::Contradictory
             | Self::Member { .. }
             | Self::NotMember { .. }

@@ -5,7 +5,7 @@
 //! is refused.
 
 use super::id::{EntryId, Incarnation, NodeId};
-use super::membership::{Change, Membership};
+use super::membership::{Change, Membership, Reach};
 use super::output::{ChangeError, Output, ProposeError, Token};
 use super::{Driver, Machine, Out, Store};
 use proto::limit;
@@ -254,14 +254,13 @@ impl<S: Store, M: Machine> Driver<S, M> {
         if busy || !self.is_settled_leader() {
             return Err(ChangeError::Busy);
         }
-        members.plan(self.me.node, changes, |node| {
-            let progress = raft.prs().get(node.get());
+        let committed = raft.raft_log.committed;
+        members.plan(self.me.node, changes, |node| match raft.prs().get(node.get()) {
             // A node that never answered counts as alive, and as having nothing.
-            progress.is_some_and(|progress| {
-                progress.recent_active
-                    && progress.matched > 0
-                    && progress.matched + PROMOTE_LAG >= raft.raft_log.committed
-            })
+            Some(progress) if !progress.recent_active || progress.matched == 0 => Reach::Silent,
+            Some(progress) if progress.matched + PROMOTE_LAG >= committed => Reach::UpToDate,
+            Some(_) => Reach::Behind,
+            None => Reach::Silent,
         })
     }
 
