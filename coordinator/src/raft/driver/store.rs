@@ -65,10 +65,11 @@ pub enum StoreError {
 }
 
 /// What to do about a log that can't be trusted any more.
-pub(in crate::raft) const REBUILD: &str = "A log can't be mended, and must not be cut short: it has promised to keep what it had. If the \
-     cluster has other coordinators, remove this node there, move the directory away and join as a \
-     new node. If this is the only one, restore the directory from a backup, or begin a new cluster \
-     with `slipway farm init`: images, records and blobs are in the caches and stay";
+pub(in crate::raft) const REBUILD: &str = "\
+    A log can't be mended, and must not be cut short: it has promised to keep what it had. If the \
+    cluster has other coordinators, remove this node there, move the directory away and join as a \
+    new node. If this is the only one, restore the directory from a backup, or begin a new cluster \
+    with `slipway farm init`: images, records and blobs are in the caches and stay";
 
 /// A durable log with one snapshot. Empty, it is that of a node that is to join.
 ///
