@@ -129,3 +129,24 @@ pub const CHUNKED_BLOB_BYTES_MAX: u64 = (CHUNKS_MAX * CHUNK_BYTES_MIN) as u64;
 
 /// Chunks that one request may ask for.
 pub const CHUNKS_ASKED_MAX: usize = 256;
+
+/// Bytes of one entry of the log of decisions. What is larger is a blob, and the entry names it.
+pub const LOG_ENTRY_BYTES_MAX: usize = 64 << 10;
+
+/// Entries that are proposed to the log at once.
+pub const LOG_PROPOSAL_ENTRIES_MAX: usize = 1024;
+
+/// Bytes of the entries that are proposed to the log at once.
+pub const LOG_PROPOSAL_BYTES_MAX: usize = 1 << 20;
+
+/// Entries of a leader that are not committed yet; more have to wait.
+pub const LOG_ENTRIES_IN_FLIGHT_MAX: usize = 4096;
+
+/// Bytes of a leader's entries that are not committed yet; more have to wait.
+pub const LOG_BYTES_IN_FLIGHT_MAX: usize = 4 << 20;
+
+/// Bytes of one message between the members of the log, but for snapshots.
+pub const LOG_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of one snapshot of what the log has led to.
+pub const LOG_SNAPSHOT_BYTES_MAX: usize = 1 << 30;

@@ -311,11 +311,12 @@ impl Cluster {
     }
 
     /// See [`Blobs::put_blobs`]: as many copies as there are to be, where so many nodes can take
-    /// one.
-    pub async fn put_blobs(&self, blobs: &[(BlobId, Bytes)]) -> Result<(), NetError> {
+    /// one. Answers how many bytes went.
+    pub async fn put_blobs(&self, blobs: &[(BlobId, Bytes)]) -> Result<u64, NetError> {
         let view = self.view();
         if let Some(one) = view.only() {
-            return one.put_blobs(blobs).await;
+            one.put_blobs(blobs).await?;
+            return Ok(blobs.iter().map(|(_, bytes)| bytes.len() as u64).sum());
         }
         let replicas = view.placement.replicas();
         let mut copies = vec![0; blobs.len()];
@@ -349,7 +350,11 @@ impl Cluster {
             }
             from = to;
         }
-        if copies.contains(&0) { Err(failed) } else { Ok(()) }
+        if copies.contains(&0) {
+            return Err(failed);
+        }
+        let sent = blobs.iter().zip(copies).map(|((_, bytes), n)| (bytes.len() * n) as u64);
+        Ok(sent.sum())
     }
 
     /// See [`Blobs::put_nodes`].

@@ -251,9 +251,8 @@ impl Through {
 
     fn send_small(&self, ids: &[BlobId]) -> Result<(), StoreError> {
         let pairs: Vec<_> = ids.iter().copied().zip(self.own.read_many(ids)?).collect();
-        let bytes: usize = pairs.iter().map(|(_, bytes)| bytes.len()).sum();
-        self.wait(|| "Small blobs".to_owned(), self.farm.put_blobs(&pairs))?;
-        self.traffic.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        let sent = self.wait(|| "Small blobs".to_owned(), self.farm.put_blobs(&pairs))?;
+        self.traffic.sent.fetch_add(sent, Ordering::Relaxed);
         Ok(())
     }
 

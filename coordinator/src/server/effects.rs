@@ -228,7 +228,7 @@ async fn inline(server: &Server, file: &InlineOp) -> Result<Evaluated, AlgebraEr
 async fn put(server: &Server, id: BlobId, data: Bytes) -> Result<(), AlgebraError> {
     let blobs = &server.library.blobs;
     if data.len() <= limit::PACKED_BLOB_BYTES_MAX {
-        return blobs.put_blobs(&[(id, data)]).await.map_err(failed);
+        return blobs.put_blobs(&[(id, data)]).await.map(drop).map_err(failed);
     }
     let size = data.len() as u64;
     let mut pieces =
