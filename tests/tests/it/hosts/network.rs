@@ -156,7 +156,9 @@ fn wires_count_what_they_carry_and_nothing_else() {
     let [sent, received] = counts(&one);
     assert!((2_000_000..2_500_000).contains(&sent), "{sent}");
     assert!((1..500_000).contains(&received), "{received}");
-    until("what one sent the other one received", || counts(&two)[1] == sent);
+    // All of it but what was under way when the power went, and what was sent twice.
+    until("the other one received it", || counts(&two)[1] >= 2_000_000);
+    assert!(counts(&two)[1] <= sent);
     assert!(counts(&two)[0] >= received);
     assert_eq!(counts(&three), [0; 2], "others see nothing of it");
     one.boot();
