@@ -61,7 +61,7 @@ pub async fn list(farm: &Farm, args: &Builds) -> Result<(), Failure> {
 }
 
 /// The one build whose name begins so; the last one without a name.
-async fn find(farm: &Farm, name: Option<&str>) -> Result<BuildId, Failure> {
+pub async fn find(farm: &Farm, name: Option<&str>) -> Result<BuildId, Failure> {
     let builds = all(farm, LOOK_BACK).await?;
     let Some(name) = name else {
         let last = builds.into_iter().next().map(|b| b.id);

@@ -53,6 +53,7 @@ pub fn binary() -> Binary {
 #[derive(Clone)]
 pub struct Farm {
     dial: Arc<dyn Dial>,
+    remote: bool,
     /// As long as it is open, the farm does not end for want of work.
     held: Arc<Mutex<Option<Opening>>>,
     /// Its blobs and trees.
@@ -62,7 +63,8 @@ pub struct Farm {
 impl Farm {
     fn at(home: &Path) -> Self {
         let dial: Arc<dyn Dial> = Arc::new(Dialer::new(&socket(home)));
-        Self { blobs: Cluster::of_one(dial.clone(), binary()), dial, held: Arc::default() }
+        let blobs = Cluster::of_one(dial.clone(), binary());
+        Self { blobs, dial, remote: false, held: Arc::default() }
     }
 
     /// The farm that is meant: by `wish` (`--farm`), by `SLIPWAY_FARM`, the one in use, the one of
@@ -116,7 +118,7 @@ impl Farm {
         });
         let blobs = cluster(&party, watched);
         tokio::spawn(keep_renewed(party, dial.clone()));
-        Ok(Self { dial, blobs, held: Arc::default() })
+        Ok(Self { dial, blobs, remote: true, held: Arc::default() })
     }
 
     /// The farm of this machine, or the coordinator that runs on it.
@@ -126,6 +128,11 @@ impl Farm {
             Ok(_) => Ok(farm),
             Err(_) => Self::find(None, config).await,
         }
+    }
+
+    /// Whether it is a farm of other machines.
+    pub fn is_remote(&self) -> bool {
+        self.remote
     }
 
     fn hold(&self, opening: Opening) {

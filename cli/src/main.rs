@@ -112,6 +112,7 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         Command::Builds(args) => builds::list(&farm, &args).await?,
         Command::Logs(args) => builds::logs(&farm, &args).await?,
         Command::Cancel(args) => builds::cancel(&farm, &args.build).await?,
+        Command::Attach(args) => return build::attach::run(&farm, &args).await,
         Command::Up(_)
         | Command::Down(_)
         | Command::Build(_)

@@ -100,6 +100,8 @@ hash_id! {
     DefKey: "a definition key";
     /// A step's definition and the content of its inputs as they really are. Names its record.
     ContentKey: "a content key";
+    /// What a step is like, apart from its inputs: by it is known how long it takes.
+    ShapeKey: "a shape key";
 }
 
 impl BlobId {
@@ -225,7 +227,18 @@ text_id! {
 
 /// One right to run one step, counted by the coordinator. Never used twice.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Archive,
+    Serialize,
+    Deserialize,
 )]
 #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub struct LeaseEpoch(pub u64);
@@ -238,7 +251,18 @@ impl fmt::Display for LeaseEpoch {
 
 /// Milliseconds since 1970-01-01 00:00 UTC.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Archive,
+    Serialize,
+    Deserialize,
 )]
 #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub struct Millis(pub u64);
@@ -250,28 +274,72 @@ impl Millis {
     }
 }
 
-/// Who may use and who may write a record: `trusted`, `branch/<name>` or `dev/<name>`.
+/// Who may use and who may write a record: `trusted`, `branch/<name>` or `dev/<name>`, of one
+/// project. Projects share nothing. The project `default` is not written; another one stands before
+/// a colon: `web:dev/ann`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
 #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub struct Scope(String);
 
+/// The project of those who say none.
+pub const DEFAULT_PROJECT: &str = "default";
+
+const TRUSTED: &str = "trusted";
+
 impl Scope {
-    /// The scope that every other one can read.
+    /// The scope that every other one of the default project can read.
     pub fn trusted() -> Self {
-        Self("trusted".to_owned())
+        Self(TRUSTED.to_owned())
     }
 
     /// Checks a text from outside.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        let named = text.strip_prefix("branch/").or_else(|| text.strip_prefix("dev/"));
+        let wrong = || {
+            let expected =
+                "`trusted`, `branch/NAME` or `dev/NAME`, with `PROJECT:` before it or not";
+            IdError::new(text, "a scope", expected)
+        };
+        let (project, own) = text.split_once(':').unwrap_or((DEFAULT_PROJECT, text));
+        let in_project = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        let is_project = !project.is_empty() && project.len() <= 64;
+        if !is_project || !project.chars().all(in_project) {
+            return Err(wrong());
+        }
+        let named = own.strip_prefix("branch/").or_else(|| own.strip_prefix("dev/"));
         let fine = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         match named {
-            Some(n) if !n.is_empty() && n.len() <= 128 && n.chars().all(fine) => {
-                Ok(Self(text.to_owned()))
-            }
-            None if text == "trusted" => Ok(Self::trusted()),
-            _ => Err(IdError::new(text, "a scope", "`trusted`, `branch/NAME` or `dev/NAME`")),
+            Some(n) if !n.is_empty() && n.len() <= 128 && n.chars().all(fine) => {}
+            None if own == TRUSTED => {}
+            _ => return Err(wrong()),
         }
+        Ok(Self::of(project, own))
+    }
+
+    fn of(project: &str, own: &str) -> Self {
+        match project {
+            DEFAULT_PROJECT => Self(own.to_owned()),
+            project => Self(format!("{project}:{own}")),
+        }
+    }
+
+    /// The project.
+    pub fn project(&self) -> &str {
+        self.0.split_once(':').map_or(DEFAULT_PROJECT, |(project, _)| project)
+    }
+
+    /// The scope without its project: `dev/ann`.
+    pub fn own(&self) -> &str {
+        self.0.split_once(':').map_or(self.0.as_str(), |(_, own)| own)
+    }
+
+    /// The trusted scope of the same project: what this one reads where it has nothing itself.
+    pub fn base(&self) -> Self {
+        Self::of(self.project(), TRUSTED)
+    }
+
+    /// The same scope of another project, whose name was checked.
+    pub fn in_project(&self, project: &str) -> Self {
+        Self::of(project, self.own())
     }
 
     /// The text.
@@ -303,10 +371,16 @@ mod tests {
 
     #[test]
     fn scopes_are_checked() {
-        for good in ["trusted", "branch/main", "dev/ann", "branch/feature/x"] {
+        for good in ["trusted", "branch/main", "dev/ann", "branch/feature/x", "web:dev/ann"] {
             assert_eq!(Scope::parse(good).unwrap().as_str(), good);
         }
-        for bad in ["", "main", "branch/", "dev/a b", "trusted/x"] {
+        let scope = Scope::parse("web:dev/ann").unwrap();
+        assert_eq!((scope.project(), scope.own()), ("web", "dev/ann"));
+        assert_eq!(scope.base().as_str(), "web:trusted");
+        assert_eq!(Scope::parse("default:trusted"), Ok(Scope::trusted()));
+        assert_eq!(scope.in_project("default").as_str(), "dev/ann");
+        for bad in ["", "main", "branch/", "dev/a b", "trusted/x", ":trusted", "A:trusted", "a:b:c"]
+        {
             assert!(Scope::parse(bad).is_err(), "{bad}");
         }
     }

@@ -1,14 +1,16 @@
-//! The two keys of a step, and what enters each.
+//! The keys of a step, and what enters each.
 //!
 //! The *definition key* names what is to be done, by the text of the step and the definition keys
 //! of its inputs; it is known before anything runs and joins identical work in flight. The *content
-//! key* names the same step with its inputs as they really are; it names the record.
+//! key* names the same step with its inputs as they really are; it names the record. The *shape
+//! key* names what steps of many builds have in common that take about as long: nothing depends on
+//! it but guesses.
 //!
 //! What enters which is in `docs/cache-keys.md`, row by row; the tests flip each field and compare
 //! what they see with that table.
 
 use crate::canon::{self, Canon};
-use crate::id::{ContentDigest, ContentKey, DefKey, RootId};
+use crate::id::{ContentDigest, ContentKey, DefKey, RootId, ShapeKey};
 use crate::step::{
     BindMount, CacheMount, CopyOp, CopySource, GitOp, HttpOp, ImageOp, InlineOp, MkdirOp, Mount,
     MountKind, Op, RunOp, SecretMount, SshMount, Step, TmpfsMount,
@@ -16,6 +18,7 @@ use crate::step::{
 
 const DEF_DOMAIN: &str = "slipway 2026-11 definition key";
 const CONTENT_DOMAIN: &str = "slipway 2026-11 content key";
+const SHAPE_DOMAIN: &str = "slipway 2026-11 shape key";
 
 /// One input, as a definition key sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +93,47 @@ pub fn content_key(step: &Step, inputs: &ContentInputs) -> ContentKey {
             c.hash32(digest.as_bytes());
         });
     }))
+}
+
+/// The shape key of a step: what it is like apart from its inputs, and from what changes with every
+/// commit. What no worker does has the shape of its kind.
+pub fn shape_key(step: &Step) -> ShapeKey {
+    ShapeKey::from_bytes(canon::hash(SHAPE_DOMAIN, |c| {
+        match &step.op {
+            Op::Scratch => c.tag(0),
+            Op::Image(image) => c.tag(1).text(&image.reference),
+            Op::Local(_) => c.tag(2),
+            Op::Inline(_) => c.tag(3),
+            Op::Http(http) => c.tag(4).text(&http.url),
+            Op::Git(git) => c.tag(5).text(&git.remote).bool(git.keep_git_dir).bool(git.submodules),
+            Op::Run(run) => run_shape(c.tag(6), run),
+            Op::Copy(_) => c.tag(7),
+            Op::Mkdir(_) => c.tag(8),
+            Op::Merge => c.tag(9),
+        };
+        step.platform.canon(c);
+    }))
+}
+
+fn run_shape<'c, 's>(c: &'c mut Canon<'s>, run: &RunOp) -> &'c mut Canon<'s> {
+    c.list(run.args.iter(), |c, a| {
+        c.text(a);
+    });
+    // Values of ARGs are often the commit, or the time.
+    c.list(run.env.iter(), |c, (name, _)| {
+        c.text(name);
+    });
+    c.text(&run.cwd).text(&run.user).tag(run.network as u8);
+    c.list(run.mounts.iter(), |c, mount| {
+        c.text(&mount.target);
+        match &mount.kind {
+            MountKind::Bind(bind) => c.tag(0).text(&bind.source),
+            MountKind::Cache(cache) => c.tag(1).text(&cache.id),
+            MountKind::Tmpfs(_) => c.tag(2),
+            MountKind::Secret(_) => c.tag(3),
+            MountKind::Ssh(_) => c.tag(4),
+        };
+    })
 }
 
 fn op(c: &mut Canon<'_>, op: &Op, which: Which) {

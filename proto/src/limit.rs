@@ -150,3 +150,12 @@ pub const LOG_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of one snapshot of what the log has led to.
 pub const LOG_SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
+/// Slots of one worker that count.
+pub const WORKER_SLOTS_MAX: u32 = 4096;
+
+/// Platforms of one worker that count.
+pub const WORKER_PLATFORMS_MAX: usize = 32;
+
+/// Shapes of steps of which is known how long they take: about 20 MB of memory.
+pub const SHAPES_MAX: usize = 1 << 16;

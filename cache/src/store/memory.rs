@@ -47,7 +47,7 @@ impl MemoryStore {
     }
 }
 
-/// Looks into the asking scope, then into the trusted one, for what is `fit`.
+/// Looks into the asking scope, then into its project's trusted one, for what is `fit`.
 fn scoped<'a, K: Ord + Copy, V>(
     map: &'a BTreeMap<(Scope, K), V>,
     scope: &Scope,
@@ -55,7 +55,7 @@ fn scoped<'a, K: Ord + Copy, V>(
     fit: impl Fn(&&V) -> bool,
 ) -> Option<&'a V> {
     let own = map.get(&(scope.clone(), key)).filter(&fit);
-    own.or_else(|| map.get(&(Scope::trusted(), key)).filter(&fit))
+    own.or_else(|| map.get(&(scope.base(), key)).filter(&fit))
 }
 
 impl State {

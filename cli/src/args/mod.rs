@@ -63,6 +63,8 @@ pub enum Command {
     Logs(Logs),
     /// Cancel a build
     Cancel(Cancel),
+    /// Show a build that is under way, until it has ended
+    Attach(Attach),
     /// Look after the cache; without a subcommand, run a cache node of a farm
     Cache(CacheArgs),
     /// Run the coordinator of a farm
@@ -121,6 +123,18 @@ Examples:
 pub struct Logs {
     /// The build's name, or its beginning; the last build without one
     pub build: Option<String>,
+}
+
+/// Show a build that is under way
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A build outlives its client for a while (the coordinator's setting `grace`).
+
+Examples:
+  slipway attach kjcb")]
+pub struct Attach {
+    /// The build's name, or its beginning
+    pub build: String,
 }
 
 /// Cancel a build

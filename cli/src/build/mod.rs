@@ -1,9 +1,11 @@
 //! `slipway build`.
 
 mod archive;
+pub mod attach;
 mod context;
 mod engine;
 mod files;
+mod line;
 mod metadata;
 mod output;
 mod remote;
@@ -18,13 +20,12 @@ use crate::error::{WRONG_USAGE, exit_code, io, show, user};
 use crate::farm::{Farm, broke};
 use crate::print::say;
 use crate::progress::{Display, Mode, Settings, StartError};
-use cache::net::{NetError, Receiver, Sender, Stream};
 use cache::scan;
 use context::{Context, Named};
+use line::{Heard, Line, Shown, reattach};
 use ops::config::Config;
 use output::Target;
 use proto::error::{Class, Failure};
-use proto::wire::Service;
 use proto::wire::build::{
     Answer, Ask, BuildResult, Event, ImageResult, OutputResult, ToClient, ToCoordinator, VertexId,
 };
@@ -58,7 +59,6 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
     };
     unused(&args);
     let farm = Farm::find(farm, config).await?;
-    let Stream { to, from } = farm.open(Service::Build).await?.stream;
     let display = Arc::new(Display::start(mode, &look).map_err(bad_display)?);
     let client = Client {
         farm: farm.clone(),
@@ -66,8 +66,7 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
         stats: config.home.join("client/stat"),
         display: display.clone(),
     };
-    let submit = ToCoordinator::Submit(Box::new(asked.request));
-    let result = client.build(submit, to, from).await;
+    let result = client.build(ToCoordinator::Submit(Box::new(asked.request))).await;
     let result = match result {
         Ok(result) => write_outputs(&farm, &result, &asked.targets).await.map(|()| result),
         Err(failure) => Err(failure),
@@ -112,44 +111,57 @@ struct Client {
 }
 
 impl Client {
-    async fn build(
-        &self,
-        submit: ToCoordinator,
-        mut to: Sender,
-        mut from: Receiver,
-    ) -> Result<BuildResult, Failure> {
-        to.send(&submit).await?;
-        let (answers, mut queue) = mpsc::channel::<ToCoordinator>(16);
-        let writer = tokio::spawn(async move {
-            while let Some(message) = queue.recv().await {
-                to.send(&message).await?;
-            }
-            Ok::<_, NetError>(())
-        });
+    async fn build(&self, first: ToCoordinator) -> Result<BuildResult, Failure> {
+        let (answers, queue) = mpsc::channel::<ToCoordinator>(16);
         let interrupted = interrupt(answers.clone());
         tokio::pin!(interrupted);
         let mut patience = false;
-        let result = loop {
+        let mut line = Line::open(&self.farm, &first, queue).await?;
+        let (mut heard, mut shown) = (None, Shown::default());
+        loop {
             let message = tokio::select! {
-                message = from.expect::<ToClient>() => message,
+                message = line.from.expect::<ToClient>() => message,
                 impatient = &mut interrupted, if !patience => {
                     patience = true;
                     if impatient {
-                        break Err(Failure::new(Class::Cancelled, "The build was cancelled"));
+                        return Err(Failure::new(Class::Cancelled, "The build was cancelled"));
                     }
                     continue;
                 }
             };
             match message {
-                Ok((ToClient::Accepted(_), _)) => {}
-                Ok((ToClient::Event(event), _)) => self.display.event(event),
+                Ok((ToClient::Accepted(build, life), _)) => {
+                    let seen = match &heard {
+                        Some(Heard { life: before, seen, .. }) if *before == life => *seen,
+                        _ => 0,
+                    };
+                    heard = Some(Heard { build, life, seen });
+                }
+                Ok((ToClient::Event(number, place, event), _)) => {
+                    if let Some(heard) = &mut heard {
+                        heard.seen = heard.seen.max(number);
+                    }
+                    if let Some(news) = shown.news(place, event) {
+                        self.display.event(news);
+                    }
+                }
                 Ok((ToClient::Ask(number, ask), _)) => self.answer(number, ask, answers.clone()),
-                Ok((ToClient::Finished(result), _)) => break *result,
-                Err(e) => break Err(broke(e)),
+                Ok((ToClient::Finished(result), _)) => return *result,
+                Err(e) => {
+                    let queue = line.close().await;
+                    let Some(heard) = heard.as_ref().filter(|_| self.farm.is_remote()) else {
+                        return Err(broke(e));
+                    };
+                    line = tokio::select! {
+                        line = reattach(&self.farm, heard, queue) => line?,
+                        _ = &mut interrupted, if !patience => {
+                            let message = format!("The build {} was left alone", heard.build);
+                            return Err(Failure::new(Class::Cancelled, message));
+                        }
+                    };
+                }
             }
-        };
-        writer.abort();
-        result
+        }
     }
 
     fn answer(&self, number: u64, ask: Ask, answers: mpsc::Sender<ToCoordinator>) {

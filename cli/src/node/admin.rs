@@ -55,7 +55,7 @@ pub async fn answer(
         Request::Cancel(build) => builds::cancel(coordinator, &build).await,
         Request::CreateToken { role, ttl_ms, uses, project, scope, admin } => {
             let right = right(&role, &project, &scope, admin)?;
-            let token = desk.office().create(right, Duration::from_millis(ttl_ms), uses)?;
+            let token = desk.office().create(right, Duration::from_millis(ttl_ms), uses).await?;
             talk.say(Reply::Text(token.expose())).await;
             Ok(())
         }

@@ -5,6 +5,8 @@ use super::uplink::waits;
 use crate::error::user;
 use crate::farm::binary;
 use cache::net::{Dial, NetError, Stream};
+use coordinator::core::facts::Fact;
+use coordinator::server::Ledger;
 use ops::config::Config;
 use ops::identity::{
     Applicant, Authority, CERTIFICATE_LIFE, Fingerprint, Identity, RANDOM_BYTES, Right, Subject,
@@ -16,9 +18,10 @@ use proto::id::Millis;
 use proto::limit;
 use proto::wire::Service;
 use proto::wire::cluster::{Reply, Request};
+use rkyv::rancor::Error as RkyvError;
+use rkyv::util::AlignedVec;
 use rustls::pki_types::CertificateDer;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is looked whether a certificate is to be renewed, at most.
@@ -28,23 +31,30 @@ const LOOK: Duration = Duration::from_secs(3600);
 pub struct Office {
     authority: Authority,
     life: Duration,
-    tokens: Mutex<BTreeMap<TokenId, TokenRecord>>,
+    ledger: Ledger,
+    /// Held by who uses a token: each use counts once.
+    counter: tokio::sync::Mutex<()>,
+}
+
+/// Under what a token is kept in the log.
+fn key(id: &TokenId) -> Vec<u8> {
+    format!("token/{id}").into_bytes()
 }
 
 impl Office {
     /// The office of the machine on which the authority is kept.
-    pub fn open(config: &Config, party: &Party) -> Result<Self, Failure> {
+    pub fn open(config: &Config, party: &Party, ledger: Ledger) -> Result<Self, Failure> {
         let dir = config.home.join("authority");
         let authority = Authority::load(&dir).map_err(|e| user(e.to_string()))?;
         if authority.cluster() != party.subject().cluster() {
             let message = format!("The authority in {} is another cluster's", dir.display());
             return Err(user(message));
         }
-        Ok(Self { authority, life: CERTIFICATE_LIFE, tokens: Mutex::default() })
+        Ok(Self { authority, life: CERTIFICATE_LIFE, ledger, counter: Default::default() })
     }
 
     /// Makes a token.
-    pub fn create(
+    pub async fn create(
         &self,
         right: Right,
         life: Duration,
@@ -56,15 +66,27 @@ impl Office {
         let expires = Millis(crate::clock::now_ms().saturating_add(life.as_millis() as u64));
         let (token, record) =
             Token::mint(right, self.authority.fingerprint(), random, expires, uses);
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(record.id, record);
+        self.keep(&record).await?;
         Ok(token)
+    }
+
+    async fn keep(&self, record: &TokenRecord) -> Result<(), Failure> {
+        let value = rkyv::to_bytes::<RkyvError>(record);
+        let value = value.map_err(|e| Failure::new(Class::Bug, e.to_string()))?.to_vec();
+        self.ledger.note(&[Fact::Kept { key: key(&record.id), value: Some(value) }]).await
+    }
+
+    fn kept(&self, id: &TokenId) -> Option<TokenRecord> {
+        let bytes = self.ledger.read(|facts| facts.kept.get(&key(id)).cloned())?;
+        let mut aligned = AlignedVec::<16>::new();
+        aligned.extend_from_slice(&bytes);
+        rkyv::from_bytes::<TokenRecord, RkyvError>(&aligned).ok()
     }
 
     /// Answers one request of `who`.
     pub async fn serve(&self, who: Option<&Subject>, mut stream: Stream) -> Result<(), NetError> {
         let (request, _) = stream.from.expect::<Request>().await?;
-        let reply = match self.answer(who, request) {
+        let reply = match self.answer(who, request).await {
             Ok(reply) => reply,
             Err(failure) => {
                 tracing::warn!("a certificate was refused: {failure}");
@@ -75,7 +97,7 @@ impl Office {
         stream.to.close().await
     }
 
-    fn answer(&self, who: Option<&Subject>, request: Request) -> Result<Reply, Failure> {
+    async fn answer(&self, who: Option<&Subject>, request: Request) -> Result<Reply, Failure> {
         let denied = |message: String| Failure::new(Class::Denied, message);
         let (subject, csr) = match request {
             Request::Renew { csr } => {
@@ -86,17 +108,18 @@ impl Office {
             Request::Join { token, name, csr } => {
                 let token = Token::parse(&token).map_err(|e| denied(e.to_string()))?;
                 let name = NodeName::parse(&name).map_err(|e| user(e.to_string()))?;
-                let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                let _counts = self.counter.lock().await;
                 let unknown = || {
                     denied("The token is not known here".to_owned())
                         .hint("Make a new one: `slipway token create --role …` on the coordinator.")
                 };
-                let record = tokens.get_mut(&token.id()).ok_or_else(unknown)?;
+                let mut record = self.kept(&token.id()).ok_or_else(unknown)?;
                 let now = Millis(crate::clock::now_ms());
                 record.admits(&token, now).map_err(|e| denied(e.to_string()))?;
                 let subject = record.subject(self.authority.cluster().clone(), name);
                 let subject = subject.map_err(|e| user(e.to_string()))?;
                 record.spend();
+                self.keep(&record).await?;
                 (subject, csr)
             }
         };

@@ -2,6 +2,7 @@
 
 use super::admin::{self, Asks};
 use super::certificates::Office;
+use super::ledger;
 use super::listen::{Guest, Host, listen};
 use super::party::Party;
 use super::uplink::cluster;
@@ -10,12 +11,12 @@ use crate::up::door::handshake;
 use cache::cluster::Cluster;
 use cache::net::unix::Listener;
 use cache::net::{NetError, Stream};
-use coordinator::server::{Coordinator, Membership};
+use coordinator::server::{Coordinator, Membership, Settings, Who};
 use ops::config::Config;
-use ops::identity::Role;
 use ops::identity::tls::ClientAuth;
+use ops::identity::{Role, Subject};
 use proto::error::{Class, Failure};
-use proto::id::{CacheId, Millis};
+use proto::id::{CacheId, Millis, WorkerId};
 use proto::platform::Platform;
 use proto::wire::Service;
 use std::sync::Arc;
@@ -31,17 +32,25 @@ pub struct Desk {
 }
 
 /// Starts it; its tasks are added to `tasks`.
-pub fn start(
+pub async fn start(
     party: &Party,
     config: &Config,
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<Desk>, Failure> {
     let settings = &config.coordinator;
-    let office = Office::open(config, party)?;
     let replicas = u8::try_from(settings.replicas).unwrap_or(proto::limit::REPLICAS_MAX);
     let membership = Membership::new(replicas, settings.lost_after);
     let store = cluster(party, membership.maps());
-    let coordinator = Coordinator::start(store.clone(), Platform::host());
+    let ledger = ledger::open(config, party).await?;
+    tasks.spawn(ledger::watch(ledger.clone()));
+    let office = Office::open(config, party, ledger.clone())?;
+    let coordinator = Coordinator::start(Settings {
+        store: store.clone(),
+        ledger: Some(ledger),
+        grace: settings.grace,
+        lost_after: settings.lost_after,
+        platform: Platform::host(),
+    });
     tasks.spawn(watch_stale(store, membership.clone()));
     // Who is about to join has no certificate.
     let endpoint = party.listen(settings.listen, ClientAuth::Optional)?;
@@ -87,6 +96,16 @@ async fn watch_stale(store: Arc<Cluster>, membership: Membership) {
     }
 }
 
+/// Who builds, by the certificate.
+fn who(subject: &Subject) -> Option<Who> {
+    let grant = subject.grant()?;
+    Some(Who {
+        name: subject.name().to_string(),
+        scope: grant.scope.in_project(grant.project.as_str()),
+        priority: 0,
+    })
+}
+
 fn not_for(guest: &Guest, service: Service) -> Failure {
     let who = guest.subject.as_ref().map_or("nobody".to_owned(), |subject| subject.uri());
     let message = format!("`{who}` may not use {service:?} here: its certificate has another role");
@@ -117,8 +136,15 @@ impl Host for Desk {
         stream: Stream,
     ) -> Result<(), NetError> {
         match service {
-            Service::Build => self.coordinator.serve_build(stream).await,
-            Service::Worker => self.coordinator.serve_worker(stream).await,
+            Service::Build => match guest.subject.as_ref().and_then(who) {
+                Some(who) => self.coordinator.serve_build(stream, who).await,
+                None => Ok(()),
+            },
+            Service::Worker => {
+                let name = guest.subject.as_ref().map(|subject| subject.name().as_str());
+                let id = name.and_then(|name| WorkerId::parse(name).ok());
+                self.coordinator.serve_worker(stream, id).await
+            }
             Service::Cluster => {
                 let cache = guest.subject.filter(|subject| subject.has(Role::Cache));
                 let cache = cache.and_then(|s| CacheId::parse(s.name().as_str()).ok());

@@ -37,6 +37,9 @@ pub fn init(args: &Init, config: &Config) -> Result<u8, Failure> {
         let identity = admit(&authority, &subject.map_err(|e| failed(&e))?, now)?;
         identity.save(&identity_dir(&config.home, role)).map_err(|e| failed(&e))?;
     }
+    if args.roles().has(Role::Coordinator) {
+        super::ledger::create(config, authority.certificate())?;
+    }
     // Last: what is there of a cluster whose authority is not does not count.
     authority.save(&dir).map_err(|e| failed(&e))?;
     let roles: Vec<&str> = args.roles().iter().map(Role::as_str).collect();

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! $SLIPWAY_HOME/authority/            on the coordinator: what signs certificates
+//! $SLIPWAY_HOME/log/                  on the coordinator: the log of decisions
 //! $SLIPWAY_HOME/identity/ROLE/        the identity, and where the coordinator is
 //! $SLIPWAY_HOME/cache/                a cache node's store
 //! $SLIPWAY_HOME/worker-store/         a worker's store
@@ -17,6 +18,7 @@ mod cache;
 pub mod certificates;
 mod coordinator;
 pub mod join;
+mod ledger;
 mod listen;
 pub mod party;
 pub mod uplink;
@@ -111,7 +113,7 @@ async fn start(
         };
         let uplink = party.control(&uplink, Role::Coordinator);
         match role {
-            Role::Coordinator => drop(coordinator::start(&party, config, tasks)?),
+            Role::Coordinator => drop(coordinator::start(&party, config, tasks).await?),
             Role::Cache => drop(cache::start(&party, config, uplink.clone(), tasks).await?),
             Role::Worker => {
                 let worker = worker::start(&party, config, uplink.clone(), tasks).await?;

@@ -7,8 +7,9 @@ use ops::identity::tls::{ClientAuth, TlsError, client_config, server_config};
 use ops::identity::{Identity, Role, Subject};
 use proto::error::{Class, Failure};
 use proto::id::Millis;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -91,13 +92,36 @@ impl Party {
     pub fn listen(&self, address: SocketAddr, clients: ClientAuth) -> Result<Endpoint, Failure> {
         let identity = self.identity();
         let tls = server_config(&identity, identity.authority(), &[ALPN], clients);
-        let endpoint = Endpoint::server(address, tls.map_err(tls_failure)?).map_err(|e| {
-            let message = format!("Listening at {address} (UDP) failed: {e}");
-            Failure::new(Class::Unavailable, message)
-                .hint("Set another address in the settings (`slipway config show` shows them).")
-        })?;
+        let secret = self.secret()?;
+        let endpoint =
+            Endpoint::server(address, tls.map_err(tls_failure)?, &secret).map_err(|e| {
+                let message = format!("Listening at {address} (UDP) failed: {e}");
+                Failure::new(Class::Unavailable, message)
+                    .hint("Set another address in the settings (`slipway config show` shows them).")
+            })?;
         locked(&self.0.listening).push((endpoint.clone(), clients));
         Ok(endpoint)
+    }
+
+    /// What tells those who had connections to an earlier life of this process that these are gone.
+    fn secret(&self) -> Result<[u8; 32], Failure> {
+        let path = self.0.dir.join("reset.key");
+        let failed = |action: &str, e: &dyn std::fmt::Display| {
+            let message = format!("{action} {} failed: {e}", path.display());
+            Failure::new(Class::Unavailable, message)
+        };
+        if let Ok(bytes) = std::fs::read(&path)
+            && let Ok(secret) = bytes.try_into()
+        {
+            return Ok(secret);
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|e| failed("Making", &e))?;
+        let mut file = std::fs::File::options();
+        let file = file.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let written = file.and_then(|mut file| file.write_all(&secret));
+        written.map_err(|e| failed("Writing", &e))?;
+        Ok(secret)
     }
 
     /// Dials for small messages.

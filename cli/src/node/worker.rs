@@ -44,7 +44,7 @@ pub async fn start(
     let farm = cluster(party, watch_maps(uplink.clone()));
     let through: Arc<dyn Store> = Arc::new(Through::new(store.clone(), farm));
     let slots = config.worker.slots.or(config.slots);
-    let settings = worker_settings(id, slots, None, budget - own, config)?;
+    let settings = worker_settings(id, slots, None, budget - own, false, config)?;
     let worker = Worker::open(settings, through).await?;
     if config.worker.serve_peers {
         let endpoint = party.listen(config.worker.listen, ClientAuth::Required)?;

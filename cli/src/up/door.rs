@@ -6,6 +6,7 @@ use super::parts::Parts;
 use crate::farm::binary;
 use cache::net::serve::{Rights, serve as serve_blobs};
 use cache::net::{NetError, Stream};
+use coordinator::server::Who;
 use proto::error::{Class, Failure};
 use proto::id::Millis;
 use proto::platform::Platform;
@@ -75,7 +76,7 @@ pub async fn serve(house: Arc<House>, mut stream: Stream) -> Result<(), NetError
     }
     match open.service {
         Service::Blobs => serve_blobs(house.parts.store.clone(), stream, Rights::Client).await,
-        Service::Build => house.parts.coordinator.serve_build(stream).await,
+        Service::Build => house.parts.coordinator.serve_build(stream, Who::alone()).await,
         Service::Admin => admin::serve(&house, stream).await,
         Service::Worker | Service::Cluster | Service::Certificates => Ok(()),
     }

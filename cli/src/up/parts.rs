@@ -51,13 +51,21 @@ impl Parts {
             serve(served.clone(), stream, Rights::Coordinator)
         })));
         let blobs = Cluster::of_one(Arc::new(dialer), binary());
-        let coordinator = Coordinator::start(blobs, Platform::host());
+        let coordinator = Coordinator::start(coordinator::server::Settings {
+            store: blobs,
+            // Builds end with the process, and with their clients: a local socket breaks only when
+            // one of the two has gone.
+            ledger: None,
+            grace: Duration::ZERO,
+            lost_after: Duration::ZERO,
+            platform: Platform::host(),
+        });
 
         let (dialer, listener) = local::pair();
         let joined = coordinator.clone();
         tasks.push(tokio::spawn(listen(listener, Service::Worker, move |stream| {
             let coordinator = joined.clone();
-            async move { coordinator.serve_worker(stream).await }
+            async move { coordinator.serve_worker(stream, None).await }
         })));
         let worker = Worker::open(plan.worker, store.clone()).await?;
         tasks.push(tokio::spawn(join(worker.clone(), dialer)));

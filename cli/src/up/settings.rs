@@ -34,7 +34,7 @@ pub fn plan(args: &Up, config: &Config) -> Result<Plan, Failure> {
     // files of the store.
     let id = WorkerId::parse("local").expect("letters");
     let slots = args.slots.or(config.slots);
-    let worker = worker_settings(id, slots, args.oci_runtime.as_ref(), budget / 3, config)?;
+    let worker = worker_settings(id, slots, args.oci_runtime.as_ref(), budget / 3, true, config)?;
     let store = store_options(budget / 3 * 2);
     Ok(Plan { store_dir: config.home.join("store"), store, worker })
 }
@@ -59,12 +59,14 @@ pub async fn open_store(dir: PathBuf, budget: u64) -> Result<Arc<DiskStore>, Fai
     opened.map(Arc::new).map_err(|e| Failure::new(Class::Unavailable, e.to_string()))
 }
 
-/// How a worker is. `rootfs_budget` is for layers as directories.
+/// How a worker is. `rootfs_budget` is for layers as directories; `alone` says that nobody else can
+/// do its work.
 pub fn worker_settings(
     id: WorkerId,
     slots: Option<u32>,
     runtime: Option<&PathBuf>,
     rootfs_budget: u64,
+    alone: bool,
     config: &Config,
 ) -> Result<Settings, Failure> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -86,6 +88,7 @@ pub fn worker_settings(
         open_files: OPEN_FILES,
         host_network: config.network == Network::Host,
         platforms: worker::sandbox::platforms(),
+        is_alone: alone,
     })
 }
 

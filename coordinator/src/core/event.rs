@@ -1,12 +1,13 @@
 //! All that the core can see, and all that it can ask for.
 
+use super::facts::Leased;
+use super::place::{Input, Waiting};
 use super::plan::Plan;
 use proto::error::Failure;
 use proto::id::{BlobId, BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, Scope, WorkerId};
-use proto::platform::Platform;
 use proto::record::{Alias, Cost, Record};
 use proto::step::StepId;
-use proto::wire::worker::{Lease, Report, RunTask};
+use proto::wire::worker::{Capacity, Lease, Report, RunTask};
 use std::sync::Arc;
 
 /// A row of the table of work: one definition in one scope, whoever asked for it.
@@ -60,20 +61,37 @@ pub enum Event {
     Worker {
         /// Who.
         worker: WorkerId,
-        /// How many RUNs it can do at once.
-        slots: u32,
-        /// What it runs.
-        platforms: Vec<Platform>,
+        /// What it can do.
+        capacity: Capacity,
         /// The leases that it works on.
         running: Vec<LeaseEpoch>,
         /// What came out of leases.
         reports: Vec<Report>,
     },
+    /// All builds of an earlier life that go on have been submitted again.
+    Resumed,
     /// A worker is gone.
     WorkerLost {
         /// Who.
         worker: WorkerId,
     },
+    /// A worker gets nothing new from now on, or does again, whether it is there or not.
+    Cordoned {
+        /// Who.
+        worker: WorkerId,
+        /// Whether it is cordoned.
+        cordoned: bool,
+    },
+    /// What a project weighs beside the others: twice as much gets twice as many slots when all of
+    /// them want more. 1, if nobody says.
+    Weight {
+        /// The project.
+        project: String,
+        /// Its weight.
+        weight: u32,
+    },
+    /// Time has passed: [`super::Core::next_timeout`] has come.
+    Tick,
 }
 
 /// A record that was found by a definition.
@@ -119,7 +137,20 @@ pub enum Evaluated {
         key: ContentKey,
         /// The task, when it is a RUN.
         run: Option<Box<RunTask>>,
+        /// The trees that it needs, as far as their sizes are known.
+        inputs: Vec<Input>,
     },
+}
+
+/// A step that could begin, and waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// The row.
+    pub work: WorkId,
+    /// The builds that wait for it, and which of their steps it is.
+    pub steps: Vec<(BuildId, StepId)>,
+    /// What for.
+    pub why: Waiting,
 }
 
 /// Something that is to be done outside of the core.
@@ -179,6 +210,21 @@ pub enum Effect {
         worker: WorkerId,
         /// All its leases.
         leases: Vec<Lease>,
+        /// Leases of before the coordinator was started again whose steps are not known again yet:
+        /// they go on.
+        keep: Vec<LeaseEpoch>,
+    },
+    /// Write down that a lease was given. Before anybody is told.
+    Granted {
+        /// The lease.
+        epoch: LeaseEpoch,
+        /// What it is for.
+        leased: Leased,
+    },
+    /// Write down that a lease is over.
+    Released {
+        /// The lease.
+        epoch: LeaseEpoch,
     },
     /// Tell who waits for the build.
     Notify {

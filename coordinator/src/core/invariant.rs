@@ -10,7 +10,7 @@ impl Core {
         let mut broken = Vec::new();
         self.invariant_leases_have_live_workers(&mut broken);
         self.invariant_one_live_lease_per_content(&mut broken);
-        self.invariant_slots_are_not_overdrawn(&mut broken);
+        self.invariant_placed_is_what_is_leased(&mut broken);
         self.invariant_rows_belong_to_builds(&mut broken);
         self.invariant_followers_have_leaders(&mut broken);
         broken
@@ -21,7 +21,7 @@ impl Core {
         for (epoch, id) in &self.leases {
             match self.works.get(id).map(|w| &w.phase) {
                 Some(Phase::Leased(_, e, worker)) if e == epoch => {
-                    if !self.workers.contains_key(worker) {
+                    if !self.workers.contains(worker) {
                         broken.push(format!("lease {epoch} is held by the lost worker {worker}"));
                     }
                 }
@@ -51,19 +51,29 @@ impl Core {
         }
     }
 
-    /// No worker has more RUNs than slots.
-    fn invariant_slots_are_not_overdrawn(&self, broken: &mut Vec<String>) {
-        let mut runs: BTreeMap<_, u32> = BTreeMap::new();
-        for work in self.works.values().filter(|w| w.op().is_run()) {
-            if let Phase::Leased(_, _, worker) = &work.phase {
-                *runs.entry(worker).or_default() += 1;
+    /// What the placer has assigned is leased to whom it says, and what waits in it is ready.
+    fn invariant_placed_is_what_is_leased(&self, broken: &mut Vec<String>) {
+        broken.extend(self.placer.broken_invariants());
+        let mut known = 0;
+        for (id, work) in &self.works {
+            let placed = (self.placer.waits_since(*id).is_some(), self.placer.assigned(*id));
+            let expected = match &work.phase {
+                // A worker that has not come back makes it already.
+                Phase::Ready(todo) if self.orphans.find(&work.plan.scope, todo.key).is_some() => {
+                    (false, None)
+                }
+                // What nobody wants any more may still have been looked at.
+                Phase::Ready(_) => (self.beneficiary(*id).is_some(), None),
+                Phase::Leased(_, _, worker) => (false, Some(worker)),
+                _ => (false, None),
+            };
+            known += usize::from(expected != (false, None));
+            if placed != expected {
+                broken.push(format!("{id:?} is placed as {placed:?}, not {expected:?}"));
             }
         }
-        for (worker, runs) in runs {
-            let slots = self.workers.get(worker).map_or(0, |w| w.slots);
-            if runs > slots {
-                broken.push(format!("{worker} has {runs} RUNs in {slots} slots"));
-            }
+        if known != self.placer.len() {
+            broken.push(format!("{} rows are placed, of {known}", self.placer.len()));
         }
     }
 

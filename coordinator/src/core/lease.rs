@@ -1,23 +1,16 @@
 //! Workers and leases: who may do what.
 
 use super::event::{Effect, Notice, Trouble};
-use super::place::{Candidate, FETCHES_MAX, Place, assign};
+use super::facts::Leased;
+use super::place::InputId;
 use super::work::{Phase, Todo};
 use super::{Core, Turn, WorkId};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, WorkerId};
 use proto::limit;
-use proto::platform::Platform;
 use proto::step::Op;
-use proto::wire::worker::{Lease, Outcome, Report, Task};
+use proto::wire::worker::{Capacity, Lease, Outcome, Report, Task};
 use std::collections::BTreeSet;
-
-/// A worker that is there.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub slots: u32,
-    pub platforms: Vec<Platform>,
-}
 
 impl Core {
     /// A worker says what it is doing; it is told what it should be doing when that differs.
@@ -25,19 +18,26 @@ impl Core {
         &mut self,
         turn: &mut Turn<'_>,
         worker: WorkerId,
-        slots: u32,
-        platforms: Vec<Platform>,
+        capacity: Capacity,
         running: Vec<LeaseEpoch>,
         reports: Vec<Report>,
     ) {
-        let new = self.workers.insert(worker.clone(), Worker { slots, platforms }).is_none();
-        let reported: BTreeSet<LeaseEpoch> = reports.iter().map(|r| r.epoch).collect();
+        let new = self.workers.insert(worker.clone());
+        self.placer.worker(&worker, capacity);
+        if new {
+            self.call_claimants(turn, &worker);
+        }
+        // A report for a lease whose step is not known again yet is said once more later.
+        let reports: Vec<Report> =
+            reports.into_iter().filter(|r| !self.orphans.has(r.epoch)).collect();
+        let reported = !reports.is_empty();
         for report in reports {
             self.reported(turn, &worker, report);
         }
         let wanted: BTreeSet<LeaseEpoch> = self.leases_of(&worker).map(|(e, _)| e).collect();
-        let does: BTreeSet<LeaseEpoch> = running.into_iter().collect();
-        if new || !reported.is_empty() || wanted != does {
+        let mut does: BTreeSet<LeaseEpoch> = running.into_iter().collect();
+        does.retain(|epoch| !self.orphans.has(*epoch));
+        if new || reported || wanted != does {
             self.desire(turn, &worker);
         }
     }
@@ -60,9 +60,14 @@ impl Core {
         work.cost = report.cost;
         // Whatever comes of it, it is not leased any more.
         work.phase = Phase::Blocked;
-        self.drop_lease(worker, report.epoch);
+        if matches!(report.outcome, Outcome::Done(_)) {
+            self.learn(id, &report.cost);
+        }
+        self.drop_lease(turn, id, worker, report.epoch);
+        self.caches_are_at(id, worker);
         match report.outcome {
             Outcome::Done(layers) => {
+                layers.iter().for_each(|layer| self.placer.holds(worker, InputId::tree(layer)));
                 let by = Some((worker.clone(), report.epoch));
                 self.made(turn, id, Some(todo.key), layers, by);
             }
@@ -72,7 +77,15 @@ impl Core {
         }
     }
 
-    fn drop_lease(&mut self, worker: &WorkerId, epoch: LeaseEpoch) {
+    fn drop_lease(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: WorkId,
+        worker: &WorkerId,
+        epoch: LeaseEpoch,
+    ) {
+        turn.out.push(Effect::Released { epoch });
+        self.placer.ended(turn.now, id);
         self.leases.remove(&epoch);
         self.held.remove(&(worker.clone(), epoch));
     }
@@ -86,16 +99,18 @@ impl Core {
             self.fail(turn, id, Failure::new(Class::Unavailable, message));
             return;
         }
-        work.phase = Phase::Ready(todo);
-        self.ready.insert(id);
+        self.make_ready(turn, id, todo);
         self.notify(turn, id, &Notice::Again(why.to_owned()));
     }
 
     pub(super) fn worker_lost(&mut self, turn: &mut Turn<'_>, worker: &WorkerId) {
         let held: Vec<(LeaseEpoch, WorkId)> = self.leases_of(worker).collect();
         self.workers.remove(worker);
+        self.placer.worker_gone(turn.now, worker);
+        let orphans = self.orphans.of(worker).collect();
+        self.drop_orphans(turn, orphans);
         for (epoch, id) in held {
-            self.drop_lease(worker, epoch);
+            self.drop_lease(turn, id, worker, epoch);
             if let Phase::Leased(todo, ..) = &self.works[&id].phase {
                 let todo = todo.clone();
                 self.again(turn, id, todo, "Its worker was lost");
@@ -103,22 +118,22 @@ impl Core {
         }
     }
 
-    /// Takes a lease back.
+    /// Takes a lease back. The row could begin again, and does not wait for that yet.
     pub(super) fn revoke(&mut self, turn: &mut Turn<'_>, id: WorkId) {
         let Some(work) = self.works.get_mut(&id) else { return };
         if let Phase::Leased(todo, epoch, worker) = &work.phase {
             let (todo, epoch, worker) = (todo.clone(), *epoch, worker.clone());
             work.phase = Phase::Ready(todo);
-            self.drop_lease(&worker, epoch);
-            self.ready.insert(id);
+            self.drop_lease(turn, id, &worker, epoch);
             self.desire(turn, &worker);
         }
     }
 
-    fn desire(&self, turn: &mut Turn<'_>, worker: &WorkerId) {
+    pub(super) fn desire(&self, turn: &mut Turn<'_>, worker: &WorkerId) {
         let lease = |(epoch, id): (LeaseEpoch, WorkId)| self.lease(epoch, id);
         let leases = self.leases_of(worker).filter_map(lease).collect();
-        turn.out.push(Effect::Desire { worker: worker.clone(), leases });
+        let keep = self.orphans.of(worker).collect();
+        turn.out.push(Effect::Desire { worker: worker.clone(), leases, keep });
     }
 
     fn lease(&self, epoch: LeaseEpoch, id: WorkId) -> Option<Lease> {
@@ -146,55 +161,40 @@ impl Core {
 
     /// Gives what is ready to workers that are free.
     pub(super) fn place(&mut self, turn: &mut Turn<'_>) {
-        let ready = self.ready.iter().filter(|id| self.asker(**id).is_some());
-        let candidates: Vec<Candidate> = ready.map(|id| self.candidate(*id)).collect();
-        if candidates.is_empty() {
-            return;
-        }
-        let places = self.workers.keys().map(|w| self.place_of(w)).collect();
+        self.queue(turn);
         let mut changed = BTreeSet::new();
-        for (id, worker) in assign(candidates, places) {
+        while let Some((id, worker)) = self.placer.next(turn.now) {
             self.last_epoch = self.last_epoch.max(turn.now.0) + 1;
             let epoch = LeaseEpoch(self.last_epoch);
-            let work = self.works.get_mut(&id).expect("a candidate");
-            let Phase::Ready(todo) = &work.phase else { continue };
-            work.phase = Phase::Leased(todo.clone(), epoch, worker.clone());
-            work.started.get_or_insert(turn.now);
-            self.leases.insert(epoch, id);
-            self.held.insert((worker.clone(), epoch));
-            self.ready.remove(&id);
-            self.notify(turn, id, &Notice::Started { lease: Some(epoch) });
-            for follower in self.works[&id].followers.clone() {
-                self.notify(turn, follower, &Notice::Started { lease: Some(epoch) });
-            }
+            let work = &self.works[&id];
+            let Phase::Ready(todo) = &work.phase else { unreachable!("it was ready: {work:?}") };
+            let (worker_, scope, key) = (worker.clone(), work.plan.scope.clone(), todo.key);
+            let leased = Leased { worker: worker_, scope, key, at: turn.now };
+            turn.out.push(Effect::Granted { epoch, leased });
+            self.lease_to(turn, id, worker.clone(), epoch);
             changed.insert(worker);
         }
         changed.iter().for_each(|worker| self.desire(turn, worker));
     }
 
-    fn candidate(&self, id: WorkId) -> Candidate {
-        let work = &self.works[&id];
-        let priority = |build: &BuildId| self.builds.get(build).map_or(0, |b| b.plan.priority);
-        let base = work.inputs.first().and_then(|i| self.works[i].made());
-        Candidate {
-            work: id,
-            slot: work.op().is_run(),
-            platform: work.definition().platform.clone(),
-            priority: work.wanted.keys().map(priority).max().unwrap_or(0),
-            path: work.path,
-            near: base.and_then(|made| made.producer.clone()),
-        }
-    }
-
-    fn place_of(&self, id: &WorkerId) -> Place {
-        let worker = &self.workers[id];
-        let runs = |(_, w): &(LeaseEpoch, WorkId)| self.works[w].op().is_run();
-        let (runs, fetches): (Vec<_>, Vec<_>) = self.leases_of(id).partition(runs);
-        Place {
-            worker: id.clone(),
-            platforms: worker.platforms.clone(),
-            slots: worker.slots.saturating_sub(runs.len() as u32),
-            fetches: FETCHES_MAX.saturating_sub(fetches.len() as u32),
+    /// A row is leased from now on.
+    pub(super) fn lease_to(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: WorkId,
+        worker: WorkerId,
+        epoch: LeaseEpoch,
+    ) {
+        let work = self.works.get_mut(&id).expect("what waits is in the table");
+        let Phase::Ready(todo) = &work.phase else { unreachable!("it was ready: {work:?}") };
+        work.phase = Phase::Leased(todo.clone(), epoch, worker.clone());
+        work.queued = None;
+        work.started.get_or_insert(turn.now);
+        self.leases.insert(epoch, id);
+        self.held.insert((worker, epoch));
+        self.notify(turn, id, &Notice::Started { lease: Some(epoch) });
+        for follower in self.works[&id].followers.clone() {
+            self.notify(turn, follower, &Notice::Started { lease: Some(epoch) });
         }
     }
 }

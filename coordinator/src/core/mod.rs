@@ -12,10 +12,13 @@
 //! content key is known, and then there is a record, or it is algebra, or a worker does it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod demand;
 pub mod event;
+pub mod facts;
 mod invariant;
 mod lease;
 pub mod members;
+mod orphans;
 pub mod place;
 pub mod plan;
 #[cfg(test)]
@@ -23,11 +26,13 @@ mod tests;
 mod work;
 
 pub use event::{
-    AliasHit, Effect, Evaluated, Event, Notice, TargetState, TreeState, Trouble, WorkId,
+    AliasHit, Effect, Evaluated, Event, Notice, TargetState, TreeState, Trouble, Waits, WorkId,
 };
-pub use plan::{Plan, StepKeys};
+pub use plan::{Owner, Plan, StepKeys};
 
-use lease::Worker;
+use facts::Facts;
+use orphans::Orphans;
+use place::{History, InputId, Placer};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, Scope, WorkerId};
 use proto::limit;
@@ -45,12 +50,16 @@ pub struct Core {
     by_def: BTreeMap<(Scope, DefKey), WorkId>,
     by_content: BTreeMap<(Scope, ContentKey), WorkId>,
     builds: BTreeMap<BuildId, Build>,
-    workers: BTreeMap<WorkerId, Worker>,
-    /// Rows that a worker could begin.
-    ready: BTreeSet<WorkId>,
+    workers: BTreeSet<WorkerId>,
+    /// Decides where the rows go that a worker could begin.
+    placer: Placer,
+    /// How long steps took, and what they used.
+    history: History,
     leases: BTreeMap<LeaseEpoch, WorkId>,
     /// The same by worker.
     held: BTreeSet<(WorkerId, LeaseEpoch)>,
+    /// Leases of an earlier life, whose steps are not known again yet.
+    orphans: Orphans,
     last_work: u64,
     last_epoch: u64,
     last_version: u64,
@@ -79,6 +88,8 @@ struct Turn<'a> {
     agenda: BTreeSet<WorkId>,
     /// Builds whose targets may have come.
     builds: BTreeSet<BuildId>,
+    /// Rows that a worker could begin, and that others want than before.
+    queue: BTreeSet<WorkId>,
 }
 
 impl Core {
@@ -87,9 +98,30 @@ impl Core {
         Self::default()
     }
 
+    /// A core that knows how long steps took, and nothing else.
+    pub fn with_history(history: History) -> Self {
+        Self { history, ..Self::default() }
+    }
+
+    /// A core that goes on from what is written down. Its builds are still to be submitted again.
+    pub fn from_facts(facts: &Facts) -> Self {
+        Self {
+            orphans: Orphans::new(&facts.leases),
+            last_epoch: facts.last_epoch.0,
+            last_version: facts.clock.0.saturating_mul(1000),
+            ..Self::default()
+        }
+    }
+
+    /// How long steps took, and what they used.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Takes note of an event; adds what has to be done to `out`.
     pub fn apply(&mut self, now: Millis, event: Event, out: &mut Vec<Effect>) {
-        let mut turn = Turn { now, out, agenda: BTreeSet::new(), builds: BTreeSet::new() };
+        let (agenda, builds, queue) = Default::default();
+        let mut turn = Turn { now, out, agenda, builds, queue };
         match event {
             Event::Submitted { build, plan } => self.submitted(&mut turn, build, plan),
             Event::Ended { build } => self.ended(&mut turn, &build),
@@ -97,11 +129,16 @@ impl Core {
             Event::Evaluated { work, outcome } => self.evaluated(&mut turn, work, outcome),
             Event::Rooted { work, outcome } => self.rooted(&mut turn, work, outcome),
             Event::Recorded { work, outcome } => self.recorded(&mut turn, work, outcome),
-            Event::Worker { worker, slots, platforms, running, reports } => {
-                self.worker(&mut turn, worker, slots, platforms, running, reports);
+            Event::Worker { worker, capacity, running, reports } => {
+                self.worker(&mut turn, worker, capacity, running, reports);
             }
             Event::WorkerLost { worker } => self.worker_lost(&mut turn, &worker),
+            Event::Cordoned { worker, cordoned } => self.placer.cordon(&worker, cordoned),
+            Event::Weight { project, weight } => self.placer.weight(&project, weight),
+            Event::Resumed => self.orphans.resumed(now),
+            Event::Tick => {}
         }
+        self.expire_orphans(&mut turn);
         while let Some(work) = turn.agenda.pop_first() {
             self.look(&mut turn, work);
         }
@@ -111,7 +148,7 @@ impl Core {
 
     /// A build comes in: its steps join the rows that there are, or become rows.
     fn submitted(&mut self, turn: &mut Turn<'_>, build: BuildId, plan: Arc<Plan>) {
-        let paths = plan.paths();
+        let paths = plan.paths(|shape| Some(self.history.get(shape)?.expected()));
         let mut works: Vec<WorkId> = Vec::with_capacity(plan.graph.steps.len());
         for (index, step) in plan.graph.steps.iter().enumerate() {
             let keys = plan.keys[index];
@@ -125,7 +162,10 @@ impl Core {
             });
             let work = self.works.get_mut(&id).expect("just found or made");
             work.members.insert(build.clone(), StepId(index as u32));
-            work.path = work.path.max(paths[index]);
+            if work.path < paths[index] {
+                work.path = paths[index];
+                turn.queue.insert(work.leader().unwrap_or(id));
+            }
             works.push(id);
         }
         let keys = plan.keys.iter().filter_map(|k| k.alias.filter(|_| k.trusted)).collect();
@@ -179,6 +219,7 @@ impl Core {
         }
         work.wanted.insert(build.clone(), want);
         turn.agenda.insert(id);
+        turn.queue.insert(work.leader().unwrap_or(id));
         match &work.phase {
             Phase::Failed(failure) => {
                 let failure = failure.clone();
@@ -248,6 +289,9 @@ impl Core {
         let Some(work) = self.works.get_mut(&id) else { return };
         work.phase = Phase::Done(Made::of(record));
         work.cost = record.cost;
+        if let Some(producer) = &record.producer {
+            record.layers.iter().for_each(|l| self.placer.holds(producer, InputId::tree(l)));
+        }
         self.notify(turn, id, &Notice::Cached { cost: record.cost, log: record.log });
         self.wake(turn, id);
     }
@@ -356,19 +400,19 @@ impl Core {
                 self.notify(turn, id, &Notice::Started { lease: None });
                 self.made(turn, id, key, layers, None);
             }
-            Ok(Evaluated::Miss { key, run }) => {
+            Ok(Evaluated::Miss { key, run, inputs }) => {
                 let place = (work.plan.scope.clone(), key);
                 let leader = self.by_content.get(&place).copied().filter(|l| *l != id);
                 match leader.filter(|_| !work.refresh()) {
                     Some(leader) => {
                         work.phase = Phase::Follows(leader);
                         self.works.get_mut(&leader).expect("in the table").followers.insert(id);
+                        turn.queue.insert(leader);
                     }
                     None => {
-                        work.phase = Phase::Ready(Todo { key, run });
                         work.content = Some(key);
                         self.by_content.insert(place, id);
-                        self.ready.insert(id);
+                        self.make_ready(turn, id, Todo { key, run, inputs });
                     }
                 }
             }
@@ -531,7 +575,7 @@ impl Core {
 
     /// The row has no content any more that others could follow.
     fn drop_content(&mut self, id: WorkId) {
-        self.ready.remove(&id);
+        self.unqueue(id);
         let Some(work) = self.works.get_mut(&id) else { return };
         let Some(key) = work.content.take() else { return };
         let place = (work.plan.scope.clone(), key);
@@ -609,6 +653,7 @@ impl Core {
         for id in b.works.clone() {
             let Some(work) = self.works.get_mut(&id) else { continue };
             work.wanted.remove(build);
+            turn.queue.insert(work.leader().unwrap_or(id));
             if work.wanted.is_empty() {
                 self.stop(turn, id);
             }
@@ -668,6 +713,7 @@ fn new_work(plan: Arc<Plan>, step: StepId, keys: StepKeys, inputs: Vec<WorkId>) 
         followers: BTreeSet::new(),
         lost: 0,
         path: 0,
+        queued: None,
         started: None,
         cost: Default::default(),
     }

@@ -1,11 +1,17 @@
 //! A build as the core sees it: its graph with the steps' keys, and what it is for.
 
-use proto::id::{DefKey, Scope};
+use super::place::Expected;
+use proto::id::{DefKey, Scope, ShapeKey};
 use proto::step::{Graph, Op, StepId};
 use proto::wire::build::Resources;
+use rkyv::{Archive, Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How long the algebra of a COPY or a WORKDIR takes, in milliseconds, where paths are compared.
+const ALGEBRA_MS: u64 = 1;
 
 /// A build's graph with its keys.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Plan {
     /// The graph.
     pub graph: Graph,
@@ -13,16 +19,42 @@ pub struct Plan {
     pub keys: Vec<StepKeys>,
     /// Who may use and write its records.
     pub scope: Scope,
+    /// On whose behalf workers are busy with it.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub owner: Owner,
     /// Whether the targets' merged roots are needed, or only their layers.
     pub roots: bool,
-    /// How much it matters: builds with a higher number go first.
+    /// How much it matters among the builds of its user: each level doubles its part of what that
+    /// user gets ([`super::place::Flow::priority`]).
     pub priority: u8,
     /// Limits that the build asks for.
     pub resources: Resources,
 }
 
+/// Who a build belongs to. Projects share the farm by weight, and the users of a project alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The project.
+    pub project: Arc<str>,
+    /// The user, within the project.
+    pub user: Arc<str>,
+}
+
+impl Owner {
+    /// The one to whom everything belongs where there is nobody else.
+    pub fn only() -> Self {
+        Self { project: "default".into(), user: "default".into() }
+    }
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self::only()
+    }
+}
+
 /// The keys of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct StepKeys {
     /// What joins it to the same work of other builds.
     pub work: DefKey,
@@ -32,6 +64,8 @@ pub struct StepKeys {
     /// Whether earlier results of the definition count. They do not when the step, or anything
     /// that it needs, is to be made anew.
     pub trusted: bool,
+    /// By what is known how long it takes; none when no worker does it.
+    pub shape: Option<ShapeKey>,
 }
 
 impl Plan {
@@ -60,12 +94,14 @@ impl Plan {
         !matches!(self.graph.steps[step.index()].op, Op::Scratch | Op::Image(_))
     }
 
-    /// For each step, how many RUNs stand between it and the end of the longest path that leads
-    /// on from it, itself included.
-    pub fn paths(&self) -> Vec<u64> {
-        let mut paths = vec![0; self.graph.steps.len()];
+    /// For each step, how many milliseconds are expected from its beginning to the end of the
+    /// longest path that leads on from it. `known` is what is expected of a shape.
+    pub fn paths(&self, known: impl Fn(&ShapeKey) -> Option<Expected>) -> Vec<u64> {
+        let mut paths = vec![0u64; self.graph.steps.len()];
         for (index, step) in self.graph.steps.iter().enumerate().rev() {
-            paths[index] += u64::from(step.op.is_run());
+            let shape = self.keys[index].shape;
+            let expected = shape.map(|s| known(&s).unwrap_or_else(|| unknown(&step.op)).wall_ms);
+            paths[index] = paths[index].saturating_add(expected.unwrap_or(ALGEBRA_MS));
             for input in &step.inputs {
                 paths[input.index()] = paths[input.index()].max(paths[index]);
             }
@@ -75,9 +111,16 @@ impl Plan {
 
     /// Whether the step needs a worker when no record is found.
     pub fn needs_worker(&self, step: StepId) -> bool {
-        matches!(
-            self.graph.steps[step.index()].op,
-            Op::Run(_) | Op::Image(_) | Op::Http(_) | Op::Git(_)
-        )
+        is_for_workers(&self.graph.steps[step.index()].op)
     }
+}
+
+/// Whether a worker does such a step.
+pub fn is_for_workers(op: &Op) -> bool {
+    matches!(op, Op::Run(_) | Op::Image(_) | Op::Http(_) | Op::Git(_))
+}
+
+/// What is expected of a step of which nothing is known.
+pub fn unknown(op: &Op) -> Expected {
+    if op.is_run() { Expected::RUN } else { Expected::FETCH }
 }

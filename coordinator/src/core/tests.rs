@@ -1,14 +1,16 @@
 //! The core in a simulated world: effects are answered in any order, workers come and go, builds
 //! are cancelled, results get lost. Everything follows from the seed.
 
+use super::facts::{Fact, Facts};
+use super::place::Input;
 use super::*;
 use proto::error::Class;
 use proto::id::{OciDigest, TreeId};
-use proto::key::{DefInput, def_key};
+use proto::key::{DefInput, def_key, shape_key};
 use proto::platform::Platform;
 use proto::record::Cost;
 use proto::step::*;
-use proto::wire::worker::{Lease, Outcome, Report, Task};
+use proto::wire::worker::{Capacity, Fetched, Lease, Outcome, Pressure, Report, Task};
 use std::collections::VecDeque;
 
 /// A small generator (SplitMix64), so that a seed is all that a run depends on.
@@ -80,6 +82,21 @@ fn run(text: &str) -> Op {
     })
 }
 
+fn run_with_cache(text: &str, id: &str) -> Op {
+    let Op::Run(mut op) = run(text) else { unreachable!("a RUN") };
+    let cache = CacheMount {
+        id: id.to_owned(),
+        sharing: Sharing::Shared,
+        source: String::new(),
+        read_only: false,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+    };
+    op.mounts.push(Mount { target: "/c".into(), input: None, kind: MountKind::Cache(cache) });
+    Op::Run(op)
+}
+
 fn copy() -> Op {
     let path = "/x".to_owned();
     let source = CopySource { input: 1, path, pattern: false, unpack: Unpack::Never };
@@ -105,7 +122,8 @@ fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<Plan>
         let alias = def_key(s, &with(&|i| plain[i]), None);
         let trusted = !refresh && s.inputs.iter().all(|i| keys[i.index()].trusted);
         let keep = !matches!(s.op, Op::Scratch | Op::Merge);
-        keys.push(StepKeys { work, alias: keep.then_some(alias), trusted });
+        let shape = plan::is_for_workers(&s.op).then(|| shape_key(s));
+        keys.push(StepKeys { work, alias: keep.then_some(alias), trusted, shape });
         plain.push(alias);
     }
     let target = Target {
@@ -121,6 +139,7 @@ fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<Plan>
         graph,
         keys,
         scope: Scope::trusted(),
+        owner: Owner::only(),
         roots,
         priority: 0,
         resources: Default::default(),
@@ -140,14 +159,27 @@ struct World {
     now: u64,
     /// Answers that are on their way.
     pending: Vec<Event>,
+    /// How many RUNs each worker does at once.
+    slots: u32,
     /// What each worker was last told to do.
     desired: BTreeMap<WorkerId, Vec<Lease>>,
+    /// Workers that are short of something, or cordoned.
+    pressed: BTreeSet<WorkerId>,
+    cordoned: BTreeSet<WorkerId>,
     records: BTreeMap<ContentKey, Record>,
     aliases: BTreeMap<DefKey, Alias>,
     ended: BTreeMap<BuildId, End>,
     /// How often each RUN was begun, by its content.
     executions: BTreeMap<[u8; 32], u32>,
     contents: BTreeMap<LeaseEpoch, [u8; 32]>,
+    /// What is written down: all that the next life of the core knows.
+    facts: Facts,
+    /// What was submitted and has not ended.
+    plans: BTreeMap<BuildId, Arc<Plan>>,
+    /// What workers have reported and were not told that it was taken note of.
+    reported: BTreeMap<LeaseEpoch, (WorkerId, Report)>,
+    /// Workers that have not come back since the core began anew.
+    away: BTreeSet<WorkerId>,
     faults: bool,
     trace: VecDeque<String>,
 }
@@ -159,12 +191,19 @@ impl World {
             chance: Chance(seed),
             now: 1_000_000,
             pending: Vec::new(),
+            slots: 2,
             desired: BTreeMap::new(),
+            pressed: BTreeSet::new(),
+            cordoned: BTreeSet::new(),
             records: BTreeMap::new(),
             aliases: BTreeMap::new(),
             ended: BTreeMap::new(),
             executions: BTreeMap::new(),
             contents: BTreeMap::new(),
+            facts: Facts::default(),
+            plans: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            away: BTreeSet::new(),
             faults,
             trace: VecDeque::new(),
         }
@@ -176,11 +215,40 @@ impl World {
         if self.trace.len() > 30 {
             self.trace.pop_front();
         }
+        match &event {
+            Event::Submitted { build, plan } => {
+                drop(self.plans.insert(build.clone(), plan.clone()))
+            }
+            Event::Ended { build } => drop(self.plans.remove(build)),
+            _ => {}
+        }
         let mut out = Vec::new();
         self.core.apply(Millis(self.now), event, &mut out);
         let broken = self.core.broken_invariants();
         assert!(broken.is_empty(), "{broken:#?}\nafter {:#?}", self.trace);
+        for effect in &out {
+            match effect.clone() {
+                Effect::Granted { epoch, leased } => {
+                    self.facts.apply(Fact::Leased { epoch, leased });
+                }
+                Effect::Released { epoch } => self.facts.apply(Fact::Released { epoch }),
+                _ => {}
+            }
+        }
         out.into_iter().for_each(|effect| self.effect(effect));
+    }
+
+    /// The coordinator is killed and started again. Its workers go on.
+    fn restart(&mut self) {
+        self.core = Core::from_facts(&self.facts);
+        self.pending.clear();
+        // What ended and is not known to have ends once more.
+        self.ended.retain(|build, _| !self.plans.contains_key(build));
+        for (build, plan) in self.plans.clone() {
+            self.pending.push(Event::Submitted { build, plan });
+        }
+        self.pending.push(Event::Resumed);
+        self.away = self.desired.keys().cloned().collect();
     }
 
     fn effect(&mut self, effect: Effect) {
@@ -214,7 +282,8 @@ impl World {
                 }
                 self.pending.push(Event::Recorded { work, outcome: Ok(()) });
             }
-            Effect::Desire { worker, leases } => self.desire(worker, leases),
+            Effect::Desire { worker, leases, keep } => self.desire(worker, leases, &keep),
+            Effect::Granted { .. } | Effect::Released { .. } => {}
             Effect::Notify { .. } => {}
             Effect::Ready { build, .. } => {
                 assert!(self.ended.insert(build.clone(), End::Ready).is_none(), "ended twice");
@@ -259,15 +328,24 @@ impl World {
                     resources: Default::default(),
                 })
             });
-            return Ok(Evaluated::Miss { key, run });
+            let layers = inputs.iter().flat_map(|input| &input.layers);
+            let size = |l: &RootId| u64::from(l.0.as_bytes()[0]) << 20;
+            let inputs = layers.map(|l| Input { id: InputId::tree(l), bytes: size(l) }).collect();
+            return Ok(Evaluated::Miss { key, run, inputs });
         }
         let layer = root_id(&[key.as_bytes()]);
         let root = root_id(&[inputs[0].root.0.as_bytes(), layer.0.as_bytes()]);
         Ok(Evaluated::Made { key: Some(key), layers: vec![layer], root })
     }
 
-    fn desire(&mut self, worker: WorkerId, leases: Vec<Lease>) {
+    fn desire(&mut self, worker: WorkerId, mut leases: Vec<Lease>, keep: &[LeaseEpoch]) {
         let before = self.desired.get(&worker).cloned().unwrap_or_default();
+        let known: BTreeSet<LeaseEpoch> = leases.iter().map(|l| l.epoch).collect();
+        let kept = before.iter().filter(|b| keep.contains(&b.epoch) && !known.contains(&b.epoch));
+        leases.extend(kept.cloned());
+        self.reported.retain(|epoch, (holder, _)| {
+            *holder != worker || leases.iter().any(|lease| lease.epoch == *epoch)
+        });
         for lease in &leases {
             if before.iter().any(|b| b.epoch == lease.epoch) {
                 continue;
@@ -283,28 +361,74 @@ impl World {
     }
 
     fn worker_state(&mut self, worker: &WorkerId, reports: Vec<Report>) {
+        self.away.remove(worker);
         let leases = self.desired.get(worker).cloned().unwrap_or_default();
-        let running = leases.iter().map(|l| l.epoch).collect();
-        self.apply(Event::Worker {
-            worker: worker.clone(),
-            slots: 2,
-            platforms: vec![Platform::host()],
-            running,
-            reports,
-        });
+        for report in reports {
+            self.reported.insert(report.epoch, (worker.clone(), report));
+        }
+        let own = self.reported.values().filter(|(holder, _)| holder == worker);
+        let reports: Vec<Report> = own.map(|(_, report)| report.clone()).collect();
+        let waits = |l: &&Lease| !reports.iter().any(|r| r.epoch == l.epoch);
+        let running = leases.iter().filter(waits).map(|l| l.epoch).collect();
+        let pressure = Pressure { memory: self.pressed.contains(worker), disk: false };
+        let capacity = Capacity { pressure, ..capacity(self.slots) };
+        self.apply(Event::Worker { worker: worker.clone(), capacity, running, reports });
+    }
+
+    /// A worker gets short of something or is cordoned, or not any more.
+    fn trouble(&mut self, worker: WorkerId) {
+        let (kind, begins) = (self.chance.one_in(2), self.chance.one_in(2));
+        let set = if kind { &mut self.pressed } else { &mut self.cordoned };
+        match begins {
+            true => set.insert(worker.clone()),
+            false => set.remove(&worker),
+        };
+        match kind {
+            true => self.worker_state(&worker, Vec::new()),
+            false => self.apply(Event::Cordoned { worker, cordoned: begins }),
+        }
+    }
+
+    /// Nothing is on its way: time passes, or what is amiss is mended. Answers whether something
+    /// happened.
+    fn idle(&mut self) -> bool {
+        if let Some(timeout) = self.core.next_timeout() {
+            self.now = self.now.max(timeout.0);
+            self.apply(Event::Tick);
+            return true;
+        }
+        if let Some(worker) = self.pressed.pop_first() {
+            self.worker_state(&worker, Vec::new());
+            return true;
+        }
+        // Who has a report that nobody has taken note of says it again.
+        if let Some((worker, _)) = self.reported.values().next().cloned() {
+            self.worker_state(&worker, Vec::new());
+            return true;
+        }
+        let Some(worker) = self.cordoned.pop_first() else { return false };
+        self.apply(Event::Cordoned { worker, cordoned: false });
+        true
     }
 
     /// One thing happens: an answer arrives, a lease ends, or something goes wrong.
     fn step(&mut self) -> bool {
+        if let Some(back) = self.away.first().cloned().filter(|_| self.chance.one_in(4)) {
+            self.worker_state(&back, Vec::new());
+            return true;
+        }
         let busy: Vec<(WorkerId, LeaseEpoch, Task)> = self
             .desired
             .iter()
+            .filter(|(w, _)| !self.away.contains(*w))
             .flat_map(|(w, ls)| ls.iter().map(move |l| (w.clone(), l.epoch, l.task.clone())))
+            .filter(|(_, epoch, _)| !self.reported.contains_key(epoch))
             .collect();
         if self.faults && self.chance.one_in(25) && self.desired.len() > 1 {
             let lost = self.desired.keys().nth(self.chance.below(self.desired.len()));
             let lost = lost.expect("there are some").clone();
             self.desired.remove(&lost);
+            self.reported.retain(|_, (holder, _)| *holder != lost);
             self.apply(Event::WorkerLost { worker: lost.clone() });
             // It comes back empty-handed, and a report of what it did before is fenced.
             let stale = busy.iter().find(|(w, ..)| *w == lost).map(|(_, epoch, _)| Report {
@@ -315,9 +439,16 @@ impl World {
             self.worker_state(&lost, stale.into_iter().collect());
             return true;
         }
+        if self.faults && self.chance.one_in(25) && !self.desired.is_empty() {
+            let worker = self.desired.keys().nth(self.chance.below(self.desired.len()));
+            let worker = worker.expect("there are some").clone();
+            self.trouble(worker);
+            return true;
+        }
         let answers = self.pending.len();
         match self.chance.below(answers + busy.len()) {
-            _ if answers + busy.len() == 0 => return false,
+            _ if answers + busy.len() == 0 && !self.away.is_empty() => {}
+            _ if answers + busy.len() == 0 => return self.idle(),
             at if at < answers => {
                 let event = self.pending.swap_remove(at);
                 self.apply(event);
@@ -330,7 +461,9 @@ impl World {
                     }
                     _ => Outcome::Done(vec![root_id(&[&self.contents[&epoch], b"layer"])]),
                 };
-                let report = Report { epoch, outcome, cost: Cost::default() };
+                let wall_ms = self.chance.below(3) as u64 * 1000;
+                let cost = Cost { wall_ms, ..Cost::default() };
+                let report = Report { epoch, outcome, cost };
                 self.worker_state(&worker, vec![report]);
             }
         }
@@ -343,6 +476,20 @@ impl World {
             steps += 1;
             assert!(steps < 200_000, "it goes on for ever: {:#?}", self.trace);
         }
+    }
+}
+
+fn capacity(slots: u32) -> Capacity {
+    Capacity {
+        platforms: vec![Platform::host()],
+        slots,
+        cpu_millis: slots * 1000,
+        memory_bytes: u64::from(slots) << 32,
+        disk_free_bytes: 1 << 40,
+        pressure: Pressure::default(),
+        takes_work: true,
+        is_alone: false,
+        fetched: Fetched::default(),
     }
 }
 
@@ -364,6 +511,7 @@ fn random_plan(chance: &mut Chance, nonce: &str, failing: bool) -> Arc<Plan> {
             let (op, inputs) = match chance.below(4) {
                 0 => (copy(), vec![at, ends[chance.below(ends.len())]]),
                 1 if failing && chance.one_in(8) => (run("fail"), vec![at]),
+                1 if chance.one_in(2) => (run_with_cache("cached", "c"), vec![at]),
                 n => (run(&format!("run {}", chance.below(3) + n)), vec![at]),
             };
             let mut new = step(op, inputs);
@@ -407,7 +555,7 @@ fn builds_end_whatever_happens() {
         }
         assert!(world.core.works.is_empty(), "seed {seed}: rows are left");
         assert!(world.core.leases.is_empty() && world.core.held.is_empty(), "seed {seed}");
-        assert!(world.core.by_content.is_empty() && world.core.ready.is_empty(), "seed {seed}");
+        assert!(world.core.by_content.is_empty() && world.core.placer.is_empty(), "seed {seed}");
     }
 }
 
@@ -434,6 +582,69 @@ fn identical_work_runs_once() {
         let twice: Vec<_> = world.executions.iter().filter(|(_, n)| **n > 1).collect();
         assert!(twice.is_empty(), "seed {seed}: {twice:?}");
     }
+}
+
+#[test]
+fn what_runs_is_adopted_when_the_coordinator_begins_anew() {
+    for seed in 0..400 {
+        let mut world = World::new(seed, false);
+        for n in 0..3 {
+            world.worker_state(&worker_id(n), Vec::new());
+            world.desired.entry(worker_id(n)).or_default();
+        }
+        let mut chance = Chance(seed * 11 + 3);
+        for n in 0..4 {
+            let mut plan = Arc::unwrap_or_clone(random_plan(&mut chance, "n", false));
+            plan.graph.steps.iter_mut().for_each(|s| s.cache = CacheUse::Use);
+            let target = plan.graph.targets[0].step;
+            let plan = super::tests::plan(plan.graph.steps, target, plan.roots, "n");
+            world.apply(Event::Submitted { build: build_id(n), plan });
+            for _ in 0..chance.below(60) {
+                world.step();
+                if chance.one_in(15) {
+                    world.restart();
+                }
+            }
+        }
+        world.run_to_end();
+        let all_ready = world.ended.len() == 4 && world.ended.values().all(|e| *e == End::Ready);
+        assert!(all_ready, "seed {seed}: {:?}", world.ended);
+        let twice: Vec<_> = world.executions.iter().filter(|(_, n)| **n > 1).collect();
+        assert!(twice.is_empty(), "seed {seed}: {twice:?}");
+        assert!(world.core.works.is_empty() && world.core.leases.is_empty(), "seed {seed}");
+        assert!(world.facts.leases.is_empty(), "seed {seed}: {:?}", world.facts.leases);
+    }
+}
+
+#[test]
+fn a_lease_whose_build_has_gone_is_stopped_in_the_end() {
+    let mut world = World::with_slots(1);
+    let plan = Arc::new(all_targets(runs(&["one"])));
+    world.apply(Event::Submitted { build: build_id(0), plan });
+    world.settle();
+    assert_eq!(world.running(), ["one"]);
+    world.plans.clear();
+    world.restart();
+    world.worker_state(&worker_id(0), Vec::new());
+    world.settle();
+    assert_eq!(world.running(), ["one"], "somebody may still ask for it");
+    assert!(world.idle());
+    assert!(world.running().is_empty() && world.facts.leases.is_empty());
+}
+
+#[test]
+fn a_worker_that_does_not_come_back_is_stood_in_for() {
+    let mut world = World::with_slots(1);
+    let plan = Arc::new(all_targets(runs(&["one"])));
+    world.apply(Event::Submitted { build: build_id(0), plan });
+    world.settle();
+    world.restart();
+    world.worker_state(&worker_id(1), Vec::new());
+    world.settle();
+    let others = |world: &World| world.desired.get(&worker_id(1)).map_or(0, Vec::len);
+    assert_eq!(others(&world), 0, "it is under way where it was");
+    world.apply(Event::WorkerLost { worker: worker_id(0) });
+    assert_eq!(others(&world), 1);
 }
 
 #[test]
@@ -518,5 +729,169 @@ fn a_late_report_changes_nothing() {
     world.run_to_end();
     let layers: Vec<_> = world.records.values().flat_map(|r| r.layers.clone()).collect();
     assert!(!layers.contains(&root_id(&[b"late"])), "{layers:?}");
+    assert_eq!(world.ended[&build_id(0)], End::Ready);
+}
+
+/// RUNs that wait for nothing but a worker.
+fn runs(texts: &[&str]) -> Vec<Step> {
+    let mut steps = vec![step(Op::Scratch, vec![])];
+    steps.extend(texts.iter().map(|text| step(run(text), vec![StepId(0)])));
+    steps
+}
+
+/// A plan whose targets are all steps but the first.
+fn all_targets(steps: Vec<Step>) -> Plan {
+    let count = steps.len() as u32;
+    let mut plan = Arc::unwrap_or_clone(plan(steps, StepId(1), false, ""));
+    let first = plan.graph.targets[0].clone();
+    let targets = (1..count).map(|n| Target { step: StepId(n), ..first.clone() });
+    plan.graph.targets = targets.collect();
+    plan
+}
+
+impl World {
+    /// A world with one worker of so many slots.
+    fn with_slots(slots: u32) -> Self {
+        let mut world = Self { slots, ..Self::new(1, false) };
+        world.worker_state(&worker_id(0), Vec::new());
+        world
+    }
+
+    /// The worker gets nothing new, or does again.
+    fn cordon(&mut self, cordoned: bool) {
+        self.apply(Event::Cordoned { worker: worker_id(0), cordoned });
+    }
+
+    /// Answers all that is on its way; no lease ends.
+    fn settle(&mut self) {
+        while !self.pending.is_empty() {
+            let event = self.pending.remove(0);
+            self.apply(event);
+        }
+    }
+
+    /// The commands that run.
+    fn running(&self) -> Vec<String> {
+        let leases = self.desired.values().flatten();
+        let text = |lease: &Lease| match &lease.task {
+            Task::Run(run) => run.op.args[0].clone(),
+            other => format!("{other:?}"),
+        };
+        let mut texts: Vec<String> = leases.map(text).collect();
+        texts.sort();
+        texts
+    }
+
+    /// All that runs has ended, after so long.
+    fn end_all(&mut self, wall_ms: u64) {
+        self.now += wall_ms;
+        for (worker, leases) in self.desired.clone() {
+            let report = |lease: &Lease| Report {
+                epoch: lease.epoch,
+                outcome: Outcome::Done(vec![root_id(&[&self.contents[&lease.epoch], b"layer"])]),
+                cost: Cost { wall_ms, ..Cost::default() },
+            };
+            let reports = leases.iter().map(report).collect();
+            self.worker_state(&worker, reports);
+        }
+        self.settle();
+    }
+}
+
+#[test]
+fn what_took_long_before_goes_first() {
+    let mut world = World::with_slots(1);
+    let submit = |world: &mut World, n, texts: &[&str]| {
+        let plan = Arc::new(all_targets(runs(texts)));
+        world.apply(Event::Submitted { build: build_id(n), plan });
+        world.settle();
+    };
+    submit(&mut world, 0, &["fast"]);
+    world.end_all(10);
+    submit(&mut world, 1, &["slow"]);
+    world.end_all(100_000);
+    world.records.clear();
+    world.aliases.clear();
+    // Nothing is known of the last one.
+    world.cordon(true);
+    submit(&mut world, 2, &["fast", "slow", "new"]);
+    world.cordon(false);
+    let mut order = Vec::new();
+    while !world.running().is_empty() {
+        order.extend(world.running());
+        world.end_all(10);
+    }
+    assert_eq!(order, ["slow", "new", "fast"]);
+    let known = World::with_slots(1).core.history().len();
+    assert_eq!((known, world.core.history().len()), (0, 3));
+    let bytes = world.core.history().to_bytes();
+    let again = Core::with_history(place::History::from_bytes(&bytes).expect("its own bytes"));
+    assert_eq!(again.history().to_bytes(), bytes);
+}
+
+#[test]
+fn owners_take_turns() {
+    let mut world = World::with_slots(1);
+    world.cordon(true);
+    for (n, project) in ["a", "b"].into_iter().enumerate() {
+        let texts: Vec<String> = (0..3).map(|i| format!("{project}{i}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut plan = all_targets(runs(&texts));
+        plan.owner = Owner { project: project.into(), user: "u".into() };
+        world.apply(Event::Submitted { build: build_id(n), plan: Arc::new(plan) });
+        world.settle();
+    }
+    world.cordon(false);
+    let mut order = String::new();
+    while !world.running().is_empty() {
+        order.push_str(&world.running()[0][..1]);
+        world.end_all(1000);
+    }
+    assert_eq!(order, "ababab");
+}
+
+#[test]
+fn a_step_that_waits_says_why() {
+    let mut world = World::with_slots(1);
+    let mut steps = runs(&["one", "two", "three"]);
+    steps[3].needs.memory_bytes = 1 << 40;
+    let plan = Arc::new(all_targets(steps));
+    world.apply(Event::Submitted { build: build_id(0), plan });
+    world.settle();
+    assert_eq!(world.core.waiting(Millis(world.now)), [], "not yet");
+    world.now += 1000;
+    let waits = world.core.waiting(Millis(world.now));
+    let texts: Vec<(u32, String)> =
+        waits.iter().map(|w| (w.steps[0].1.0, w.why.to_string())).collect();
+    assert_eq!(waits[0].steps, [(build_id(0), StepId(2))]);
+    let busy = "The only worker that could do it is busy: it is the next one, expected to begin in \
+                about 14 s";
+    let large = "No worker is large enough: it needs 1 TiB of memory, the largest has 4 GiB of \
+                 memory";
+    assert_eq!(texts, [(2, busy.to_owned()), (3, large.to_owned())]);
+    world.cordon(true);
+    let waits = world.core.waiting(Millis(world.now + 1000));
+    let cordoned = "What could do it gets no new work: 1 worker cordoned or draining";
+    assert_eq!(waits[0].why.to_string(), cordoned);
+}
+
+#[test]
+fn a_chain_stays_where_it_began() {
+    let mut world = World::new(1, false);
+    for n in 0..3 {
+        world.worker_state(&worker_id(n), Vec::new());
+    }
+    let mut steps = vec![step(image("base"), vec![])];
+    (0..6).for_each(|n| steps.push(step(run(&format!("run {n}")), vec![StepId(n)])));
+    let plan = plan(steps, StepId(6), false, "");
+    world.apply(Event::Submitted { build: build_id(0), plan });
+    world.settle();
+    let mut places = BTreeSet::new();
+    while !world.running().is_empty() {
+        let busy = world.desired.iter().filter(|(_, leases)| !leases.is_empty());
+        places.extend(busy.map(|(worker, _)| worker.clone()));
+        world.end_all(10);
+    }
+    assert_eq!(places.len(), 1, "{places:?}");
     assert_eq!(world.ended[&build_id(0)], End::Ready);
 }

@@ -1,6 +1,7 @@
 //! One row of the table of work.
 
 use super::event::{AliasHit, WorkId};
+use super::place::Input;
 use super::plan::{Plan, StepKeys};
 use proto::error::Failure;
 use proto::id::{BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, WorkerId};
@@ -48,6 +49,8 @@ pub(super) struct Todo {
     pub key: ContentKey,
     /// The RUN with its inputs; none for fetches, which need nothing but their definition.
     pub run: Option<Box<RunTask>>,
+    /// What has to be on its worker.
+    pub inputs: Vec<Input>,
 }
 
 /// What came out of a step.
@@ -103,8 +106,10 @@ pub(super) struct Work {
     pub followers: BTreeSet<WorkId>,
     /// Workers that were lost while they did it, and results that were lost later.
     pub lost: u32,
-    /// How long the path behind it is.
+    /// How long the path from it on is expected to be, in milliseconds.
     pub path: u64,
+    /// For which build, and with how long a path, it waits for a worker.
+    pub queued: Option<(BuildId, u64)>,
     /// When it was begun.
     pub started: Option<Millis>,
     pub cost: Cost,
@@ -125,6 +130,14 @@ impl Work {
 
     pub fn want(&self) -> Option<Want> {
         self.wanted.values().copied().max()
+    }
+
+    /// The row whose work it takes, when it is not its own.
+    pub fn leader(&self) -> Option<WorkId> {
+        match self.phase {
+            Phase::Follows(leader) => Some(leader),
+            _ => None,
+        }
     }
 
     pub fn made(&self) -> Option<&Made> {

@@ -1,8 +1,9 @@
 //! The keys of a graph's steps.
 
 use crate::core::StepKeys;
+use crate::core::plan::is_for_workers;
 use proto::id::ContentDigest;
-use proto::key::{DefInput, def_key};
+use proto::key::{DefInput, def_key, shape_key};
 use proto::step::{CacheUse, Graph, Op, StepId};
 use std::collections::BTreeMap;
 
@@ -53,7 +54,8 @@ pub fn keys(graph: &Graph, selections: &Selections, nonce: &str) -> Vec<StepKeys
         let alias = def_key(step, &inputs(&|i| plain[i]), None);
         let trusted = !refresh && step.inputs.iter().all(|i| keys[i.index()].trusted);
         let kept = !matches!(step.op, Op::Scratch | Op::Local(_) | Op::Merge | Op::Inline(_));
-        keys.push(StepKeys { work, alias: kept.then_some(alias), trusted });
+        let shape = is_for_workers(&step.op).then(|| shape_key(step));
+        keys.push(StepKeys { work, alias: kept.then_some(alias), trusted, shape });
         plain.push(alias);
     }
     keys

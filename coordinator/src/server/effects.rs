@@ -1,8 +1,9 @@
 //! Does what the core asks for.
 
 use super::Server;
+use super::build::Outcome;
 use super::library::{AlgebraError, failed, no_archives};
-use super::session::Outcome;
+use crate::core::place::{Input, InputId};
 use crate::core::{
     AliasHit, Effect, Evaluated, Event, Plan, TreeState, Trouble, WorkId, empty_root,
 };
@@ -22,16 +23,23 @@ use proto::step::{InlineOp, MountKind, Op, Step, StepId};
 use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use proto::wire::blob::PutRecord;
 use proto::wire::build::VertexId;
-use proto::wire::worker::{Bind, Call, Reply, RunTask};
+use proto::wire::worker::{Bind, Call, Reply, RunTask, ToWorker};
 use std::io::Read;
 use std::sync::Arc;
 use tempfile::SpooledTempFile;
+
+/// Layers of a RUN whose sizes are looked at, from below and from above.
+const LAYERS_LOOKED: usize = 32;
 
 /// Does one effect, on a task of its own where it takes time.
 pub fn run(server: &Arc<Server>, effect: Effect) {
     let server = server.clone();
     match effect {
-        Effect::Desire { worker, leases } => server.workers.desire(&worker, leases),
+        Effect::Desire { worker, leases, keep } => {
+            server.workers.desire(&worker, ToWorker::Desired { leases, keep });
+        }
+        // Written down already.
+        Effect::Granted { .. } | Effect::Released { .. } => {}
         Effect::Ready { build, targets } => {
             if let Some(build) = server.builds.get(&build) {
                 build.ended(Outcome::Ready(targets));
@@ -180,7 +188,7 @@ async fn evaluate(
             let key = content_key(step, &none);
             match record(server, scope, key, refresh).await? {
                 Some(record) => Ok(Evaluated::Hit { key, record }),
-                None => Ok(Evaluated::Miss { key, run: None }),
+                None => Ok(Evaluated::Miss { key, run: None, inputs: Vec::new() }),
             }
         }
         Op::Mkdir(_) | Op::Copy(_) => algebra(server, scope, step, inputs, refresh).await,
@@ -354,7 +362,26 @@ async fn look_at_run(
         fresh_caches: step.cache == proto::step::CacheUse::Refresh,
         resources: plan.resources.clone(),
     };
-    Ok(Evaluated::Miss { key, run: Some(Box::new(task)) })
+    let inputs = sizes(server, &task).await;
+    Ok(Evaluated::Miss { key, run: Some(Box::new(task)), inputs })
+}
+
+/// The trees that a RUN needs, with their sizes. Of a long stack of layers the lowest and the
+/// highest ones are looked at: the base image, and what was made last. A size that cannot be looked
+/// up is a guess that is not made.
+async fn sizes(server: &Server, task: &RunTask) -> Vec<Input> {
+    let (base, newest) = task.layers.split_at(task.layers.len().min(LAYERS_LOOKED));
+    let newest = &newest[newest.len().saturating_sub(LAYERS_LOOKED)..];
+    let binds = task.binds.iter().flatten().map(|bind| match bind {
+        Bind::Dir(root) | Bind::File(root) => *root,
+    });
+    let roots: Vec<RootId> = base.iter().chain(newest).copied().chain(binds).collect();
+    let sizes = server.library.sizes(&roots).await.unwrap_or_else(|e| {
+        tracing::debug!(error = ?e, "the sizes of a step's inputs are not known");
+        Vec::new()
+    });
+    let inputs = roots.iter().zip(sizes);
+    inputs.map(|(root, bytes)| Input { id: InputId::tree(root), bytes }).collect()
 }
 
 /// The root that layers make, put upon a base.

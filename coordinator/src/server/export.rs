@@ -1,7 +1,7 @@
 //! What is made of a build's result.
 
 use super::Server;
-use super::session::Build;
+use super::build::Build;
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
 use proto::step::Target;

@@ -169,6 +169,25 @@ impl Library {
         Ok(())
     }
 
+    /// How many bytes the files in these trees have.
+    pub async fn sizes(&self, roots: &[RootId]) -> Result<Vec<u64>, AlgebraError> {
+        let ids: Vec<TreeId> = roots.iter().map(|root| root.0).collect();
+        let (here, away) = self.cached(&ids);
+        let fetched = match away.is_empty() {
+            true => Vec::new(),
+            false => self.blobs.get_nodes(&away).await.map_err(failed)?,
+        };
+        let fetched: Vec<_> = away.into_iter().zip(fetched).collect();
+        self.remember(&fetched);
+        let nodes: HashMap<TreeId, Arc<AnyNode>> = here.into_iter().chain(fetched).collect();
+        let size = |id: &TreeId| match nodes.get(id).map(|node| &**node) {
+            Some(AnyNode::Root(root)) => root.dir.summary.bytes,
+            Some(AnyNode::Dir(dir)) => dir.summary().bytes,
+            None => 0,
+        };
+        Ok(ids.iter().map(size).collect())
+    }
+
     fn cached(&self, ids: &[TreeId]) -> (Vec<(TreeId, Arc<AnyNode>)>, Vec<TreeId>) {
         let cache = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
         let (mut here, mut away) = (Vec::new(), Vec::new());

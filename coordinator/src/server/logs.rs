@@ -44,22 +44,33 @@ impl Default for Log {
 }
 
 impl LogHub {
-    /// Somebody wants a lease's log; answers what there is of it so far.
-    pub fn listen(&self, lease: LeaseEpoch, build: BuildId, vertex: VertexId) -> Vec<u8> {
+    /// Somebody wants a lease's log; answers what there is of it so far, and what stands before that.
+    pub fn listen(&self, lease: LeaseEpoch, build: BuildId, vertex: VertexId) -> (u64, Vec<u8>) {
         let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
         let log = logs.entry(lease).or_default();
         if log.listeners.contains(&(build.clone(), vertex)) {
-            return Vec::new();
+            return (0, Vec::new());
         }
         log.listeners.push((build, vertex));
         let skip = log.bytes.saturating_sub(REPLAY_BYTES_MAX);
-        log.read(skip).unwrap_or_default()
+        (skip, log.read(skip).unwrap_or_default())
     }
 
-    /// A piece came; answers who wants it.
-    pub fn add(&self, lease: LeaseEpoch, piece: &Piece) -> Vec<(BuildId, VertexId)> {
+    /// A piece came that stands behind `offset` bytes of its log: takes what of it is new, and
+    /// answers who wants that. What does not join on is left out: the worker says it again.
+    pub fn add(
+        &self,
+        lease: LeaseEpoch,
+        offset: u64,
+        piece: &mut Piece,
+    ) -> Vec<(BuildId, VertexId)> {
         let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
         let log = logs.entry(lease).or_default();
+        let Some(known) = log.bytes.checked_sub(offset) else { return Vec::new() };
+        if known >= piece.data.len() as u64 {
+            return Vec::new();
+        }
+        piece.data.drain(..known as usize);
         if log.bytes < limit::STEP_LOG_BYTES_MAX {
             if let Err(e) = log.text.write_all(&piece.data) {
                 tracing::warn!("a step's log cannot be kept: {e}");
@@ -67,6 +78,12 @@ impl LogHub {
             log.bytes += piece.data.len() as u64;
         }
         log.listeners.clone()
+    }
+
+    /// How many bytes there are of each log.
+    pub fn heard(&self) -> Vec<(LeaseEpoch, u64)> {
+        let logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        logs.iter().map(|(lease, log)| (*lease, log.bytes)).collect()
     }
 
     /// Who wants what happens under a lease.

@@ -3,8 +3,12 @@
 //! One task owns the [`Core`]; everybody else sends it events. Effects are tasks of their own,
 //! whose answers come back as events.
 
+mod audience;
+mod build;
 mod effects;
 mod export;
+mod history;
+mod ledger;
 mod library;
 mod logs;
 mod members;
@@ -14,21 +18,24 @@ mod progress;
 mod session;
 mod workers;
 
-use crate::core::{Core, Event};
+use crate::core::facts::Fact;
+pub use crate::core::facts::Who;
+use crate::core::{Core, Effect, Event};
+use build::Builds;
 use cache::cluster::Cluster;
 use cache::net::{NetError, Stream};
 use library::Library;
 use logs::LogHub;
-use proto::id::{BuildId, Millis};
+use proto::id::{BuildId, Millis, WorkerId};
 use proto::platform::Platform;
-use session::Builds;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
 use workers::Workers;
 
+pub use history::{BuildRow, RowStep};
+pub use ledger::Ledger;
 pub use members::{CacheRow, Membership};
-pub use session::{BuildRow, RowStep};
 pub use workers::WorkerRow;
 
 /// Events that wait for the core before whoever sends one waits.
@@ -44,8 +51,31 @@ struct Server {
     builds: Builds,
     workers: Workers,
     logs: LogHub,
+    ledger: Ledger,
+    /// Whether builds outlive the process: whether the ledger's log does.
+    keeps_facts: bool,
+    /// How long a build outlives its client.
+    grace: Duration,
+    /// How long a worker may be gone before what it does goes on elsewhere.
+    lost_after: Duration,
+    /// Whether the builds of an earlier life are known again.
+    resumed: watch::Sender<bool>,
     /// What BUILDPLATFORM is.
     platform: Platform,
+}
+
+/// How a coordinator is set up.
+pub struct Settings {
+    /// The farm's store.
+    pub store: Arc<Cluster>,
+    /// Where facts are kept; none for a farm whose builds end with its process.
+    pub ledger: Option<Ledger>,
+    /// How long a build outlives its client.
+    pub grace: Duration,
+    /// How long a worker may be gone before what it does goes on elsewhere.
+    pub lost_after: Duration,
+    /// What BUILDPLATFORM is.
+    pub platform: Platform,
 }
 
 /// The time now.
@@ -55,30 +85,44 @@ pub(crate) fn now() -> Millis {
 }
 
 impl Coordinator {
-    /// Starts a coordinator that keeps everything in the farm's store.
-    pub fn start(store: Arc<Cluster>, platform: Platform) -> Self {
-        let library = Library::new(store);
+    /// Starts a coordinator. Builds that were under way when it ended go on.
+    pub fn start(settings: Settings) -> Self {
+        let Settings { store, ledger, grace, lost_after, platform } = settings;
         let (inbox, events) = mpsc::channel(INBOX);
+        let keeps_facts = ledger.is_some();
         let server = Arc::new(Server {
             inbox,
-            library,
+            library: Library::new(store),
             builds: Builds::default(),
-            workers: Workers::default(),
+            workers: Workers::new(),
             logs: LogHub::default(),
+            ledger: ledger.unwrap_or_else(Ledger::in_memory),
+            keeps_facts,
+            grace,
+            lost_after,
+            resumed: watch::Sender::new(!keeps_facts),
             platform,
         });
         tokio::spawn(run_core(server.clone(), events));
+        if keeps_facts {
+            workers::expect(&server);
+            tokio::spawn(session::resume(server.clone()));
+        }
         Self(server)
     }
 
     /// Serves one client's build, until it has ended or the client is gone.
-    pub async fn serve_build(&self, stream: Stream) -> Result<(), NetError> {
-        session::serve(self.0.clone(), stream).await
+    pub async fn serve_build(&self, stream: Stream, who: Who) -> Result<(), NetError> {
+        session::serve(self.0.clone(), stream, who).await
     }
 
-    /// Serves one worker, until it is gone.
-    pub async fn serve_worker(&self, stream: Stream) -> Result<(), NetError> {
-        workers::serve(self.0.clone(), stream).await
+    /// Serves one worker, until it is gone. `who` is who it must be, by its certificate.
+    pub async fn serve_worker(
+        &self,
+        stream: Stream,
+        who: Option<WorkerId>,
+    ) -> Result<(), NetError> {
+        workers::serve(self.0.clone(), stream, who).await
     }
 
     /// The workers that are there.
@@ -88,12 +132,12 @@ impl Coordinator {
 
     /// How many builds are under way.
     pub fn active(&self) -> usize {
-        self.0.builds.count()
+        self.0.builds.running().len()
     }
 
     /// The builds that are under way, and the last ones that have ended, the newest first.
     pub async fn builds(&self, count: u32) -> Result<Vec<BuildRow>, NetError> {
-        session::history(&self.0, count).await
+        history::history(&self.0, count).await
     }
 
     /// Cancels a build; answers whether there was one of that name.
@@ -102,18 +146,62 @@ impl Coordinator {
     }
 }
 
-/// Runs the core: the only place where its state changes.
+/// Events that are taken at once: what follows from them is written down together.
+const AT_ONCE: usize = 256;
+
+/// Runs the core: the only place where its state changes. What follows from events leaves this
+/// process only when the facts among it are written down.
 async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Event>) {
-    let mut core = Core::new();
-    let mut last = Millis(0);
-    let mut effects = Vec::new();
-    while let Some(event) = events.recv().await {
-        // Time never goes back, whatever the clock does.
-        last = last.max(now());
-        core.apply(last, event, &mut effects);
-        debug_assert!(core.broken_invariants().is_empty(), "{:?}", core.broken_invariants());
+    let mut core = server.ledger.read(Core::from_facts);
+    let mut last = server.ledger.read(|facts| facts.clock);
+    let (mut taken, mut effects) = (Vec::new(), Vec::new());
+    while next_events(&mut events, &mut taken, core.next_timeout()).await {
+        for event in taken.drain(..) {
+            // Time never goes back, whatever the clock does.
+            last = last.max(now());
+            core.apply(last, event, &mut effects);
+            debug_assert!(core.broken_invariants().is_empty(), "{:?}", core.broken_invariants());
+        }
+        let facts: Vec<Fact> = effects.iter().filter_map(fact).collect();
+        if server.keeps_facts
+            && let Err(e) = server.ledger.note(&facts).await
+        {
+            // Nothing that was decided without being written down may be done: the process ends,
+            // and the next one knows what this one had written.
+            tracing::error!("{e}; no more decisions are made");
+            return;
+        }
         for effect in effects.drain(..) {
             effects::run(&server, effect);
+        }
+    }
+}
+
+/// The fact that an effect stands for.
+fn fact(effect: &Effect) -> Option<Fact> {
+    match effect {
+        Effect::Granted { epoch, leased } => {
+            Some(Fact::Leased { epoch: *epoch, leased: leased.clone() })
+        }
+        Effect::Released { epoch } => Some(Fact::Released { epoch: *epoch }),
+        _ => None,
+    }
+}
+
+/// Waits for events, or until the time has come; says no when nobody can send any more.
+async fn next_events(
+    events: &mut mpsc::Receiver<Event>,
+    taken: &mut Vec<Event>,
+    timeout: Option<Millis>,
+) -> bool {
+    let take = events.recv_many(taken, AT_ONCE);
+    let Some(timeout) = timeout else { return take.await > 0 };
+    let wait = Duration::from_millis(timeout.since(now()));
+    match tokio::time::timeout(wait, take).await {
+        Ok(count) => count > 0,
+        Err(_) => {
+            taken.push(Event::Tick);
+            true
         }
     }
 }

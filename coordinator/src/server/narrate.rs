@@ -1,12 +1,13 @@
 //! Tells a build's client, and its history, what becomes of its steps.
 
-use super::session::Build;
+use super::build::Build;
+use super::logs::Piece;
 use super::{Server, effects, now};
 use crate::core::{Notice, Plan};
 use proto::error::Failure;
 use proto::id::{LeaseEpoch, RootId};
 use proto::step::StepId;
-use proto::wire::build::{Output, Packing, Stream, VertexId};
+use proto::wire::build::{LogPlace, Output, Packing, Stream, VertexId};
 use proto::wire::worker::Call;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,8 +67,7 @@ pub async fn narrate(
             Notice::Failed(failure) => failed(&server, &build, &plan, step, &failure).await,
             Notice::Over => return,
             Notice::Again(why) => {
-                let text = format!("{why}: it runs again\n").into_bytes();
-                build.log(VertexId(step.0), Stream::Stderr, now(), text).await;
+                build.remark(VertexId(step.0), format!("{why}: it runs again\n")).await;
             }
         }
     }
@@ -103,9 +103,10 @@ async fn started(
     if let Some(lease) = lease {
         build.leased(step, lease);
         let vertex = VertexId(step.0);
-        let earlier = server.logs.listen(lease, build.id.clone(), vertex);
-        if !earlier.is_empty() {
-            build.log(vertex, Stream::Stdout, now(), earlier).await;
+        let (offset, data) = server.logs.listen(lease, build.id.clone(), vertex);
+        if !data.is_empty() {
+            let piece = Piece { stream: Stream::Stdout, at: now(), data };
+            build.log(vertex, LogPlace { run: lease, offset }, piece).await;
         }
     }
 }

@@ -1,16 +1,17 @@
 //! From a request to a graph with keys: parse, look up, lower, scan.
 
+use super::build::Build;
 use super::library::AlgebraError;
-use super::session::{Build, check};
 use super::{Server, effects};
-use crate::core::Plan;
+use crate::core::facts::Who;
+use crate::core::{Owner, Plan};
 use crate::dockerfile::{self, Dockerfile};
 use crate::graph::{self, Draft, Found, FoundFile, Inputs, Lowered, Need, Wanted, keys};
 use futures::future::try_join_all;
 use proto::error::{Class, Failure};
-use proto::id::{RootId, Scope};
+use proto::id::RootId;
 use proto::step::{Graph, StepId};
-use proto::wire::build::{Answer, Ask, Event, Output, ToClient};
+use proto::wire::build::{Answer, Ask, Event, Output};
 use proto::wire::worker::{Call, Reply};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,6 @@ const ROUNDS_MAX: usize = 32;
 
 /// What a build is made of.
 pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>, Failure> {
-    check(&build.request)?;
     server.library.prepare().await?;
     let name = format!("[internal] load build definition from {}", build.request.dockerfile_name);
     let vertex = build.reporter.begin(&name).await;
@@ -36,11 +36,17 @@ pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>,
     Ok(Arc::new(Plan {
         keys: keys::keys(&graph, &selections, nonce),
         graph,
-        scope: Scope::trusted(),
+        scope: build.who.scope.clone(),
+        owner: owner(&build.who),
         roots,
-        priority: 0,
+        priority: build.who.priority,
         resources: request.resources.clone(),
     }))
+}
+
+/// Whose share of the farm a build takes.
+pub fn owner(who: &Who) -> Owner {
+    Owner { project: who.scope.project().into(), user: who.name.as_str().into() }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -82,7 +88,7 @@ async fn lower(
         .await;
         found = kept;
         for remark in remarks {
-            build.reporter.say(ToClient::Event(Event::Warning(remark))).await;
+            build.audience.say(Event::Warning(remark)).await;
         }
         match lowered? {
             Lowered::Draft(draft) => return Ok(draft),

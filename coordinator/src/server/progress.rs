@@ -1,19 +1,19 @@
 //! What a build's client is told.
 
+use super::audience::Audience;
 use super::now;
 use proto::id::Millis;
-use proto::wire::build::{Event, Progress, Summary, ToClient, Vertex, VertexId};
+use proto::wire::build::{Event, Progress, Summary, Vertex, VertexId};
 use proto::wire::worker::Moved;
 use std::collections::HashMap;
-use std::sync::Mutex;
-use tokio::sync::mpsc;
+use std::sync::{Arc, Mutex};
 
 /// Vertices that are not steps begin here.
 const INTERNAL: u32 = 1 << 24;
 
 /// Tells one client what happens in its build.
 pub struct Reporter {
-    out: mpsc::Sender<ToClient>,
+    audience: Arc<Audience>,
     state: Mutex<State>,
 }
 
@@ -26,24 +26,20 @@ struct State {
 }
 
 impl Reporter {
-    /// Tells whoever is at the other end of `out`.
-    pub fn new(out: mpsc::Sender<ToClient>) -> Self {
-        Self { out, state: Mutex::default() }
+    /// Tells this audience.
+    pub fn new(audience: Arc<Audience>) -> Self {
+        Self { audience, state: Mutex::default() }
+    }
+
+    /// How all vertices stand.
+    pub fn standing(&self) -> Vec<Vertex> {
+        let mut all: Vec<Vertex> = self.state().vertices.values().cloned().collect();
+        all.sort_by_key(|vertex| (vertex.started, vertex.id));
+        all
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|p| p.into_inner())
-    }
-
-    /// Says something that must arrive: waits when the client is slow.
-    pub async fn say(&self, message: ToClient) {
-        // A client that is gone hears nothing; its build is cancelled elsewhere.
-        let _ = self.out.send(message).await;
-    }
-
-    /// Says something that can be left out when the client is slow.
-    pub fn hint(&self, event: Event) {
-        let _ = self.out.try_send(ToClient::Event(event));
     }
 
     /// Work of our own begins: `[internal] load metadata for …`.
@@ -83,7 +79,7 @@ impl Reporter {
             change(vertex);
             vertex.clone()
         };
-        self.say(ToClient::Event(Event::Vertex(vertex))).await;
+        self.audience.say(Event::Vertex(vertex)).await;
     }
 
     /// Bytes were moved for a vertex.
@@ -92,7 +88,8 @@ impl Reporter {
         let at = now();
         let started = *self.state().transfers.entry((vertex, what.clone())).or_insert(at);
         let completed = done.then_some(at);
-        self.hint(Event::Progress(Progress { vertex, what, current, total, started, completed }));
+        let progress = Progress { vertex, what, current, total, started, completed };
+        self.audience.hint(Event::Progress(progress));
     }
 
     /// Counts steps for the summary.

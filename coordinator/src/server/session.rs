@@ -1,256 +1,209 @@
-//! One client's build, from its request to its end.
+//! Clients and their builds: a build lives by itself, and its client may come and go.
 
+use super::audience::Heard;
+use super::build::{Build, Outcome};
+use super::history;
 use super::narrate::narrate;
-use super::progress::Reporter;
 use super::{Server, export, now, plan};
-use crate::core::{Event, Notice, Plan, TargetState};
-use cache::net::{NetError, Receiver, Sender, Stream};
+use crate::core::facts::{Fact, Submitted, Unfinished, Who};
+use crate::core::{Event, Notice, Plan};
+use bytes::Bytes;
+use cache::net::{NetError, Receiver, Stream};
 use proto::error::{Class, Failure};
-use proto::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest};
+use proto::id::{BlobId, BuildId};
 use proto::limit;
 use proto::step::StepId;
-use proto::wire::build::{
-    self as wire, Answer, Ask, BuildRequest, BuildResult, OutputResult, Summary, ToClient,
-    ToCoordinator, VertexId,
-};
+use proto::wire::Message;
+use proto::wire::build::{BuildRequest, BuildResult, ToClient, ToCoordinator};
 use rkyv::rancor::Error as RkyvError;
-use rkyv::{Archive, Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, OnceLock};
-use tokio::sync::{Notify, mpsc, oneshot};
+use rkyv::util::AlignedVec;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Messages to one client that wait before whoever sends one waits.
-const OUTBOX: usize = 4096;
+/// How long whoever was told everything may take to say so.
+const GOODBYE: Duration = Duration::from_secs(5);
 
-/// The version of rows of the history.
-const ROW_VERSION: u8 = 1;
+/// How long a coordinator that was started again waits for what it knew of its builds, and how
+/// often it looks.
+const STORE_WAIT: Duration = Duration::from_secs(120);
+const STORE_LOOK: Duration = Duration::from_millis(200);
 
-/// The builds that are under way.
-#[derive(Default)]
-pub struct Builds(Mutex<BTreeMap<BuildId, Arc<Build>>>);
-
-impl Builds {
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<BuildId, Arc<Build>>> {
-        self.0.lock().unwrap_or_else(|p| p.into_inner())
-    }
-
-    /// A build that is under way.
-    pub fn get(&self, id: &BuildId) -> Option<Arc<Build>> {
-        self.all().get(id).cloned()
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.all().len()
-    }
-
-    /// Cancels a build; answers whether there was one of that name.
-    pub fn cancel(&self, id: &BuildId) -> bool {
-        self.get(id).is_some_and(|build| {
-            build.cancelled.notify_one();
-            true
-        })
-    }
-}
-
-/// A build that is under way.
-pub struct Build {
-    /// Its name.
-    pub id: BuildId,
-    /// What the person asked for.
-    pub request: BuildRequest,
-    /// Tells the client what happens.
-    pub reporter: Reporter,
-    /// What it is made of, once that is known.
-    pub plan: OnceLock<Arc<Plan>>,
-    asks: Mutex<(u64, HashMap<u64, oneshot::Sender<Answer>>)>,
-    outcome: Mutex<Option<oneshot::Sender<Outcome>>>,
-    cancelled: Notify,
-    row: Mutex<BuildRow>,
-    leases: Mutex<HashMap<StepId, LeaseEpoch>>,
-    /// What becomes of its steps. As many as there are steps, a few times over.
-    notices: OnceLock<mpsc::UnboundedSender<(StepId, Notice)>>,
-}
-
-/// How the core's part of a build ended.
-pub enum Outcome {
-    /// The targets are there.
-    Ready(Vec<TargetState>),
-    /// A step failed, or something else did.
-    Failed(Option<StepId>, Failure),
-}
-
-/// What is kept of a build.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct BuildRow {
-    /// Its name.
-    pub id: BuildId,
-    /// When it began.
-    pub started: Millis,
-    /// When it ended, if it has.
-    pub ended: Option<Millis>,
-    /// The Dockerfile.
-    pub dockerfile: String,
-    /// The stage asked for.
-    pub target: Option<String>,
-    /// What the person calls it.
-    pub description: String,
-    /// The images that came out.
-    pub images: Vec<(OciDigest, Vec<String>)>,
-    /// Why it failed, if it has.
-    pub failure: Option<Failure>,
-    /// What it did.
-    pub summary: Summary,
-    /// Its steps, in the order in which they began.
-    pub steps: Vec<RowStep>,
-}
-
-/// What is kept of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct RowStep {
-    /// Its place in the graph.
-    pub step: StepId,
-    /// Its name.
-    pub name: String,
-    /// When it began.
-    pub started: Millis,
-    /// When it ended, if it has.
-    pub ended: Option<Millis>,
-    /// Whether an earlier result was taken.
-    pub cached: bool,
-    /// Why it failed, if it has.
-    pub error: Option<String>,
-    /// What it wrote.
-    pub log: Option<BlobId>,
-}
-
-impl Build {
-    fn new(id: BuildId, request: BuildRequest, out: mpsc::Sender<ToClient>) -> Self {
-        let row = BuildRow {
-            id: id.clone(),
-            started: now(),
-            ended: None,
-            dockerfile: request.dockerfile_name.clone(),
-            target: request.target.clone(),
-            description: request.description.clone(),
-            images: Vec::new(),
-            failure: None,
-            summary: Summary::default(),
-            steps: Vec::new(),
-        };
-        Self {
-            id,
-            request,
-            reporter: Reporter::new(out),
-            plan: OnceLock::new(),
-            asks: Mutex::default(),
-            outcome: Mutex::default(),
-            cancelled: Notify::new(),
-            row: Mutex::new(row),
-            leases: Mutex::default(),
-            notices: OnceLock::new(),
-        }
-    }
-
-    /// Something became of a step. In order: the client is told so, too.
-    pub fn notice(&self, step: StepId, notice: Notice) {
-        if let Some(notices) = self.notices.get() {
-            let _ = notices.send((step, notice));
-        }
-    }
-
-    /// Asks the client for something that only it has.
-    pub async fn ask(&self, ask: Ask) -> Answer {
-        let (sender, answer) = oneshot::channel();
-        let number = {
-            let mut asks = self.asks.lock().unwrap_or_else(|p| p.into_inner());
-            asks.0 += 1;
-            let number = asks.0;
-            asks.1.insert(number, sender);
-            number
-        };
-        self.reporter.say(ToClient::Ask(number, ask)).await;
-        answer.await.unwrap_or_else(|_| {
-            Answer::Failed(Failure::new(Class::Cancelled, "The client has gone"))
-        })
-    }
-
-    fn answered(&self, number: u64, answer: Answer) {
-        let mut asks = self.asks.lock().unwrap_or_else(|p| p.into_inner());
-        if let Some(sender) = asks.1.remove(&number) {
-            let _ = sender.send(answer);
-        }
-    }
-
-    /// The core's part of the build has ended.
-    pub fn ended(&self, outcome: Outcome) {
-        let sender = self.outcome.lock().unwrap_or_else(|p| p.into_inner()).take();
-        if let Some(sender) = sender {
-            let _ = sender.send(outcome);
-        }
-    }
-
-    /// A piece of a step's log came.
-    pub async fn log(&self, vertex: VertexId, stream: wire::Stream, at: Millis, data: Vec<u8>) {
-        let event = wire::Event::Log { vertex, stream, at, data };
-        self.reporter.say(ToClient::Event(event)).await;
-    }
-
-    /// Changes what is kept of a step.
-    pub fn note(&self, step: StepId, change: impl FnOnce(&mut RowStep)) {
-        let name = self.plan.get().map(|p| p.graph.steps[step.index()].name.clone());
-        let mut row = self.row.lock().unwrap_or_else(|p| p.into_inner());
-        if let Some(noted) = row.steps.iter_mut().find(|s| s.step == step) {
-            return change(noted);
-        }
-        let name = name.unwrap_or_default();
-        let (started, ended, cached, error, log) = (now(), None, false, None, None);
-        let mut noted = RowStep { step, name, started, ended, cached, error, log };
-        change(&mut noted);
-        row.steps.push(noted);
-    }
-
-    /// Remembers under which lease a step runs.
-    pub fn leased(&self, step: StepId, lease: LeaseEpoch) {
-        self.leases.lock().unwrap_or_else(|p| p.into_inner()).insert(step, lease);
-    }
-
-    /// Under which lease a step runs, or ran last.
-    pub fn lease(&self, step: StepId) -> Option<LeaseEpoch> {
-        self.leases.lock().unwrap_or_else(|p| p.into_inner()).get(&step).copied()
-    }
-
-    fn row(&self) -> std::sync::MutexGuard<'_, BuildRow> {
-        self.row.lock().unwrap_or_else(|p| p.into_inner())
-    }
-}
-
-/// Serves one client's build, until it has ended or the client is gone.
-pub async fn serve(server: Arc<Server>, stream: Stream) -> Result<(), NetError> {
-    let Stream { to, mut from } = stream;
-    let request = match from.expect::<ToCoordinator>().await? {
-        (ToCoordinator::Submit(request), _) => *request,
-        (other, _) => {
+/// Serves one client, until its build has ended or it is gone.
+pub async fn serve(server: Arc<Server>, stream: Stream, who: Who) -> Result<(), NetError> {
+    let Stream { mut to, mut from } = stream;
+    let begun = match from.expect::<ToCoordinator>().await?.0 {
+        ToCoordinator::Submit(request) => begin(&server, *request, who).await.map(|b| (b, None)),
+        ToCoordinator::Attach { build, heard } => match known(&server, &build).await {
+            Some(known) if known.who.scope.project() == who.scope.project() => Ok((known, heard)),
+            _ => Err(gone(&build)),
+        },
+        other => {
             let what = format!("{other:?}").chars().take(60).collect();
             return Err(NetError::Unexpected(what));
         }
     };
-    let (out, messages) = mpsc::channel(OUTBOX);
-    let writer = tokio::spawn(write(to, messages));
-    let build = Arc::new(Build::new(new_id(), request, out));
-    server.builds.all().insert(build.id.clone(), build.clone());
-    let result = tokio::select! {
-        result = run(&server, &build) => result,
-        failure = listen(&build, &mut from) => Err(failure),
+    let (build, heard) = match begun {
+        Ok(begun) => begun,
+        Err(failure) => {
+            to.send(&ToClient::Finished(Box::new(Err(failure)))).await?;
+            return to.close().await;
+        }
     };
-    close(&server, &build, &result).await;
-    let finished = ToClient::Finished(Box::new(result));
-    build.reporter.say(finished).await;
-    // What has been said must arrive before the stream is closed. All senders are gone with the
-    // build; the writer ends when the last message is out.
-    drop(build);
-    let _ = writer.await;
-    Ok(())
+    let standing = || build.reporter.standing();
+    let told = tokio::select! {
+        told = build.audience.listen(&mut to, heard, standing) => told,
+        () = hear(&build, &mut from) => Err(NetError::Closed),
+    };
+    if let Ok(Heard::Everything) = told {
+        server.builds.remove(&build.id);
+        // What was sent has arrived when the other end closes.
+        let _ = tokio::time::timeout(GOODBYE, from.next::<ToCoordinator>()).await;
+    }
+    told.map(drop)
+}
+
+/// A build; one of an earlier life when it is known again.
+async fn known(server: &Server, build: &BuildId) -> Option<Arc<Build>> {
+    let mut resumed = server.resumed.subscribe();
+    let resumed = resumed.wait_for(|resumed| *resumed);
+    let _ = tokio::time::timeout(STORE_WAIT, resumed).await;
+    server.builds.get(build)
+}
+
+/// Why a build cannot be attached to.
+fn gone(build: &BuildId) -> Failure {
+    let message = format!("There is no build `{build}` under way");
+    Failure::new(Class::User, message).hint(
+        "It has ended, or was cancelled while nobody waited for it. `slipway builds` lists what there \
+         was; building again takes what was done.",
+    )
+}
+
+/// Hears a client, until it is gone.
+async fn hear(build: &Build, from: &mut Receiver) {
+    while let Ok(Some((message, _))) = from.next::<ToCoordinator>().await {
+        match message {
+            ToCoordinator::Answer(number, answer) => build.answered(number, answer),
+            ToCoordinator::Cancel => build.cancel(),
+            ToCoordinator::Submit(_) | ToCoordinator::Attach { .. } => {
+                tracing::info!(build = %build.id, "a client sent a second request on one stream");
+                return;
+            }
+        }
+    }
+}
+
+/// Takes a build on: from here on it is not forgotten.
+async fn begin(
+    server: &Arc<Server>,
+    request: BuildRequest,
+    who: Who,
+) -> Result<Arc<Build>, Failure> {
+    check(&request)?;
+    let (id, at) = (new_id(), now());
+    if server.keeps_facts {
+        let request = keep(server, rkyv::to_bytes(&request).map_err(bug)?).await?;
+        let submitted = Submitted { at, request, who: who.clone() };
+        server.ledger.note(&[Fact::Submitted { build: id.clone(), submitted }]).await?;
+    }
+    tracing::info!(build = %id, who = %who.name, scope = %who.scope.as_str(), "a build begins");
+    let build = Build::new(id, at, who, request);
+    server.builds.add(&build);
+    tokio::spawn(drive(server.clone(), build.clone(), None));
+    Ok(build)
+}
+
+fn bug(error: RkyvError) -> Failure {
+    Failure::new(Class::Bug, error.to_string())
+}
+
+/// Keeps bytes in the farm's store; durable then.
+async fn keep(server: &Server, bytes: AlignedVec) -> Result<BlobId, Failure> {
+    let bytes = Bytes::from(bytes.into_vec());
+    let id = BlobId::of(&bytes);
+    let blobs = &server.library.blobs;
+    match bytes.len() <= limit::PACKED_BLOB_BYTES_MAX {
+        true => drop(blobs.put_blobs(&[(id, bytes)]).await?),
+        false => {
+            let size = bytes.len() as u64;
+            let mut pieces = Some(bytes);
+            let next = || std::future::ready(Ok(pieces.take()));
+            blobs.put_large(id, size, next).await?;
+        }
+    }
+    blobs.barrier().await?;
+    Ok(id)
+}
+
+/// Reads bytes that [`keep`] kept.
+async fn kept(server: &Server, id: BlobId) -> Result<AlignedVec, Failure> {
+    let bytes = std::sync::Mutex::new(AlignedVec::new());
+    let take = |piece: Bytes| {
+        bytes.lock().unwrap_or_else(|p| p.into_inner()).extend_from_slice(&piece);
+        std::future::ready(Ok(()))
+    };
+    server.library.blobs.get_large(id, 0, take).await?;
+    let bytes = bytes.into_inner().unwrap_or_else(|p| p.into_inner());
+    if BlobId::of(&bytes) != id {
+        return Err(Failure::new(Class::Corrupt, format!("Blob {id} came with other bytes")));
+    }
+    Ok(bytes)
+}
+
+fn decoded<M: Message>(bytes: &AlignedVec) -> Result<M, Failure> {
+    let read = rkyv::from_bytes::<M, RkyvError>(bytes);
+    read.map_err(|e| Failure::new(Class::Corrupt, e.to_string()))
+}
+
+/// Takes up the builds again that were under way when the coordinator ended.
+pub async fn resume(server: Arc<Server>) {
+    let unfinished = server.ledger.read(|facts| facts.builds.clone());
+    for (id, unfinished) in unfinished {
+        let mut taken = take_up(&server, &id, &unfinished).await;
+        let began = Instant::now();
+        // The cache nodes come back at about the same time.
+        while let Err(failure) = &taken
+            && failure.class == Class::Unavailable
+            && began.elapsed() < STORE_WAIT
+        {
+            tokio::time::sleep(STORE_LOOK).await;
+            taken = take_up(&server, &id, &unfinished).await;
+        }
+        match taken {
+            Ok((build, plan)) => {
+                tracing::info!(build = %id, planned = plan.is_some(), "a build goes on");
+                server.builds.add(&build);
+                tokio::spawn(drive(server.clone(), build, plan));
+            }
+            Err(failure) => {
+                tracing::warn!(build = %id, "a build cannot go on: {failure}");
+                let over = [Fact::Ended { build: id }];
+                if let Err(e) = server.ledger.note(&over).await {
+                    tracing::error!("{e}");
+                }
+            }
+        }
+    }
+    server.tell(Event::Resumed).await;
+    server.resumed.send_replace(true);
+}
+
+async fn take_up(
+    server: &Arc<Server>,
+    id: &BuildId,
+    unfinished: &Unfinished,
+) -> Result<(Arc<Build>, Option<Arc<Plan>>), Failure> {
+    let Unfinished { submitted, plan } = unfinished;
+    let Submitted { at, request, who } = submitted;
+    let request = decoded::<BuildRequest>(&kept(server, *request).await?)?;
+    let plan = match plan {
+        Some(plan) => {
+            let plan = decoded::<Plan>(&kept(server, *plan).await?)?;
+            Some(Arc::new(Plan { owner: plan::owner(who), ..plan }))
+        }
+        None => None,
+    };
+    Ok((Build::new(id.clone(), *at, who.clone(), request), plan))
 }
 
 /// A name for a build: 60 bits of chance.
@@ -266,48 +219,41 @@ fn new_id() -> BuildId {
     BuildId::parse(&text).expect("letters only")
 }
 
-async fn write(mut to: Sender, mut messages: mpsc::Receiver<ToClient>) -> Result<(), NetError> {
-    while let Some(message) = messages.recv().await {
-        to.send(&message).await?;
-    }
-    to.close().await
+/// Leads a build to its end, whether its client is there or not.
+async fn drive(server: Arc<Server>, build: Arc<Build>, plan: Option<Arc<Plan>>) {
+    // What this build finds, makes or is told of stays until its client has heard how it ended.
+    let _pin = server.library.blobs.pin().await;
+    let grace = server.grace;
+    let stopped = |why: &str| Failure::new(Class::Cancelled, why);
+    let result = tokio::select! {
+        result = run(&server, &build, plan) => result,
+        () = build.cancelled() => Err(stopped("The build was cancelled")),
+        () = build.audience.deserted(grace) => Err(stopped("The client has gone")),
+    };
+    close(&server, &build, &result).await;
+    build.audience.end(result);
+    // Whoever lost its stream at the end comes back for the result.
+    build.audience.deserted(grace).await;
+    server.builds.remove(&build.id);
 }
 
-/// Hears the client; answers only when the build is not wanted any more.
-async fn listen(build: &Build, from: &mut Receiver) -> Failure {
-    let hear = async {
-        loop {
-            match from.next::<ToCoordinator>().await {
-                Ok(Some((ToCoordinator::Answer(number, answer), _))) => {
-                    build.answered(number, answer);
-                }
-                Ok(Some((ToCoordinator::Cancel, _))) => return "The build was cancelled",
-                Ok(Some((ToCoordinator::Submit(_), _))) => {
-                    return "The client sent a second request on one stream";
-                }
-                Ok(None) | Err(_) => return "The client has gone",
-            }
+async fn run(
+    server: &Arc<Server>,
+    build: &Arc<Build>,
+    plan: Option<Arc<Plan>>,
+) -> Result<BuildResult, Failure> {
+    let began = now();
+    let plan = match plan {
+        Some(plan) => plan,
+        None => {
+            let plan = plan::make(server, build).await?;
+            note_plan(server, build, &plan).await?;
+            plan
         }
     };
-    let message = tokio::select! {
-        message = hear => message,
-        () = build.cancelled.notified() => "The build was cancelled",
-    };
-    Failure::new(Class::Cancelled, message)
-}
-
-async fn run(server: &Arc<Server>, build: &Arc<Build>) -> Result<BuildResult, Failure> {
-    build.reporter.say(ToClient::Accepted(build.id.clone())).await;
-    let began = now();
-    // What this build finds, makes or is told of stays until it ends.
-    let _pin = server.library.blobs.pin().await;
-    let plan = plan::make(server, build).await?;
-    let (sender, outcome) = oneshot::channel();
-    *build.outcome.lock().unwrap_or_else(|p| p.into_inner()) = Some(sender);
     let _ = build.plan.set(plan.clone());
-    let (notices, told) = mpsc::unbounded_channel();
-    let _ = build.notices.set(notices);
-    let narrator = tokio::spawn(narrate(server.clone(), build.clone(), plan.clone(), told));
+    let (notices, outcome) = build.listen();
+    let narrator = tokio::spawn(narrate(server.clone(), build.clone(), plan.clone(), notices));
     server.tell(Event::Submitted { build: build.id.clone(), plan: plan.clone() }).await;
     let outcome = outcome.await;
     // What was noticed before must be told before what comes now.
@@ -326,6 +272,15 @@ async fn run(server: &Arc<Server>, build: &Arc<Build>) -> Result<BuildResult, Fa
     Ok(BuildResult { outputs, summary })
 }
 
+/// With its graph a build goes on after the coordinator was started again, without its client.
+async fn note_plan(server: &Server, build: &Build, plan: &Plan) -> Result<(), Failure> {
+    if !server.keeps_facts {
+        return Ok(());
+    }
+    let plan = keep(server, rkyv::to_bytes(plan).map_err(bug)?).await?;
+    server.ledger.note(&[Fact::Planned { build: build.id.clone(), plan }]).await
+}
+
 /// The failure with the place of the step, and its lines.
 fn placed(build: &Build, plan: &Plan, step: Option<StepId>, mut failure: Failure) -> Failure {
     let at = step.and_then(|s| plan.graph.steps[s.index()].at.clone());
@@ -339,62 +294,29 @@ fn placed(build: &Build, plan: &Plan, step: Option<StepId>, mut failure: Failure
 /// Takes the build out of everything, and writes down what is kept of it.
 async fn close(server: &Arc<Server>, build: &Arc<Build>, result: &Result<BuildResult, Failure>) {
     server.tell(Event::Ended { build: build.id.clone() }).await;
-    server.builds.all().remove(&build.id);
     server.logs.forget(&build.id);
-    let (key, value) = {
+    let row = {
         let mut row = build.row();
-        row.ended = Some(now());
         row.summary = build.reporter.summary();
-        match result {
-            Ok(result) => {
-                row.summary = result.summary;
-                row.images = result.outputs.iter().filter_map(image).collect();
-            }
-            Err(failure) => row.failure = Some(failure.clone()),
-        }
-        let mut value = vec![ROW_VERSION];
-        match rkyv::to_bytes::<RkyvError>(&*row) {
-            Ok(bytes) => value.extend_from_slice(&bytes),
-            Err(e) => return tracing::warn!("a build's history cannot be kept: {e}"),
-        }
-        (row_key(&row), value)
+        row.end(now(), result);
+        row.clone()
     };
-    if let Err(e) = server.library.blobs.put_build(key, value).await {
-        tracing::warn!("a build's history cannot be kept: {e}");
+    let took_ms = row.ended.map_or(0, |ended| ended.since(row.started));
+    let outcome = result.as_ref().err().map_or("done", |failure| match failure.class {
+        Class::Cancelled => "cancelled",
+        _ => "failed",
+    });
+    tracing::info!(build = %build.id, outcome, took_ms, "a build has ended");
+    history::keep(server, &row).await;
+    if server.keeps_facts
+        && let Err(e) = server.ledger.note(&[Fact::Ended { build: build.id.clone() }]).await
+    {
+        tracing::error!("{e}");
     }
-}
-
-fn image(output: &OutputResult) -> Option<(OciDigest, Vec<String>)> {
-    match output {
-        OutputResult::Image(image) | OutputResult::Archive(image, _) => {
-            Some((image.config, image.names.clone()))
-        }
-        OutputResult::Files(_) | OutputResult::CacheOnly => None,
-    }
-}
-
-/// A key that sorts by time.
-fn row_key(row: &BuildRow) -> Vec<u8> {
-    [&row.started.0.to_be_bytes()[..], row.id.as_str().as_bytes()].concat()
-}
-
-/// The builds that are under way, and the last ones that have ended, the newest first.
-pub async fn history(server: &Server, count: u32) -> Result<Vec<BuildRow>, NetError> {
-    let mut rows: Vec<BuildRow> =
-        server.builds.all().values().map(|build| build.row().clone()).collect();
-    for (_, value) in server.library.blobs.builds(count).await? {
-        let [ROW_VERSION, bytes @ ..] = value.as_slice() else { continue };
-        let mut aligned = rkyv::util::AlignedVec::<16>::new();
-        aligned.extend_from_slice(bytes);
-        rows.extend(rkyv::from_bytes::<BuildRow, RkyvError>(&aligned).ok());
-    }
-    rows.sort_by_key(|row| std::cmp::Reverse(row.started));
-    rows.truncate(count as usize);
-    Ok(rows)
 }
 
 /// Checks what must be so before anything is done.
-pub fn check(request: &BuildRequest) -> Result<(), Failure> {
+fn check(request: &BuildRequest) -> Result<(), Failure> {
     if request.dockerfile.len() > limit::DOCKERFILE_BYTES_MAX {
         let message = format!(
             "The Dockerfile has {} bytes; at most {} are read",

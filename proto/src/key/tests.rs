@@ -22,33 +22,36 @@ fn step(op: Op) -> Step {
     }
 }
 
-fn keys(step: &Step) -> (DefKey, ContentKey) {
+fn keys(step: &Step) -> (DefKey, ContentKey, ShapeKey) {
     let inputs = ContentInputs {
         root: RootId(TreeId::from_bytes([1; 32])),
         root_content: ContentDigest::from_bytes([2; 32]),
         selections: vec![ContentDigest::from_bytes([3; 32])],
     };
     let def = def_key(step, &[DefInput::Step(DefKey::from_bytes([4; 32]))], None);
-    (def, content_key(step, &inputs))
+    (def, content_key(step, &inputs), shape_key(step))
 }
 
-/// Changes one field and looks which keys change: definition, content.
-fn flips(what: &str, before: &Step, change: impl FnOnce(&mut Step), expected: (bool, bool)) {
+/// Which keys change: definition, content, shape.
+type Changed = (bool, bool, bool);
+
+/// Changes one field and looks which keys change.
+fn flips(what: &str, before: &Step, change: impl FnOnce(&mut Step), expected: Changed) {
     let mut after = before.clone();
     change(&mut after);
     assert_ne!(before, &after, "{what}: nothing was changed");
     let (b, a) = (keys(before), keys(&after));
-    assert_eq!((b.0 != a.0, b.1 != a.1), expected, "{what}");
+    assert_eq!((b.0 != a.0, b.1 != a.1, b.2 != a.2), expected, "{what}");
     SEEN.with_borrow_mut(|seen| seen.insert(what.to_owned(), expected));
 }
 
 thread_local! {
     /// What this thread has changed so far, and which keys followed.
-    static SEEN: RefCell<BTreeMap<String, (bool, bool)>> = const { RefCell::new(BTreeMap::new()) };
+    static SEEN: RefCell<BTreeMap<String, Changed>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// The rows of `docs/cache-keys.md` that are about fields: name, definition key, content key.
-fn documented() -> BTreeMap<String, (bool, bool)> {
+/// The rows of `docs/cache-keys.md` that are about fields: name, then the three keys.
+fn documented() -> BTreeMap<String, Changed> {
     let text = include_str!("../../../docs/cache-keys.md");
     let answer = |cell: &str| match cell.trim() {
         "yes" => Some(true),
@@ -57,8 +60,9 @@ fn documented() -> BTreeMap<String, (bool, bool)> {
     };
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
-        let [what, def, content, _] = cells.as_slice() else { return None };
-        Some((what.trim().replace('`', ""), (answer(def)?, answer(content)?)))
+        let [what, def, content, shape, _] = cells.as_slice() else { return None };
+        let changed = (answer(def)?, answer(content)?, answer(shape)?);
+        Some((what.trim().replace('`', ""), changed))
     };
     text.lines().filter_map(row).collect()
 }
@@ -73,9 +77,12 @@ fn the_documentation_says_what_is_so() {
     SEEN.with_borrow(|seen| assert_eq!(*seen, documented()));
 }
 
-const BOTH: (bool, bool) = (true, true);
-const DEF: (bool, bool) = (true, false);
-const NEITHER: (bool, bool) = (false, false);
+const ALL: Changed = (true, true, true);
+const BOTH: Changed = (true, true, false);
+const DEF: Changed = (true, false, false);
+const DEF_AND_SHAPE: Changed = (true, false, true);
+const SHAPE: Changed = (false, false, true);
+const NONE: Changed = (false, false, false);
 
 fn run() -> RunOp {
     RunOp {
@@ -106,14 +113,14 @@ fn as_run(step: &mut Step) -> &mut RunOp {
 #[test]
 fn fields_of_a_step() {
     let s = step(Op::Run(run()));
-    flips("step: platform", &s, |s| s.platform.arch = "arm64".into(), BOTH);
-    flips("step: name", &s, |s| s.name.push('x'), NEITHER);
-    flips("step: inputs", &s, |s| s.inputs.push(StepId(7)), NEITHER);
-    flips("step: cache", &s, |s| s.cache = CacheUse::Refresh, NEITHER);
-    flips("step: needs", &s, |s| s.needs.cpu_millis = 1, NEITHER);
+    flips("step: platform", &s, |s| s.platform.arch = "arm64".into(), ALL);
+    flips("step: name", &s, |s| s.name.push('x'), NONE);
+    flips("step: inputs", &s, |s| s.inputs.push(StepId(7)), NONE);
+    flips("step: cache", &s, |s| s.cache = CacheUse::Refresh, NONE);
+    flips("step: needs", &s, |s| s.needs.cpu_millis = 1, NONE);
     let at = SourceRange { file: "Dockerfile".into(), first_line: 1, last_line: 2 };
-    flips("step: place", &s, |s| s.at = Some(at), NEITHER);
-    flips("step: kind", &s, |s| s.op = Op::Merge, BOTH);
+    flips("step: place", &s, |s| s.at = Some(at), NONE);
+    flips("step: kind", &s, |s| s.op = Op::Merge, ALL);
 }
 
 #[test]
@@ -122,22 +129,23 @@ fn fields_of_run() {
     let f = |what: &str, change: fn(&mut RunOp), expected| {
         flips(&format!("RUN: {what}"), &s, |s| change(as_run(s)), expected);
     };
-    f("args", |r| r.args[2].push('x'), BOTH);
-    f("args split", |r| r.args = vec!["sh".into(), "-cmake".into()], BOTH);
+    f("args", |r| r.args[2].push('x'), ALL);
+    f("args split", |r| r.args = vec!["sh".into(), "-cmake".into()], ALL);
     f("env", |r| r.env[0].1.push('x'), BOTH);
-    f("env order", |r| r.env.swap(0, 1), BOTH);
-    f("cwd", |r| r.cwd.push('x'), BOTH);
-    f("user", |r| r.user.push('x'), BOTH);
-    f("network", |r| r.network = NetworkMode::None, BOTH);
+    f("env name", |r| r.env[0].0.push('x'), ALL);
+    f("env order", |r| r.env.swap(0, 1), ALL);
+    f("cwd", |r| r.cwd.push('x'), ALL);
+    f("user", |r| r.user.push('x'), ALL);
+    f("network", |r| r.network = NetworkMode::None, ALL);
     f("security", |r| r.security = SecurityMode::Insecure, BOTH);
     f("hostname", |r| r.hostname.push('x'), BOTH);
     f("host name", |r| r.extra_hosts[0].0.push('x'), BOTH);
-    f("host address", |r| r.extra_hosts[0].1.push('x'), NEITHER);
+    f("host address", |r| r.extra_hosts[0].1.push('x'), NONE);
     f("ulimits", |r| r.ulimits.push(("nofile".into(), 1, 2)), BOTH);
     f("shm", |r| r.shm_bytes = 1, BOTH);
     f("cgroup", |r| r.cgroup_parent.push('x'), BOTH);
     f("devices", |r| r.devices.push(("d".into(), true)), BOTH);
-    f("proxy", |r| r.proxy_env.push(("http_proxy".into(), "x".into())), NEITHER);
+    f("proxy", |r| r.proxy_env.push(("http_proxy".into(), "x".into())), NONE);
 }
 
 #[test]
@@ -159,9 +167,9 @@ fn fields_of_mounts() {
         };
     }
     let bind = with(MountKind::Bind(BindMount { source: "/".into(), writable: false }));
-    f("target", &bind, |m| m.target.push('x'), BOTH);
+    f("target", &bind, |m| m.target.push('x'), ALL);
     f("input", &bind, |m| m.input = Some(2), BOTH);
-    f("bind source", &bind, set!(Bind.source = "/x".into()), DEF);
+    f("bind source", &bind, set!(Bind.source = "/x".into()), DEF_AND_SHAPE);
     f("bind writable", &bind, set!(Bind.writable = true), BOTH);
 
     let cache = with(MountKind::Cache(CacheMount {
@@ -173,17 +181,17 @@ fn fields_of_mounts() {
         uid: 0,
         gid: 0,
     }));
-    f("cache id", &cache, set!(Cache.id = "x".into()), NEITHER);
-    f("cache sharing", &cache, set!(Cache.sharing = Sharing::Locked), NEITHER);
-    f("cache source", &cache, set!(Cache.source = "x".into()), NEITHER);
-    f("cache read-only", &cache, set!(Cache.read_only = true), NEITHER);
-    f("cache mode", &cache, set!(Cache.mode = 1), NEITHER);
-    f("cache uid", &cache, set!(Cache.uid = 1), NEITHER);
-    f("cache gid", &cache, set!(Cache.gid = 1), NEITHER);
+    f("cache id", &cache, set!(Cache.id = "x".into()), SHAPE);
+    f("cache sharing", &cache, set!(Cache.sharing = Sharing::Locked), NONE);
+    f("cache source", &cache, set!(Cache.source = "x".into()), NONE);
+    f("cache read-only", &cache, set!(Cache.read_only = true), NONE);
+    f("cache mode", &cache, set!(Cache.mode = 1), NONE);
+    f("cache uid", &cache, set!(Cache.uid = 1), NONE);
+    f("cache gid", &cache, set!(Cache.gid = 1), NONE);
 
     let tmpfs = with(MountKind::Tmpfs(TmpfsMount { size: 0 }));
     f("tmpfs size", &tmpfs, set!(Tmpfs.size = 1), BOTH);
-    f("kind", &tmpfs, |m| m.kind = with_cache(), BOTH);
+    f("kind", &tmpfs, |m| m.kind = with_cache(), ALL);
 
     let secret = with(MountKind::Secret(SecretMount {
         id: "s".into(),
@@ -286,9 +294,9 @@ fn fields_of_the_rest() {
         manifest: OciDigest::from_bytes([0; 32]),
         origin: ImageOrigin::Registry,
     }));
-    f!("image: name", &image, Image.reference = "x".into(), NEITHER);
+    f!("image: name", &image, Image.reference = "x".into(), SHAPE);
     f!("image: digest", &image, Image.manifest = OciDigest::from_bytes([1; 32]), BOTH);
-    f!("image: origin", &image, Image.origin = ImageOrigin::Local, NEITHER);
+    f!("image: origin", &image, Image.origin = ImageOrigin::Local, NONE);
 
     let inline = step(Op::Inline(InlineOp { name: "n".into(), data: vec![1], mode: 0o644 }));
     f!("inline file: name", &inline, Inline.name = "x".into(), BOTH);
@@ -302,11 +310,11 @@ fn fields_of_the_rest() {
         resolved: OciDigest::from_bytes([0; 32]),
         modified: None,
     }));
-    f!("URL: url", &http, Http.url = "x".into(), NEITHER);
+    f!("URL: url", &http, Http.url = "x".into(), SHAPE);
     f!("URL: name", &http, Http.name = "x".into(), BOTH);
-    f!("URL: checksum", &http, Http.checksum = Some(OciDigest::from_bytes([0; 32])), NEITHER);
+    f!("URL: checksum", &http, Http.checksum = Some(OciDigest::from_bytes([0; 32])), NONE);
     f!("URL: digest", &http, Http.resolved = OciDigest::from_bytes([1; 32]), BOTH);
-    f!("URL: time", &http, Http.modified = Some(1), NEITHER);
+    f!("URL: time", &http, Http.modified = Some(1), NONE);
 
     let git = step(Op::Git(GitOp {
         remote: "r".into(),
@@ -316,19 +324,19 @@ fn fields_of_the_rest() {
         keep_git_dir: false,
         submodules: true,
     }));
-    f!("git: remote", &git, Git.remote = "x".into(), BOTH);
-    f!("git: reference", &git, Git.reference = "x".into(), NEITHER);
+    f!("git: remote", &git, Git.remote = "x".into(), ALL);
+    f!("git: reference", &git, Git.reference = "x".into(), NONE);
     f!("git: commit", &git, Git.commit = "x".into(), BOTH);
     f!("git: subdir", &git, Git.subdir = "x".into(), BOTH);
-    f!("git: dir", &git, Git.keep_git_dir = true, BOTH);
-    f!("git: submodules", &git, Git.submodules = false, BOTH);
+    f!("git: dir", &git, Git.keep_git_dir = true, ALL);
+    f!("git: submodules", &git, Git.submodules = false, ALL);
 
     let local = step(Op::Local(LocalOp {
         name: "context".into(),
         root: RootId(TreeId::from_bytes([0; 32])),
     }));
-    f!("local files: name", &local, Local.name = "x".into(), NEITHER);
-    f!("local files: root", &local, Local.root = RootId(TreeId::from_bytes([1; 32])), NEITHER);
+    f!("local files: name", &local, Local.name = "x".into(), NONE);
+    f!("local files: root", &local, Local.root = RootId(TreeId::from_bytes([1; 32])), NONE);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //!
 //! The client sends [`ToCoordinator::Submit`]; the coordinator answers with events, asks for what
 //! only the client has (files, secrets, logins), and ends with [`ToClient::Finished`]. Secrets and
-//! logins are never part of the request and never stored.
+//! logins are never part of the request and never stored. A client that lost its stream comes back
+//! with [`ToCoordinator::Attach`].
 
 use crate::error::{Failure, SourceRange};
-use crate::id::{BlobId, BuildId, Millis, OciDigest, RootId};
+use crate::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest, RootId};
 use crate::platform::Platform;
 use crate::step::NetworkMode;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -15,6 +16,14 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub enum ToCoordinator {
     /// Build this.
     Submit(Box<BuildRequest>),
+    /// Here I am again: tell me what I have missed of this build.
+    Attach {
+        /// The build.
+        build: BuildId,
+        /// The life of the build and the number of the last event that were heard; none for
+        /// whoever has heard nothing.
+        heard: Option<(u64, u64)>,
+    },
     /// The answer to [`ToClient::Ask`] of that number.
     Answer(u64, Answer),
     /// Stop the build.
@@ -24,14 +33,25 @@ pub enum ToCoordinator {
 /// What a coordinator says.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum ToClient {
-    /// The build has a name.
-    Accepted(BuildId),
-    /// Something happened.
-    Event(Event),
+    /// The build has a name, and lives: another life begins when the coordinator is started again.
+    Accepted(BuildId, u64),
+    /// Something happened. Events of one life are numbered from 1; number 0 says how something
+    /// stands for whoever has missed how it came about. Pieces of a running step's log say where
+    /// they stand in it: after a new beginning they may come once more.
+    Event(u64, Option<LogPlace>, Event),
     /// Something that only the client has is needed.
     Ask(u64, Ask),
     /// The build has ended.
     Finished(Box<Result<BuildResult, Failure>>),
+}
+
+/// Where a piece of a log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// The lease under which the step runs: each has a log of its own.
+    pub run: LeaseEpoch,
+    /// Bytes of the log before it.
+    pub offset: u64,
 }
 
 /// What a build is.

@@ -22,6 +22,8 @@ pub enum ToCoordinator {
     Log {
         /// The lease.
         lease: LeaseEpoch,
+        /// Bytes of the log before this piece.
+        offset: u64,
         /// Where the step wrote to.
         stream: Stream,
         /// When.
@@ -60,9 +62,18 @@ pub struct Moved {
 /// What a coordinator says.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// What it should be doing: all leases that it holds. What is not among them is stopped; a
-    /// report for what is not among them has been taken note of.
-    Desired(Vec<Lease>),
+    /// What it should be doing. What is not among it is stopped; a report for what is not among it
+    /// has been taken note of.
+    Desired {
+        /// All leases that it holds.
+        leases: Vec<Lease>,
+        /// Leases that it may hold, of a time that the coordinator does not remember yet: they go
+        /// on, and reports for them are kept.
+        keep: Vec<LeaseEpoch>,
+    },
+    /// Of which leases' logs the coordinator has how many bytes; of all others none. Said once for
+    /// each connection.
+    Heard(Vec<(LeaseEpoch, u64)>),
     /// The answer to [`ToCoordinator::Ask`] of that number.
     Answer(u64, Answer),
     /// Something that any worker can do, and that can be done twice without harm. Answered under
@@ -173,14 +184,56 @@ pub enum Reply {
 pub struct WorkerState {
     /// Who it is.
     pub worker: WorkerId,
-    /// What it runs without an emulator, and with one.
-    pub platforms: Vec<Platform>,
-    /// How many RUNs it can do at once.
-    pub slots: u32,
+    /// What it can do.
+    pub capacity: Capacity,
     /// The leases that it works on.
     pub running: Vec<LeaseEpoch>,
     /// What came out of leases, until they are no longer desired.
     pub reports: Vec<Report>,
+}
+
+/// What a worker can do, whatever it is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Capacity {
+    /// What it runs: its own platform first, then all others. Those that its own one
+    /// [`Platform::runs`] need no emulator. At most [`crate::limit::WORKER_PLATFORMS_MAX`] count.
+    pub platforms: Vec<Platform>,
+    /// How many RUNs it can do at once. At most [`crate::limit::WORKER_SLOTS_MAX`] count.
+    pub slots: u32,
+    /// Processors, in thousandths; 0: one for each slot.
+    pub cpu_millis: u32,
+    /// Bytes of memory that RUNs can use together; 0: not known, and not counted.
+    pub memory_bytes: u64,
+    /// Bytes that are free on the disk that it works on.
+    pub disk_free_bytes: u64,
+    /// What it is short of.
+    pub pressure: Pressure,
+    /// Whether it takes new work. One that is about to end does not.
+    pub takes_work: bool,
+    /// Whether it is the only worker that there will be: then it takes what asks for more than it
+    /// has, and gives it all that it has.
+    pub is_alone: bool,
+    /// What it has moved here from other machines.
+    pub fetched: Fetched,
+}
+
+/// What a worker is short of. It gets no more work as long as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub struct Pressure {
+    /// Memory.
+    pub memory: bool,
+    /// Room on its disk.
+    pub disk: bool,
+}
+
+/// Inputs of steps that were moved to a worker, since it was started: how fast it gets them is
+/// told by two states that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Bytes.
+    pub bytes: u64,
+    /// Milliseconds in which at least one of them was moved.
+    pub ms: u64,
 }
 
 /// The right, and the duty, to do something.

@@ -8,9 +8,9 @@ use proto::wire::worker::{Call, Reply, ToCoordinator};
 use std::sync::Arc;
 
 /// Does it in the background, and answers under its number.
-pub fn start(machine: &Arc<Machine>, link: &Link, number: u64, call: Call) {
+pub fn start(machine: &Arc<Machine>, number: u64, call: Call) {
     let mut calls = machine.calls();
-    let (machine, link) = (machine.clone(), link.clone());
+    let (machine, link) = (machine.clone(), machine.link.clone());
     let task = tokio::spawn(async move {
         let result = answer(&machine, &link, number, call).await;
         machine.calls().remove(&number);

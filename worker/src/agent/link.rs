@@ -1,13 +1,14 @@
-//! The stream to the coordinator, as the worker's tasks use it.
+//! The way to the coordinator, as the worker's tasks use it.
 
+use super::logs::{Logs, Piece};
 use crate::image::registry::{Credentials, LoginFuture, Registry, Session};
 use proto::error::{Class, Failure};
-use proto::id::BuildId;
-use proto::wire::build::{Answer, Ask};
+use proto::id::{BuildId, LeaseEpoch, Millis};
+use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::{Moved, ToCoordinator};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that wait for the coordinator before whoever says more waits.
@@ -16,16 +17,25 @@ pub const OUTBOX: usize = 256;
 /// Builds whose logins and tokens are kept.
 const SESSIONS_MAX: usize = 64;
 
-/// Everything that is said to the coordinator goes through here. Clones are the same one.
+/// Everything that is said to the coordinator goes through here, whichever stream leads to it at
+/// the moment. Clones are the same one.
 #[derive(Clone)]
 pub struct Link(Arc<Inner>);
 
 struct Inner {
-    out: mpsc::Sender<ToCoordinator>,
+    out: Mutex<Option<mpsc::Sender<ToCoordinator>>>,
     last: AtomicU64,
-    asked: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    asked: Mutex<BTreeMap<u64, Question>>,
+    logs: Logs,
     registry: Registry,
     sessions: Mutex<Sessions>,
+}
+
+/// Something that was asked and not answered yet. A coordinator that comes back is asked again.
+struct Question {
+    build: BuildId,
+    ask: Ask,
+    answer: oneshot::Sender<Answer>,
 }
 
 #[derive(Default)]
@@ -34,38 +44,91 @@ struct Sessions {
     oldest: VecDeque<BuildId>,
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Link {
-    /// A link whose messages are taken from the other end of `out`.
-    pub fn new(out: mpsc::Sender<ToCoordinator>, registry: Registry) -> Self {
+    /// A link that leads nowhere yet.
+    pub fn new(registry: Registry) -> Self {
         Self(Arc::new(Inner {
-            out,
+            out: Mutex::default(),
             last: AtomicU64::new(0),
             asked: Mutex::default(),
+            logs: Logs::default(),
             registry,
             sessions: Mutex::default(),
         }))
     }
 
-    /// Says something. When the coordinator is gone nobody hears it.
-    pub async fn say(&self, message: ToCoordinator) {
-        let _ = self.0.out.send(message).await;
+    /// From now on messages are taken from the other end of `out`. What was asked and not answered
+    /// is asked again.
+    pub async fn connect(&self, out: mpsc::Sender<ToCoordinator>) {
+        *locked(&self.0.out) = Some(out);
+        let again: Vec<ToCoordinator> = locked(&self.0.asked)
+            .iter()
+            .map(|(number, q)| ToCoordinator::Ask(*number, q.build.clone(), q.ask.clone()))
+            .collect();
+        for question in again {
+            self.say(question).await;
+        }
     }
 
-    /// As [`Link::say`], on a thread that may block.
-    pub fn say_blocking(&self, message: ToCoordinator) {
-        let _ = self.0.out.blocking_send(message);
+    /// Nobody hears what is said, until somebody does again.
+    pub fn disconnect(&self) {
+        *locked(&self.0.out) = None;
+    }
+
+    fn out(&self) -> Option<mpsc::Sender<ToCoordinator>> {
+        locked(&self.0.out).clone()
+    }
+
+    /// Says something. When the coordinator is gone nobody hears it.
+    pub async fn say(&self, message: ToCoordinator) {
+        if let Some(out) = self.out() {
+            let _ = out.send(message).await;
+        }
     }
 
     /// Says something that can be left out when there is much to say.
     pub fn hint(&self, message: ToCoordinator) {
-        let _ = self.0.out.try_send(message);
+        if let Some(out) = self.out() {
+            let _ = out.try_send(message);
+        }
+    }
+
+    /// A step wrote something. Blocks while the coordinator is slow.
+    pub fn log(&self, lease: LeaseEpoch, stream: Stream, at: Millis, data: Vec<u8>) {
+        // Pieces are sent in their order: the log is held until this one is on its way.
+        if let Some((piece, _held)) = self.0.logs.add(lease, stream, at, data) {
+            self.send_piece(lease, piece);
+        }
+    }
+
+    /// Says a step's log again, but for the first `from` bytes. Blocks.
+    pub fn replay(&self, lease: LeaseEpoch, from: u64) {
+        let mut held = self.0.logs.hold(lease);
+        held.replay(from, &mut |piece| self.send_piece(lease, piece));
+    }
+
+    fn send_piece(&self, lease: LeaseEpoch, piece: Piece) -> bool {
+        let Piece { offset, stream, at, data } = piece;
+        let message = ToCoordinator::Log { lease, offset, stream, at, data };
+        self.out().is_some_and(|out| out.blocking_send(message).is_ok())
+    }
+
+    /// Forgets the logs of leases that are over.
+    pub fn keep_logs(&self, wanted: impl Fn(&LeaseEpoch) -> bool) {
+        self.0.logs.keep_only(wanted);
     }
 
     /// Asks for what only the build's client has.
     pub async fn ask(&self, build: &BuildId, ask: Ask) -> Result<Answer, Failure> {
         let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, answered) = oneshot::channel();
-        self.asked().insert(number, answer);
+        let question = Question { build: build.clone(), ask: ask.clone(), answer };
+        locked(&self.0.asked).insert(number, question);
+        let _forget = Forget { link: self, number };
         self.say(ToCoordinator::Ask(number, build.clone(), ask)).await;
         match answered.await {
             Ok(Answer::Failed(failure)) => Err(failure),
@@ -76,23 +139,14 @@ impl Link {
 
     /// The answer to a question.
     pub fn answered(&self, number: u64, answer: Answer) {
-        if let Some(waiting) = self.asked().remove(&number) {
-            let _ = waiting.send(answer);
+        if let Some(question) = locked(&self.0.asked).remove(&number) {
+            let _ = question.answer.send(answer);
         }
-    }
-
-    /// Nobody will answer any more.
-    pub fn close(&self) {
-        self.asked().clear();
-    }
-
-    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
-        self.0.asked.lock().unwrap_or_else(|p| p.into_inner())
     }
 
     /// A build's use of registries, with its client's logins.
     pub fn session(&self, build: &BuildId) -> Arc<Session> {
-        let mut sessions = self.0.sessions.lock().unwrap_or_else(|p| p.into_inner());
+        let mut sessions = locked(&self.0.sessions);
         if let Some(session) = sessions.all.get(build) {
             return session.clone();
         }
@@ -106,6 +160,18 @@ impl Link {
         sessions.all.insert(build.clone(), session.clone());
         sessions.oldest.push_back(build.clone());
         session
+    }
+}
+
+/// Whoever asked waits no more.
+struct Forget<'l> {
+    link: &'l Link,
+    number: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        locked(&self.link.0.asked).remove(&self.number);
     }
 }
 

@@ -9,6 +9,8 @@ mod export;
 pub mod git;
 mod images;
 mod link;
+mod load;
+mod logs;
 mod mask;
 mod run;
 mod stop;
@@ -24,19 +26,27 @@ use cache::net::{NetError, Sender, Stream};
 use cache::store::Store;
 use caches::Caches;
 use link::Link;
+use load::{Load, Probe};
 use proto::error::{Class, Failure};
-use proto::id::{Millis, RootId, WorkerId};
+use proto::id::{LeaseEpoch, Millis, RootId, WorkerId};
 use proto::platform::Platform;
 use proto::record::Cost;
 use proto::step::NetworkMode;
-use proto::wire::worker::{Lease, Outcome, Report, Task, ToCoordinator, ToWorker, WorkerState};
-use std::collections::HashMap;
+use proto::wire::worker::{
+    Capacity, Fetched, Lease, Outcome, Pressure, Report, Task, ToCoordinator, ToWorker, WorkerState,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use stop::Stop;
 use table::Table;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+
+/// How often a worker looks what its machine is short of.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How a worker is set up.
 pub struct Settings {
@@ -60,8 +70,11 @@ pub struct Settings {
     pub open_files: u64,
     /// Whether steps that ask for no network of their own are in the host's.
     pub host_network: bool,
-    /// The platforms that it runs programs of.
+    /// The platforms that it runs programs of: the machine's own first.
     pub platforms: Vec<Platform>,
+    /// Whether it is the only worker of its farm. Then there is nobody to leave work to: it takes
+    /// what is too large for it, and goes on when the machine is short of memory or disk.
+    pub is_alone: bool,
 }
 
 /// A worker. Cheap to clone; all clones are the same one.
@@ -74,7 +87,15 @@ pub struct Worker {
 pub(crate) struct Machine {
     id: WorkerId,
     slots: u32,
+    cpu_millis: u32,
     platforms: Vec<Platform>,
+    is_alone: bool,
+    probe: Probe,
+    load: Mutex<Load>,
+    /// Whether it is about to end.
+    drains: AtomicBool,
+    /// What it can do may have changed.
+    changed: Notify,
     store: Arc<dyn Store>,
     layers: LayerCache,
     sandbox: Sandbox,
@@ -83,6 +104,7 @@ pub(crate) struct Machine {
     puller: Puller,
     host_network: bool,
     registry: Registry,
+    link: Link,
     web: web::Web,
     /// For what lives as long as a task.
     scratch: PathBuf,
@@ -147,25 +169,39 @@ impl Worker {
         crate::image::blocking(move || images::chain(&*store, &layers)).await
     }
 
-    /// Works for the coordinator at the other end of the stream, until it is gone. Then all that is
-    /// under way is stopped.
+    /// Works for the coordinator at the other end of the stream, until it is gone. What is under way
+    /// then goes on, and is told of on the next stream.
     pub async fn serve(&self, stream: Stream) -> Result<(), NetError> {
         let Stream { to, mut from } = stream;
         let (out, messages) = mpsc::channel(link::OUTBOX);
-        let link = Link::new(out, self.machine.registry.clone());
+        let link = &self.machine.link;
         let writer = tokio::spawn(write(to, messages));
+        link.connect(out).await;
         link.say(self.machine.state()).await;
-        let result = loop {
-            match from.next::<ToWorker>().await {
-                Ok(Some((message, _))) => self.hear(&link, message),
-                Ok(None) => break Ok(()),
-                Err(e) => break Err(e),
+        let hear = async {
+            loop {
+                match from.next::<ToWorker>().await {
+                    Ok(Some((message, _))) => self.hear(message).await,
+                    Ok(None) => break Ok(()),
+                    Err(e) => break Err(e),
+                }
             }
         };
-        link.close();
-        self.machine.stop_all();
+        let result = tokio::select! {
+            result = hear => result,
+            never = self.machine.watch(link) => match never {},
+        };
+        link.disconnect();
+        // Whoever called has gone, and calls again.
+        self.machine.calls().drain().for_each(|(_, task)| task.abort());
         writer.abort();
         result
+    }
+
+    /// Takes no new work from now on; what is under way goes on.
+    pub fn drain(&self) {
+        self.machine.drains.store(true, Ordering::Relaxed);
+        self.machine.changed.notify_one();
     }
 
     /// Stops all that is under way, and waits until it has ended: no container, mount or control
@@ -177,18 +213,27 @@ impl Worker {
         }
     }
 
-    fn hear(&self, link: &Link, message: ToWorker) {
+    async fn hear(&self, message: ToWorker) {
+        let machine = &self.machine;
         match message {
-            ToWorker::Desired(leases) => {
-                let started = self.machine.table().desire(leases, Stop::stop);
+            ToWorker::Desired { leases, keep } => {
+                let started = machine.table().desire(leases, &keep, Stop::stop);
                 for lease in started {
-                    self.machine.start(link, lease);
+                    machine.start(lease);
+                }
+                let held = machine.held();
+                machine.link.keep_logs(|epoch| held.contains(epoch));
+                // A report that came before the coordinator knew what it is for is said again.
+                if machine.table().reports().next().is_some() {
+                    let state = machine.state();
+                    machine.link.say(state).await;
                 }
             }
-            ToWorker::Answer(number, answer) => link.answered(number, answer),
-            ToWorker::Call(number, call) => calls::start(&self.machine, link, number, *call),
+            ToWorker::Heard(heard) => machine.say_again(&heard).await,
+            ToWorker::Answer(number, answer) => machine.link.answered(number, answer),
+            ToWorker::Call(number, call) => calls::start(machine, number, *call),
             ToWorker::CancelCall(number) => {
-                if let Some(task) = self.machine.calls().remove(&number) {
+                if let Some(task) = machine.calls().remove(&number) {
                     task.abort();
                 }
             }
@@ -234,15 +279,26 @@ impl Machine {
             }
             _ => {}
         }
+        let group = sandbox.memory_group().map(PathBuf::from);
+        let probe = Probe::new(settings.dir.clone(), group, settings.is_alone);
+        let load = Mutex::new(probe.look(Pressure::default()));
+        let registry = Registry::new(settings.registry);
         Ok(Self {
+            link: Link::new(registry.clone()),
             id: settings.id,
             slots: settings.slots,
+            cpu_millis: (settings.processors as u32).saturating_mul(1000),
             platforms: settings.platforms,
+            is_alone: settings.is_alone,
+            probe,
+            load,
+            drains: AtomicBool::new(false),
+            changed: Notify::new(),
             caches: Caches::new(store.clone(), layers.clone(), settings.dir.join("caches")),
             packer: Packer::new(store.clone(), settings.processors),
             puller: Puller::new(store.clone(), settings.processors),
             host_network: settings.host_network,
-            registry: Registry::new(settings.registry),
+            registry,
             web: web::Web::default(),
             store,
             layers,
@@ -268,16 +324,81 @@ impl Machine {
         self.calls.lock().unwrap_or_else(|p| p.into_inner())
     }
 
+    fn load(&self) -> std::sync::MutexGuard<'_, Load> {
+        self.load.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Tells the coordinator when what the worker can do has changed, for as long as it is asked to.
+    async fn watch(&self, link: &Link) -> Infallible {
+        let mut told = self.capacity();
+        loop {
+            let wait = self.changed.notified();
+            if self.is_alone {
+                // It says nothing of what its machine is short of.
+                wait.await;
+            } else if tokio::time::timeout(LOOK_EVERY, wait).await.is_err() {
+                let before = self.load().pressure;
+                // Files in memory, and a system call that waits for no disk.
+                let load = self.probe.look(before);
+                *self.load() = load;
+            }
+            let now = self.capacity();
+            if (now.pressure, now.takes_work) != (told.pressure, told.takes_work) {
+                link.say(self.state()).await;
+                told = now;
+            }
+        }
+    }
+
+    /// What it can do.
+    fn capacity(&self) -> Capacity {
+        let load = *self.load();
+        Capacity {
+            platforms: self.platforms.clone(),
+            slots: self.slots,
+            cpu_millis: self.cpu_millis,
+            memory_bytes: load.memory_bytes,
+            disk_free_bytes: load.disk_free_bytes,
+            pressure: load.pressure,
+            takes_work: !self.drains.load(Ordering::Relaxed),
+            is_alone: self.is_alone,
+            // All parts of a farm of one machine share a store: nothing is moved.
+            fetched: Fetched::default(),
+        }
+    }
+
     /// Everything that the coordinator has to know.
     fn state(&self) -> ToCoordinator {
         let table = self.table();
         ToCoordinator::State(WorkerState {
             worker: self.id.clone(),
-            platforms: self.platforms.clone(),
-            slots: self.slots,
+            capacity: self.capacity(),
             running: table.running().map(|(epoch, _)| *epoch).collect(),
             reports: table.reports().cloned().collect(),
         })
+    }
+
+    /// The leases that are under way, or whose reports wait to be taken note of.
+    fn held(&self) -> BTreeSet<LeaseEpoch> {
+        let table = self.table();
+        let reported = table.reports().map(|report| report.epoch);
+        table.running().map(|(epoch, _)| *epoch).chain(reported).collect()
+    }
+
+    /// Tells a coordinator that has come back what it has not heard of running steps' logs, and then
+    /// what came of those that have ended meanwhile.
+    async fn say_again(self: &Arc<Self>, heard: &[(LeaseEpoch, u64)]) {
+        let heard: HashMap<LeaseEpoch, u64> = heard.iter().copied().collect();
+        let machine = self.clone();
+        let replayed = tokio::task::spawn_blocking(move || {
+            for epoch in machine.held() {
+                machine.link.replay(epoch, heard.get(&epoch).copied().unwrap_or(0));
+            }
+        });
+        if let Err(e) = replayed.await {
+            tracing::error!("saying logs again failed: {e}");
+        }
+        self.link.say(self.state()).await;
     }
 
     fn stop_all(&self) {
@@ -285,10 +406,10 @@ impl Machine {
         self.calls().drain().for_each(|(_, task)| task.abort());
     }
 
-    fn start(self: &Arc<Self>, link: &Link, lease: Lease) {
+    fn start(self: &Arc<Self>, lease: Lease) {
         let stop = Stop::default();
         self.table().begin(lease.epoch, stop.clone());
-        let (machine, link) = (self.clone(), link.clone());
+        let (machine, link) = (self.clone(), self.link.clone());
         tokio::spawn(async move {
             let epoch = lease.epoch;
             let (outcome, cost) = machine.work(&link, &stop, lease).await;

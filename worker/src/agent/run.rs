@@ -13,7 +13,7 @@ use proto::id::{LeaseEpoch, Millis, RootId};
 use proto::record::Cost;
 use proto::step::{MountKind, RunOp};
 use proto::wire::build::{Answer, Ask, Stream};
-use proto::wire::worker::{Bind, Lease, Outcome, RunTask, ToCoordinator};
+use proto::wire::worker::{Bind, Lease, Outcome, RunTask};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -254,8 +254,7 @@ struct Teller {
 impl Teller {
     fn tell(&self, stream: Stream, data: Vec<u8>) {
         if !data.is_empty() {
-            let message = ToCoordinator::Log { lease: self.lease, stream, at: now(), data };
-            self.link.say_blocking(message);
+            self.link.log(self.lease, stream, now(), data);
         }
     }
 }

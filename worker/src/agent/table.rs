@@ -22,8 +22,16 @@ impl<H> Table<H> {
     /// Takes note of what is desired: forgets reports that the coordinator has, and answers what is
     /// to be started. `stop` is called for each lease under way that is not desired any more; it
     /// stays in the table until it has ended.
-    pub fn desire(&mut self, leases: Vec<Lease>, mut stop: impl FnMut(&H)) -> Vec<Lease> {
-        let wanted = |epoch: &LeaseEpoch| leases.iter().any(|lease| lease.epoch == *epoch);
+    /// What `keep` names goes on, and stays reported.
+    pub fn desire(
+        &mut self,
+        leases: Vec<Lease>,
+        keep: &[LeaseEpoch],
+        mut stop: impl FnMut(&H),
+    ) -> Vec<Lease> {
+        let wanted = |epoch: &LeaseEpoch| {
+            keep.contains(epoch) || leases.iter().any(|lease| lease.epoch == *epoch)
+        };
         self.reports.retain(|epoch, _| wanted(epoch));
         for (epoch, handle) in &self.running {
             if !wanted(epoch) {
@@ -93,16 +101,23 @@ mod tests {
     #[test]
     fn each_lease_is_started_once_and_reported_until_it_is_not_desired() {
         let mut table = Table::default();
-        let started = table.desire(vec![lease(1), lease(2)], |_: &u64| panic!("nothing to stop"));
+        let started =
+            table.desire(vec![lease(1), lease(2)], &[], |_: &u64| panic!("nothing to stop"));
         assert_eq!(started.len(), 2);
         table.begin(LeaseEpoch(1), 1);
         table.begin(LeaseEpoch(2), 2);
-        assert!(table.desire(vec![lease(1), lease(2)], |_| panic!("nothing to stop")).is_empty());
+        let both = || vec![lease(1), lease(2)];
+        assert!(table.desire(both(), &[], |_| panic!("nothing to stop")).is_empty());
         table.end(report(1));
-        assert!(table.desire(vec![lease(1), lease(2)], |_| panic!("nothing to stop")).is_empty());
+        let both = || vec![lease(1), lease(2)];
+        assert!(table.desire(both(), &[], |_| panic!("nothing to stop")).is_empty());
         assert_eq!(table.reports().count(), 1);
         let mut stopped = Vec::new();
-        table.desire(vec![], |handle| stopped.push(*handle));
+        // A coordinator that remembers neither lease yet lets both be.
+        let keep = [LeaseEpoch(1), LeaseEpoch(2)];
+        assert!(table.desire(vec![], &keep, |_| panic!("nothing to stop")).is_empty());
+        assert_eq!(table.reports().count(), 1);
+        table.desire(vec![], &[], |handle| stopped.push(*handle));
         assert_eq!((stopped, table.reports().count(), table.running().count()), (vec![2], 0, 1));
     }
 }

@@ -153,6 +153,12 @@ impl Sandbox {
         &self.inner.layers
     }
 
+    /// The folder of the control group that all containers' memory is part of: the topmost one that
+    /// this process sees, which has a limit when the process is in a container itself.
+    pub fn memory_group(&self) -> Option<&Path> {
+        self.inner.cells.maker().groups.layout().memory()
+    }
+
     /// Why containers run without limits, if so.
     pub fn without_limits(&self) -> Option<&str> {
         self.inner.cells.maker().groups.unusable()

@@ -1,5 +1,6 @@
 //! Real containers, on a root made of busybox. Needs root.
 
+mod agent;
 mod changes;
 mod confinement;
 mod house;

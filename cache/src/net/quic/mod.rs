@@ -17,6 +17,7 @@ pub(super) use refusal::refused;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use rustix::net::sockopt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -105,23 +106,40 @@ impl Buffers {
 }
 
 impl Endpoint {
-    /// One that others can dial, at `address`.
-    pub fn server(address: SocketAddr, tls: rustls::ServerConfig) -> io::Result<Self> {
-        Self::open(address, Some(server_config(tls)?))
+    /// One that others can dial, at `address`. With the same `secret` after a restart it tells those
+    /// who had connections that these are gone (stateless resets, RFC 9000, 10.3).
+    pub fn server(
+        address: SocketAddr,
+        tls: rustls::ServerConfig,
+        secret: &[u8; 32],
+    ) -> io::Result<Self> {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
+        let mut config = EndpointConfig::new(Arc::new(key));
+        // Connection ids of before the restart are known as its own, by another part of the secret.
+        let ids = blake3::derive_key("slipway 2026-11 connection ids", secret);
+        let ids = u64::from_le_bytes(ids[..8].try_into().expect("eight of 32 bytes"));
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+        Self::open(address, config, Some(server_config(tls)?))
     }
 
     /// One that only dials.
     pub fn client() -> io::Result<Self> {
         // Both families where the machine has both.
         let any = SocketAddr::from(([0u16; 8], 0));
-        Self::open(any, None).or_else(|_| Self::open(SocketAddr::from(([0, 0, 0, 0], 0)), None))
+        let ipv4 = SocketAddr::from(([0, 0, 0, 0], 0));
+        let open = |address| Self::open(address, EndpointConfig::default(), None);
+        open(any).or_else(|_| open(ipv4))
     }
 
-    fn open(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<Self> {
+    fn open(
+        address: SocketAddr,
+        config: EndpointConfig,
+        server: Option<quinn::ServerConfig>,
+    ) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         let buffers = enlarge(&socket)?;
         let runtime = Arc::new(TokioRuntime);
-        let quic = quinn::Endpoint::new(EndpointConfig::default(), server, socket, runtime)?;
+        let quic = quinn::Endpoint::new(config, server, socket, runtime)?;
         if !buffers.are_enough() {
             tracing::warn!(
                 receive = buffers.receive,

@@ -64,7 +64,7 @@ fn client(ca: &Authority, identity: Option<Identity>) -> Keys {
 }
 
 fn listening(tls: rustls::ServerConfig) -> Endpoint {
-    Endpoint::server("127.0.0.1:0".parse().unwrap(), tls).unwrap()
+    Endpoint::server("127.0.0.1:0".parse().unwrap(), tls, &[7; 32]).unwrap()
 }
 
 fn dialer(to: &Endpoint, keys: &Keys, name: &str) -> Dialer {
@@ -93,7 +93,7 @@ async fn echo(endpoint: Endpoint) {
 
 async fn round_trip(dialer: &Dialer) -> Result<(), NetError> {
     let mut stream = dialer.dial().await?;
-    let message = ToClient::Accepted(proto::id::BuildId::parse("b").unwrap());
+    let message = ToClient::Accepted(proto::id::BuildId::parse("b").unwrap(), 1);
     for bytes in [0, 7, 3 << 20] {
         let payload = Bytes::from(vec![7u8; bytes]);
         stream.to.send_with(&message, std::slice::from_ref(&payload)).await?;
@@ -136,7 +136,7 @@ async fn a_connection_that_broke_is_made_again() {
     first.await.unwrap();
     let again = loop {
         // The socket is closed by a task of its own.
-        match Endpoint::server(address, server(&ca, ALPN)) {
+        match Endpoint::server(address, server(&ca, ALPN), &[7; 32]) {
             Ok(endpoint) => break endpoint,
             Err(_) => tokio::task::yield_now().await,
         }

@@ -29,7 +29,7 @@ impl Inner {
         scope: &Scope,
         keys: impl Fn(&Scope) -> Vec<Vec<u8>>,
     ) -> Result<Vec<Vec<(Vec<u8>, Option<T>)>>, StoreError> {
-        let mut scopes = vec![scope.clone(), Scope::trusted()];
+        let mut scopes = vec![scope.clone(), scope.base()];
         scopes.dedup();
         let one = |scope: &Scope| {
             let keys = keys(scope);

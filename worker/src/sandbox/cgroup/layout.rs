@@ -58,6 +58,11 @@ impl Layout {
         layout
     }
 
+    /// Where memory is limited: in the first version's hierarchy, if it has that.
+    pub(crate) fn memory(&self) -> Option<&Path> {
+        self.split.get("memory").or(self.unified.as_ref()).map(PathBuf::as_path)
+    }
+
     /// Each hierarchy that we make groups in, once.
     pub(crate) fn hierarchies(&self) -> Vec<&Path> {
         let mut all: Vec<&Path> = self.split.values().map(PathBuf::as_path).collect();

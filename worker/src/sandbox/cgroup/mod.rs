@@ -155,7 +155,9 @@ pub(crate) struct Cgroup {
 pub struct Usage {
     /// Processor time.
     pub cpu: Duration,
-    /// The most memory at any time, in bytes; 0 where the kernel does not tell.
+    /// The most memory at any time, in bytes; 0 where the kernel does not tell. Without what the
+    /// kernel keeps of files that were read or written, as far as it still does at the end: that
+    /// is given up when somebody needs it.
     pub memory_peak_bytes: u64,
 }
 
@@ -369,7 +371,10 @@ impl Cgroup {
         };
         let peak = number(first("memory", "memory.max_usage_in_bytes"))
             .or_else(|| number(second("memory.peak")));
-        Usage { cpu, memory_peak_bytes: peak.unwrap_or(0) }
+        let stat = first("memory", "memory.stat").or_else(|| second("memory.stat"));
+        let stat = stat.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let memory_peak_bytes = peak.unwrap_or(0).saturating_sub(cached_files(&stat));
+        Usage { cpu, memory_peak_bytes }
     }
 
     /// Kills all processes in the group and waits until they are gone.
@@ -388,6 +393,17 @@ impl Drop for Cgroup {
             tracing::warn!(group = %self.path, error = %e, "a control group is left for the next start");
         }
     }
+}
+
+/// Bytes of files on disks that the kernel keeps, from a `memory.stat` of either version. Files in
+/// memory only (tmpfs) are counted among them, and are not.
+fn cached_files(stat: &str) -> u64 {
+    let field = |name: &str| -> Option<u64> {
+        stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    };
+    let files = field("total_cache").or_else(|| field("file")).unwrap_or(0);
+    let memory_only = field("total_shmem").or_else(|| field("shmem")).unwrap_or(0);
+    files.saturating_sub(memory_only)
 }
 
 fn check(setting: &limit::Setting, done: io::Result<()>) -> io::Result<()> {

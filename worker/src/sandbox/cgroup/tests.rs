@@ -146,6 +146,13 @@ fn both_ways_of_allowing_devices() {
 }
 
 #[test]
+fn files_that_the_kernel_keeps_are_no_memory_in_use() {
+    let first = "cache 50\nrss 10\nshmem 20\ntotal_cache 500\ntotal_rss 10\ntotal_shmem 200\n";
+    let second = "anon 10\nfile 500\nkernel 7\nshmem 200\nfile_mapped 100\n";
+    assert_eq!([first, second, ""].map(cached_files), [300, 300, 0]);
+}
+
+#[test]
 fn a_full_memory_is_counted() {
     let tidy = Tidy(groups());
     let mut group = tidy.0.group(None, "g").unwrap();

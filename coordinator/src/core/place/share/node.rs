@@ -1,0 +1,109 @@
+//! One node of the tree of shares, and what stands in line there.
+
+use super::super::arena::{ClassIx, ItemIx, NodeIx};
+use crate::core::WorkId;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Virtual time.
+pub(super) type Tag = u64;
+
+/// The order among siblings: by tag, then by who waits for longer, then by name (its hash).
+pub(super) type Key = (Tag, u64, u64, NodeIx);
+
+/// The order in a build: the longest path first.
+pub(super) type WorkKey = (Reverse<u64>, WorkId, ItemIx);
+
+/// Where a piece of work stands among all others. Smaller is earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    pub(super) nodes: [(Tag, u64, u64); 4],
+    pub(super) path: Reverse<u64>,
+    pub(super) work: WorkId,
+}
+
+/// What stands in line at a node, in one class.
+#[derive(Debug)]
+pub(super) enum Line {
+    Nodes(BTreeSet<Key>),
+    Works(BTreeSet<WorkKey>),
+}
+
+impl Line {
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Nodes(nodes) => nodes.is_empty(),
+            Self::Works(works) => works.is_empty(),
+        }
+    }
+}
+
+/// A lane, project, user or build.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub parent: Option<NodeIx>,
+    pub name: Arc<str>,
+    /// A hash of the name.
+    pub order: u64,
+    pub weight: u64,
+    pub tag: Tag,
+    /// What it was charged too little (or too much, below zero), in virtual time.
+    pub debt: i64,
+    /// Since when it waits.
+    pub since: u64,
+    /// Whether it has never waited.
+    pub is_new: bool,
+    /// Where children begin.
+    pub clock: Tag,
+    /// The tag of the child that was served last.
+    pub served: Tag,
+    /// The weights of the children that wait, together.
+    pub waiting: u64,
+    /// Children, or pieces of work that have not ended.
+    pub refs: u32,
+    pub children: BTreeMap<Arc<str>, NodeIx>,
+    /// Children that have nothing any more, and got more than their share: they are remembered
+    /// until the clock has come to their tags.
+    pub resting: BTreeSet<(Tag, NodeIx)>,
+    /// The tag under which it rests.
+    pub rests: Option<Tag>,
+    pub lines: Vec<(ClassIx, Line)>,
+}
+
+impl Node {
+    pub fn new(parent: Option<NodeIx>, name: Arc<str>, weight: u64) -> Self {
+        Self {
+            parent,
+            order: order(&name),
+            name,
+            weight,
+            tag: 0,
+            debt: 0,
+            since: 0,
+            is_new: true,
+            clock: 0,
+            served: 0,
+            waiting: 0,
+            refs: 0,
+            children: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            rests: None,
+            lines: Vec::new(),
+        }
+    }
+
+    pub fn line(&self, class: ClassIx) -> Option<&Line> {
+        self.lines.iter().find(|(c, _)| *c == class).map(|(_, line)| line)
+    }
+
+    pub fn key(&self, at: NodeIx) -> Key {
+        (self.tag, self.since, self.order, at)
+    }
+}
+
+/// A number that is about as good as the name to tell siblings apart by, and shorter.
+pub fn order(name: &str) -> u64 {
+    let hash = blake3::hash(name.as_bytes());
+    u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("32 bytes"))
+}

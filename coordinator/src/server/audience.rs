@@ -1,0 +1,288 @@
+//! What a build's client is told, whether it is there or not: a client that comes back hears what it
+//! has missed, and a slow one slows the build down, not the farm.
+//!
+//! Events are numbered. A bounded number of them is kept; whoever has missed more is told how
+//! everything stands instead.
+
+use cache::net::{NetError, Sender};
+use proto::error::Failure;
+use proto::id::BuildId;
+use proto::wire::build::{Ask, BuildResult, Event, LogPlace, ToClient, Vertex};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Events that a client is behind before whoever says more waits.
+const BEHIND_MAX: u64 = 4096;
+
+/// Events that are kept for a client that comes back.
+const KEPT: usize = 8192;
+
+/// Bytes of logs among the kept events.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// How long a build waits for its first client, whatever its grace is.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// How a build ended.
+pub type Ending = Result<BuildResult, Failure>;
+
+/// What a build's client is told.
+pub struct Audience {
+    build: BuildId,
+    /// Tells this life of the build from one before the coordinator was started again.
+    incarnation: u64,
+    state: Mutex<State>,
+    /// Something can be sent, or was sent.
+    moved: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    kept: VecDeque<Said>,
+    kept_bytes: usize,
+    /// The number of the first kept event; numbers begin with 1.
+    first: u64,
+    asks: BTreeMap<u64, Ask>,
+    last_ask: u64,
+    ending: Option<Box<Ending>>,
+    listener: Option<Listener>,
+    listeners: u64,
+}
+
+/// A client that is there.
+struct Listener {
+    id: u64,
+    /// The number of the next event that it is to hear.
+    next: u64,
+    asked: BTreeSet<u64>,
+}
+
+/// Something that was said.
+type Said = (Option<LogPlace>, Event);
+
+impl State {
+    /// The number that the next event will have.
+    fn end(&self) -> u64 {
+        self.first + self.kept.len() as u64
+    }
+
+    fn behind(&self) -> u64 {
+        self.listener.as_ref().map_or(0, |listener| self.end() - listener.next)
+    }
+
+    fn keep(&mut self, said: Said) {
+        self.kept_bytes += weight(&said);
+        self.kept.push_back(said);
+        // What the listener has not heard stays; it is bounded by what it may be behind.
+        let needed = self.listener.as_ref().map_or(u64::MAX, |listener| listener.next);
+        while (self.kept.len() > KEPT || self.kept_bytes > KEPT_BYTES) && self.first < needed {
+            let Some(said) = self.kept.pop_front() else { return };
+            self.kept_bytes -= weight(&said);
+            self.first += 1;
+        }
+    }
+}
+
+fn weight((_, event): &Said) -> usize {
+    match event {
+        Event::Log { data, .. } => data.len(),
+        Event::Vertex(_) | Event::Progress(_) | Event::Warning(_) => 0,
+    }
+}
+
+/// How a client's listening ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It was told how the build ended.
+    Everything,
+    /// Another one listens in its place.
+    Replaced,
+}
+
+impl Audience {
+    /// Of a build that begins, or goes on after the coordinator was started again.
+    pub fn new(build: BuildId, incarnation: u64) -> Self {
+        let state = Mutex::new(State { first: 1, ..State::default() });
+        Self { build, incarnation, state, moved: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something that must be heard: waits when the client is there and slow.
+    pub async fn say(&self, event: Event) {
+        self.say_at(None, event).await;
+    }
+
+    /// The same with its place in a log.
+    pub async fn say_at(&self, place: Option<LogPlace>, event: Event) {
+        let mut said = Some((place, event));
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            {
+                let mut state = self.state();
+                if state.behind() < BEHIND_MAX {
+                    state.keep(said.take().expect("not said yet"));
+                    self.moved.notify_waiters();
+                    return;
+                }
+            }
+            moved.await;
+        }
+    }
+
+    /// Says something that can be left out when the client is slow, or not there.
+    pub fn hint(&self, event: Event) {
+        let mut state = self.state();
+        if state.listener.is_some() && state.behind() < BEHIND_MAX / 2 {
+            state.keep((None, event));
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Asks for something that only the client has; answers the question's number.
+    pub fn ask(&self, ask: Ask) -> u64 {
+        let mut state = self.state();
+        state.last_ask += 1;
+        let number = state.last_ask;
+        state.asks.insert(number, ask);
+        self.moved.notify_waiters();
+        number
+    }
+
+    /// The question needs no answer any more.
+    pub fn answered(&self, number: u64) {
+        self.state().asks.remove(&number);
+    }
+
+    /// The build has ended.
+    pub fn end(&self, ending: Ending) {
+        self.state().ending = Some(Box::new(ending));
+        self.moved.notify_waiters();
+    }
+
+    /// Tells a client all it has not heard, and what comes, until it has heard the end. `heard` is
+    /// the incarnation and the number of the last event that it has heard. `standing` says how
+    /// everything stands. Who listened before does not any more.
+    pub async fn listen(
+        &self,
+        to: &mut Sender,
+        heard: Option<(u64, u64)>,
+        standing: impl Fn() -> Vec<Vertex>,
+    ) -> Result<Heard, NetError> {
+        to.send(&ToClient::Accepted(self.build.clone(), self.incarnation)).await?;
+        let seen = heard.filter(|(life, _)| *life == self.incarnation).map(|(_, seen)| seen);
+        let (id, missed) = {
+            let mut state = self.state();
+            let next = seen.unwrap_or(0).saturating_add(1);
+            let missed = next < state.first || heard.is_some() && seen.is_none();
+            let next = next.clamp(state.first, state.end());
+            state.listeners += 1;
+            let id = state.listeners;
+            state.listener = Some(Listener { id, next, asked: BTreeSet::new() });
+            self.moved.notify_waiters();
+            (id, missed)
+        };
+        let _leave = Leave { audience: self, id };
+        if missed {
+            for vertex in standing() {
+                to.send(&ToClient::Event(0, None, Event::Vertex(vertex))).await?;
+            }
+        }
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            match self.next(id) {
+                Next::Send(message) => {
+                    let last = matches!(message, ToClient::Finished(_));
+                    to.send(&message).await?;
+                    if last {
+                        to.close().await?;
+                        return Ok(Heard::Everything);
+                    }
+                }
+                Next::Wait => moved.await,
+                Next::Replaced => return Ok(Heard::Replaced),
+            }
+        }
+    }
+
+    fn next(&self, id: u64) -> Next {
+        let mut state = self.state();
+        let state = &mut *state;
+        let end = state.end();
+        let Some(listener) = state.listener.as_mut().filter(|listener| listener.id == id) else {
+            return Next::Replaced;
+        };
+        let asked = &mut listener.asked;
+        if let Some((number, ask)) = state.asks.iter().find(|(number, _)| !asked.contains(number)) {
+            asked.insert(*number);
+            return Next::Send(ToClient::Ask(*number, ask.clone()));
+        }
+        if listener.next < end {
+            let number = listener.next;
+            listener.next += 1;
+            let (place, event) = state.kept[(number - state.first) as usize].clone();
+            self.moved.notify_waiters();
+            return Next::Send(ToClient::Event(number, place, event));
+        }
+        match &state.ending {
+            Some(ending) => Next::Send(ToClient::Finished(ending.clone())),
+            None => Next::Wait,
+        }
+    }
+
+    /// Waits until no client has been there for so long; for the first one a while at least.
+    pub async fn deserted(&self, grace: Duration) {
+        loop {
+            self.until(|state| state.listener.is_none()).await;
+            let grace = match self.state().listeners {
+                0 => grace.max(FIRST),
+                _ => grace,
+            };
+            let back = self.until(|state| state.listener.is_some());
+            if tokio::time::timeout(grace, back).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn until(&self, is: impl Fn(&State) -> bool) {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if is(&self.state()) {
+                return;
+            }
+            moved.await;
+        }
+    }
+}
+
+/// A client that listens no more.
+struct Leave<'a> {
+    audience: &'a Audience,
+    id: u64,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut state = self.audience.state();
+        state.listener.take_if(|listener| listener.id == self.id);
+        self.audience.moved.notify_waiters();
+    }
+}
+
+/// What a listener is to be told next.
+enum Next {
+    Send(ToClient),
+    Wait,
+    Replaced,
+}
