@@ -138,6 +138,7 @@ pub async fn cache(farm: &Farm, command: Cache) -> Result<u8, Failure> {
             Ok(0)
         }
         Cache::Verify { repair } => verify(farm, repair).await,
+        Cache::Mounts(_) => unreachable!("not about the whole cache"),
     }
 }
 

@@ -10,6 +10,7 @@ mod farm;
 mod images;
 mod login;
 mod members;
+mod mounts;
 mod node;
 mod print;
 mod progress;
@@ -93,6 +94,9 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
     };
     match command {
         Command::Run(args) => return run::run(&farm, args).await,
+        Command::Cache(args::CacheArgs { command: Some(args::Cache::Mounts(command)), .. }) => {
+            mounts::run(&farm, command).await?;
+        }
         Command::Cache(args::CacheArgs { command: Some(command), .. }) => {
             return builds::cache(&farm, command).await;
         }

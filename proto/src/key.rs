@@ -225,6 +225,7 @@ fn mount(c: &mut Canon<'_>, mount: &Mount, which: Which) {
         MountKind::Cache(CacheMount {
             id: _,
             sharing: _,
+            merge: _,
             source: _,
             read_only: _,
             mode: _,

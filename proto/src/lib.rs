@@ -15,6 +15,7 @@ pub mod error;
 pub mod id;
 pub mod key;
 pub mod limit;
+pub mod mount;
 pub mod path;
 pub mod platform;
 pub mod record;

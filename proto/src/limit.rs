@@ -18,6 +18,12 @@ pub const TREE_DEPTH_MAX: usize = 2048;
 /// Directories inside directories in a cache mount. No tool's cache comes near.
 pub const CACHE_MOUNT_DEPTH_MAX: usize = 256;
 
+/// Bytes of a cache mount's id.
+pub const CACHE_MOUNT_ID_BYTES_MAX: usize = 4096;
+
+/// Cache mounts that a farm knows; of more, those that were changed the longest ago are forgotten.
+pub const CACHE_MOUNTS_MAX: usize = 10_000;
+
 /// Extended attributes of one file.
 pub const XATTRS_MAX: usize = 1024;
 
@@ -150,6 +156,9 @@ pub const LOG_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of one snapshot of what the log has led to.
 pub const LOG_SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
+/// Other workers that one is told of with a lease.
+pub const PEERS_MAX: usize = 4;
 
 /// Slots of one worker that count.
 pub const WORKER_SLOTS_MAX: u32 = 4096;

@@ -5,6 +5,7 @@
 
 use crate::error::SourceRange;
 use crate::id::{OciDigest, RootId};
+use crate::mount::Policy;
 use crate::platform::Platform;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -332,6 +333,8 @@ pub struct CacheMount {
     pub id: String,
     /// How steps that run at the same time share it.
     pub sharing: Sharing,
+    /// What becomes of its changes when another step was faster, if the Dockerfile says so.
+    pub merge: Option<Policy>,
     /// The path in the input that it begins with, when there is an input.
     pub source: String,
     /// Whether it can only be read.

@@ -11,16 +11,18 @@ use super::Cluster;
 use crate::chunk::{self, ChunkPlace, FetchError};
 use crate::flight::Turns;
 use crate::net::NetError;
+use crate::net::blobs::Blobs;
 use crate::net::chunks::PutError;
 use crate::store::{BlobWriter, Pin, Row, Store, StoreError, Table};
 use bytes::Bytes;
 use proto::chunk::ChunkList;
 use proto::error::Class;
 use proto::id::{BlobId, ContentKey, DefKey, RootId, Scope, TreeId};
-use proto::limit::{BATCH_BYTES, CHUNKED_BLOB_BYTES_MAX, PACKED_BLOB_BYTES_MAX};
+use proto::limit::{BATCH_BYTES, CHUNKED_BLOB_BYTES_MAX, PACKED_BLOB_BYTES_MAX, PEERS_MAX};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, node_id};
 use proto::wire::blob;
+use proto::wire::worker::Peer;
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -65,6 +67,34 @@ pub struct Through {
     traffic: Arc<Traffic>,
     /// Large blobs that are being fetched: who comes second waits.
     fetching: Turns<BlobId>,
+    peers: Option<Peers>,
+}
+
+/// How one reaches another worker.
+pub type ConnectPeer = dyn Fn(&Peer) -> Blobs + Send + Sync;
+
+/// Other workers that made something that was needed here lately.
+struct Peers {
+    connect: Box<ConnectPeer>,
+    known: Mutex<Vec<(Peer, Blobs)>>,
+}
+
+impl Peers {
+    /// Only the latest are asked: those of earlier steps may be gone.
+    fn know(&self, peers: &[Peer]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = |peer: &Peer| match known.iter().find(|(other, _)| other == peer) {
+            Some((_, client)) => client.clone(),
+            None => (self.connect)(peer),
+        };
+        let latest = peers.iter().take(PEERS_MAX).map(|peer| (peer.clone(), client(peer)));
+        *known = latest.collect();
+    }
+
+    fn sources(&self) -> Vec<Blobs> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(_, client)| client.clone()).collect()
+    }
 }
 
 #[derive(Clone)]
@@ -86,7 +116,13 @@ impl Through {
         let items = (NODE_BYTES / 4096) as usize;
         let nodes = quick_cache::sync::Cache::with_weighter(items, NODE_BYTES, Weight);
         let traffic = Arc::default();
-        Self { own, farm, runtime: Handle::current(), nodes, traffic, fetching: Turns::default() }
+        let (runtime, fetching) = (Handle::current(), Turns::default());
+        Self { own, farm, runtime, nodes, traffic, fetching, peers: None }
+    }
+
+    /// The same, where large blobs come from other workers, too.
+    pub fn with_peers(self, connect: Box<ConnectPeer>) -> Self {
+        Self { peers: Some(Peers { connect, known: Mutex::default() }), ..self }
     }
 
     /// Bytes that came and went so far.
@@ -168,7 +204,9 @@ impl Through {
         if size > CHUNKED_BLOB_BYTES_MAX {
             return self.fetch_whole(id);
         }
-        let fetched = chunk::fetch(&self.own, self.farm.sources(id), *id, size);
+        let mut sources = self.farm.sources(id);
+        sources.extend(self.peers.iter().flat_map(Peers::sources));
+        let fetched = chunk::fetch(&self.own, sources, *id, size);
         let moved = self.runtime.block_on(fetched).map_err(|e| match e {
             FetchError::Store(error) => error,
             FetchError::Lost { .. } => {
@@ -551,6 +589,12 @@ impl Store for Through {
 
     fn barrier(&self) -> Result<(), StoreError> {
         self.wait(|| "What was sent".to_owned(), self.farm.barrier())
+    }
+
+    fn know_peers(&self, peers: &[Peer]) {
+        if let Some(known) = self.peers.as_ref().filter(|_| !peers.is_empty()) {
+            known.know(peers);
+        }
     }
 
     fn pin(&self) -> Pin {

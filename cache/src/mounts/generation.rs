@@ -2,25 +2,13 @@
 
 use crate::tree::{Nodes, TreeError, root};
 use proto::id::{Millis, RootId, WorkerId};
+use proto::mount::Measured;
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// A tree, and how large it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct Measured {
-    /// The tree.
-    pub tree: RootId,
-    /// Bytes of its files, each name of a linked file counted.
-    pub bytes: u64,
-    /// Its files and directories.
-    pub files: u64,
-}
-
-impl Measured {
-    /// Measures a tree. Reads its root only.
-    pub fn of(nodes: &dyn Nodes, tree: &RootId) -> Result<Self, TreeError> {
-        let sum = root(nodes, tree)?.dir.summary;
-        Ok(Self { tree: *tree, bytes: sum.bytes, files: sum.entries })
-    }
+/// Measures a tree. Reads its root only.
+pub fn measure(nodes: &dyn Nodes, tree: &RootId) -> Result<Measured, TreeError> {
+    let sum = root(nodes, tree)?.dir.summary;
+    Ok(Measured { tree: *tree, bytes: sum.bytes, files: sum.entries })
 }
 
 /// One state of a cache mount. Never changes.

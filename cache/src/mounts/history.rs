@@ -18,9 +18,9 @@
 //! **What is kept**: the head and the generations before it, [`KEPT_MAX`] in all, and those that
 //! steps in progress began with.
 
-use super::generation::{Generation, How, Measured};
-use super::policy::Policy;
+use super::generation::{Generation, How};
 use proto::id::{LeaseEpoch, Millis, RootId, WorkerId};
+use proto::mount::{Decision, Dropped, Ended, Measured, Merge, Policy, Start, Use};
 use proto::step::Sharing;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,26 +36,6 @@ pub struct History {
     /// How many there have been.
     count: u64,
     users: BTreeMap<LeaseEpoch, User>,
-}
-
-/// How a step uses a mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct Use {
-    /// How it shares it.
-    pub sharing: Sharing,
-    /// What becomes of its changes when another step was faster.
-    pub policy: Policy,
-    /// With which files it begins.
-    pub start: Start,
-}
-
-/// With which files a step begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub enum Start {
-    /// Those of the head.
-    Head,
-    /// None, although there may be some (`--no-cache`): what it leaves takes the place of all.
-    Empty,
 }
 
 /// A step that uses the mount.
@@ -76,19 +56,6 @@ enum Phase {
     Merging(Ended),
 }
 
-/// How a step left a mount.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct Ended {
-    /// The generation that it began with, as its worker has it; `None`: with nothing.
-    pub base: Option<u64>,
-    /// Its tree, [admitted](super::admit()) and durable.
-    pub mine: Measured,
-    /// Who ran it.
-    pub writer: WorkerId,
-    /// When.
-    pub at: Millis,
-}
-
 /// The mount is `locked`, and in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("The cache mount is locked by the step of lease {holder}, and waits for its end")]
@@ -104,44 +71,6 @@ pub struct Locked {
      those that steps use"
 )]
 pub struct NoGeneration(pub u64);
-
-/// What becomes of a step's tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// It is the new head, under this number.
-    Fast(u64),
-    /// It has to be united with the head first: call [`super::union()`], trim the result, make it
-    /// durable, and call [`History::merged`] with it.
-    Merge(Merge),
-    /// It holds what is there already.
-    Unchanged,
-    /// It is not kept.
-    Dropped(Dropped),
-    /// Nobody uses the mount under this lease, or not like this. Nothing was changed.
-    Stale,
-}
-
-/// A union that is to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Merge {
-    /// The tree that the step began with; `None`: with nothing.
-    pub base: Option<RootId>,
-    /// The head's number.
-    pub onto: u64,
-    /// The head's tree.
-    pub theirs: RootId,
-    /// The step's tree.
-    pub mine: RootId,
-}
-
-/// Why a tree is not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// Another step was faster, and the mount is private or its policy says so.
-    Moved,
-    /// It began with a generation that was rolled back, and would bring its files back.
-    RolledBack,
-}
 
 impl History {
     /// The newest generation.
@@ -257,6 +186,20 @@ impl History {
     /// upon them as upon any other step's.
     pub fn import(&mut self, files: Measured, writer: WorkerId, at: Millis) -> u64 {
         self.push(Ended { base: None, mine: files, writer, at }, How::Imported)
+    }
+
+    /// Takes note of a generation of an earlier life, in the order of their numbers.
+    pub fn known(&mut self, generation: Generation) {
+        if generation.number > self.count {
+            self.count = generation.number;
+            self.generations.push(generation);
+            self.prune();
+        }
+    }
+
+    /// Whether there is nothing, and nobody who uses it.
+    pub fn is_empty(&self) -> bool {
+        self.generations.is_empty() && self.users.is_empty()
     }
 
     fn decide(&mut self, lease: LeaseEpoch, ended: Ended) -> Decision {

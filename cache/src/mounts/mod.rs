@@ -31,19 +31,20 @@ mod policy;
 mod rules;
 mod secrets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod told;
 mod trim;
 mod union;
 mod walk;
 
 pub use admit::{Admitted, Refused, Why, admit, group};
-pub use generation::{Generation, How, Measured};
-pub use history::{
-    Decision, Dropped, Ended, History, KEPT_MAX, Locked, Merge, NoGeneration, Start, Use,
-};
+pub use generation::{Generation, How, measure};
+pub use history::{History, KEPT_MAX, Locked, NoGeneration};
 pub use lines::LINES_BYTES_MAX;
-pub use policy::{Action, Deletes, Policy, PolicyError, Trim};
+pub use policy::{Action, Deletes, Trim};
+pub use proto::mount::{
+    Decision, Dropped, Ended, Measured, Merge, Policy, PolicyError, Start, Use,
+};
 pub use rules::{Place, Row, Rules, TABLE};
 pub use secrets::SECRETS;
 pub use told::{TOLD_MAX, Told};

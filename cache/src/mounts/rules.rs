@@ -3,8 +3,9 @@
 mod table;
 mod walk;
 
-use super::policy::{Action, Deletes, Policy, Trim};
+use super::policy::{Action, Deletes, Trim};
 use crate::tree::pattern::Patterns;
+use proto::mount::Policy;
 pub use table::TABLE;
 use table::{SIDE_FILES, UNKNOWN};
 pub(super) use walk::{Here, PathRules};

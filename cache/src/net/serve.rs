@@ -48,6 +48,8 @@ impl Rights {
             | Request::PutChunks(_)
             | Request::PutNodes(_)
             | Request::Barrier => self != Self::Reader,
+            Request::PutRow(blob::Table::CacheMount, ..)
+            | Request::DeleteRow(blob::Table::CacheMount, _) => self == Self::Coordinator,
             Request::Row(..) | Request::Rows(..) | Request::PutRow(..) | Request::DeleteRow(..) => {
                 matches!(self, Self::Worker | Self::Coordinator)
             }
@@ -215,6 +217,7 @@ fn own(table: blob::Table) -> Table {
         blob::Table::Image => Table::Image,
         blob::Table::Unpacked => Table::Unpacked,
         blob::Table::Layer => Table::Layer,
+        blob::Table::CacheMount => Table::CacheMount,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The small tables beside blobs, trees and records.
 
 use super::persist::Persisted;
-use proto::id::{BlobId, OciDigest, RootId, TreeId};
+use crate::mounts::Generation;
+use proto::id::{BlobId, OciDigest, RootId, Scope, TreeId};
 use proto::platform::Platform;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -25,8 +26,8 @@ pub enum Table {
     /// Diff trees that layers of registries unpacked to. Key: [`OciDigest`] bytes of the diff id
     /// (the uncompressed layer). Value: [`RootId`] bytes. Collected by last use.
     Unpacked,
-    /// Heads of cache mounts. Key: the mount's name. Value: [`RootId`] bytes. Collected by last
-    /// use, after everything else.
+    /// Generations of cache mounts. Key: as [`mount_row`] makes it. Value: [`RootId`] bytes, and
+    /// behind them what is known of the generation. Collected by last use, after everything else.
     CacheMount,
     /// What is known of past builds. Key: time and build id. Value: as the coordinator writes it.
     /// Keeps nothing alive.
@@ -95,7 +96,7 @@ impl Table {
                 hash32(key).ok_or("its key is no SHA-256 digest")?;
                 root_value(value)
             }
-            Table::CacheMount => root_value(value),
+            Table::CacheMount => root_value(value.get(..32).unwrap_or(value)),
             Table::Build => Ok(Names::default()),
         }
     }
@@ -121,6 +122,38 @@ fn hash32(bytes: &[u8]) -> Option<[u8; 32]> {
 fn root_value(value: &[u8]) -> Result<Names, &'static str> {
     let tree = TreeId::from_bytes(hash32(value).ok_or("its value is no root's id")?);
     Ok(Names { trees: vec![tree], ..Names::default() })
+}
+
+/// What the keys of a mount's rows begin with.
+pub fn mount_prefix(scope: &Scope, id: &str) -> Vec<u8> {
+    [scope.as_str().as_bytes(), b"\0", id.as_bytes(), b"\0"].concat()
+}
+
+/// The row of [`Table::CacheMount`] for a generation.
+pub fn mount_row(scope: &Scope, id: &str, generation: &Generation) -> Row {
+    let mut key = mount_prefix(scope, id);
+    key.extend_from_slice(&generation.number.to_be_bytes());
+    let mut value = generation.tree.0.as_bytes().to_vec();
+    value.extend_from_slice(&generation.to_bytes());
+    (key, value)
+}
+
+/// The mount that a row's key is of, and the number of its generation. A key that says no number is
+/// the mount's own.
+pub(super) fn mount_number(key: &[u8]) -> (&[u8], u64) {
+    match key.split_last_chunk::<8>() {
+        Some((name, number)) if name.ends_with(b"\0") => (name, u64::from_be_bytes(*number)),
+        _ => (key, 0),
+    }
+}
+
+/// Reads what [`mount_row`] made.
+pub fn mount_of(key: &[u8], value: &[u8]) -> Option<(Scope, String, Generation)> {
+    let generation = Generation::from_bytes(value.get(32..)?)?;
+    let (name, number) = key.split_last_chunk::<8>()?;
+    let (scope, id) = std::str::from_utf8(name.strip_suffix(b"\0")?).ok()?.split_once('\0')?;
+    let same = u64::from_be_bytes(*number) == generation.number;
+    same.then_some((Scope::parse(scope).ok()?, id.to_owned(), generation))
 }
 
 /// A row: key and value.

@@ -15,7 +15,8 @@ mod source;
 
 pub use disk::{DiskStore, Options};
 pub use meta::{
-    Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedBlock, PackedLayer, Row, Table,
+    Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedBlock, PackedLayer, Row,
+    Table, mount_of, mount_prefix, mount_row,
 };
 pub use nodes::StoreNodes;
 pub use persist::Persisted;
@@ -28,6 +29,7 @@ use proto::error::Class;
 use proto::id::{BlobId, ContentKey, DefKey, RootId, Scope, TreeId};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, NodeError};
+use proto::wire::worker::Peer;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -283,6 +285,9 @@ pub trait Store: Send + Sync {
     fn prefetch(&self, _root: &RootId) -> Result<(), StoreError> {
         Ok(())
     }
+
+    /// Other workers may have what is soon read here.
+    fn know_peers(&self, _peers: &[Peer]) {}
 
     /// As long as the pin lives, nothing that was put, read or called present since it was taken is
     /// collected.

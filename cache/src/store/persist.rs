@@ -4,6 +4,7 @@
 //! which counts as missing everywhere.
 
 use super::meta::{Image, LayerBlob, OciBlob, PackedBlock};
+use crate::mounts::Generation;
 use proto::record::{Alias, Record};
 use rkyv::rancor::Error;
 use rkyv::util::AlignedVec;
@@ -56,7 +57,7 @@ macro_rules! persisted {
 }
 pub(super) use persisted;
 
-persisted!(Record, Alias, Image, OciBlob, LayerBlob, PackedBlock);
+persisted!(Record, Alias, Image, OciBlob, LayerBlob, PackedBlock, Generation);
 
 #[cfg(test)]
 mod tests {

@@ -4,12 +4,13 @@ use crate::common::{
     Tree, assert_sound, blob, content_key, def_key, file, has_record, open, options, put_blobs,
     put_record, put_tree, read_tree, tree,
 };
+use cache::mounts::{Generation, How};
 use cache::store::disk::{Budget, Hooks, Prune};
 use cache::store::{
     DiskStore, Image, ImageLayer, LayerBlob, OciBlob, Options, PackedLayer, Persisted, Store,
-    StoreError, Table,
+    StoreError, Table, mount_of, mount_row,
 };
-use proto::id::{BlobId, Millis, OciDigest, Scope};
+use proto::id::{BlobId, Millis, OciDigest, Scope, WorkerId};
 use proto::platform::Platform;
 use proto::tree::Dir;
 use std::cell::Cell;
@@ -141,6 +142,37 @@ fn heads_of_cache_mounts_go_last() {
     let report = store.prune(Prune::All).unwrap();
     assert_eq!(report.rows, 1);
     assert!(is_gone(&store, &mount));
+    assert_sound(&store);
+}
+
+#[test]
+fn generations_before_the_head_go_first() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = DiskStore::open(&temp.path().join("store"), clocked()).unwrap();
+    let (step, before, head) = (megabyte(1), megabyte(2), megabyte(3));
+    put_tree(&store, &step);
+    put_record(&store, 1, &step, None);
+    wait(1000);
+    for (number, tree) in [(9, &before), (10, &head)] {
+        put_tree(&store, tree);
+        let generation = Generation {
+            number,
+            tree: tree.root,
+            parent: None,
+            bytes: 1_000_000,
+            files: 1,
+            created: Millis(number),
+            writer: WorkerId::parse("w").unwrap(),
+            how: How::Committed,
+        };
+        let (key, value) = mount_row(&Scope::trusted(), "/root/.cache", &generation);
+        let read = mount_of(&key, &value).unwrap();
+        assert_eq!(read, (Scope::trusted(), "/root/.cache".to_owned(), generation));
+        store.put_row(Table::CacheMount, &key, &value).unwrap();
+    }
+    assert_eq!(store.usage().unwrap().cache_mounts, 1);
+    store.collect(Budget::bytes(2_500_000)).unwrap();
+    assert!(is_gone(&store, &before) && is_whole(&store, &step) && is_whole(&store, &head));
     assert_sound(&store);
 }
 

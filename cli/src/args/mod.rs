@@ -5,6 +5,7 @@ pub mod farm;
 pub mod image;
 
 use clap::{Parser, Subcommand};
+use proto::id::Scope;
 use std::path::PathBuf;
 
 /// Builds multi-stage Dockerfiles, on this machine or on a farm of them that share one cache.
@@ -186,12 +187,82 @@ Examples:
         #[arg(short, long)]
         force: bool,
     },
+    /// Look after cache mounts: the directories of RUN --mount=type=cache
+    #[command(subcommand)]
+    Mounts(Mounts),
     /// Hash everything, and say what is damaged
     #[command(after_help = "Exit codes: 0 nothing is damaged, or it was repaired; 1 something is.")]
     Verify {
         /// Take away what is damaged, so that it is made again
         #[arg(long)]
         repair: bool,
+    },
+}
+
+/// Look after cache mounts
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+A mount is known by its id, which is its target unless the Dockerfile says id=.
+
+Examples:
+  slipway cache mounts ls
+  slipway cache mounts history /root/.cache/go-build
+  slipway cache mounts rollback /root/.cache/go-build 12
+  slipway cache mounts export /root/.npm -o npm.tar")]
+pub enum Mounts {
+    /// List the cache mounts
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show the generations of a cache mount that are kept, the newest first
+    History {
+        /// The mount's id
+        id: String,
+        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
+        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
+        scope: Scope,
+    },
+    /// Make the files of an earlier generation the newest again
+    Rollback {
+        /// The mount's id
+        id: String,
+        /// The generation's number
+        generation: u64,
+        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
+        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
+        scope: Scope,
+    },
+    /// Write the files of a cache mount into a directory, or as a tar
+    Export {
+        /// The mount's id
+        id: String,
+        /// A directory, a file that ends with .tar, or - for a tar on standard output
+        #[arg(short, long)]
+        output: std::path::PathBuf,
+        /// Which generation; without it the newest
+        #[arg(long)]
+        generation: Option<u64>,
+        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
+        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
+        scope: Scope,
+    },
+    /// Make the files of a directory the newest generation of a cache mount
+    Import {
+        /// The mount's id
+        id: String,
+        /// The directory
+        directory: std::path::PathBuf,
+        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
+        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
+        scope: Scope,
+    },
+    /// Forget cache mounts; the next step begins with nothing
+    Rm {
+        /// The mounts' ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Whose they are: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
+        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
+        scope: Scope,
     },
 }
 

@@ -12,7 +12,8 @@ mod remote;
 mod request;
 
 pub use archive::write as write_archive;
-pub use output::Place;
+pub use files::{write_directory, write_tar};
+pub use output::{Place, Split};
 pub use request::full_name;
 
 use crate::args::build::Build;

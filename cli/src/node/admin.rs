@@ -3,7 +3,7 @@
 use super::coordinator::Desk;
 use crate::error::user;
 use crate::talk::Talk;
-use crate::up::admin::builds;
+use crate::up::admin::{builds, mounts};
 use cache::net::quic::ALPN;
 use ops::identity::{Grant, Project, Right, Role};
 use proto::error::{Class, Failure};
@@ -66,6 +66,10 @@ pub async fn answer(
             Ok(())
         }
         Request::Node { name, order } => change(desk, &name, order).await,
+        Request::Mounts => mounts::list(coordinator, talk).await,
+        Request::Mount { scope, id, order } => {
+            mounts::order(coordinator, talk, (&scope, &id), order).await
+        }
         other => {
             let name = format!("{other:?}");
             let name = name.split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase();
@@ -83,6 +87,8 @@ fn is_for_operators(request: &Request) -> bool {
         request,
         Request::CreateToken { .. }
             | Request::Node { .. }
+            | Request::Mounts
+            | Request::Mount { .. }
             | Request::Prune(_)
             | Request::Verify { .. }
             | Request::Shutdown { .. }

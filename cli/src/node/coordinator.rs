@@ -11,7 +11,7 @@ use crate::up::door::handshake;
 use cache::cluster::Cluster;
 use cache::net::unix::Listener;
 use cache::net::{NetError, Stream};
-use coordinator::server::{Coordinator, Membership, Settings, Who};
+use coordinator::server::{Caller, Coordinator, Membership, Settings, Who};
 use ops::config::Config;
 use ops::identity::tls::ClientAuth;
 use ops::identity::{Role, Subject};
@@ -142,8 +142,10 @@ impl Host for Desk {
             },
             Service::Worker => {
                 let name = guest.subject.as_ref().map(|subject| subject.name().as_str());
-                let id = name.and_then(|name| WorkerId::parse(name).ok());
-                self.coordinator.serve_worker(stream, id).await
+                let worker = name.and_then(|name| WorkerId::parse(name).ok());
+                let from = guest.address.ip();
+                let caller = worker.map(|worker| Caller { worker, from });
+                self.coordinator.serve_worker(stream, caller).await
             }
             Service::Cluster => {
                 let cache = guest.subject.filter(|subject| subject.has(Role::Cache));

@@ -3,8 +3,10 @@
 use super::listen::{Guest, Host, listen};
 use super::party::Party;
 use super::uplink::{cluster, keep, watch_maps};
+use crate::farm::binary;
 use crate::up::settings::{disk_budget, open_store, worker_settings};
-use cache::cluster::through::Through;
+use cache::cluster::through::{ConnectPeer, Through};
+use cache::net::blobs::Blobs;
 use cache::net::serve::{Rights, serve};
 use cache::net::{Dial, NetError, Stream};
 use cache::store::{DiskStore, Store};
@@ -42,9 +44,14 @@ pub async fn start(
     let own = budget / denominator * numerator;
     let store = open_store(config.home.join("worker-store"), own).await?;
     let farm = cluster(party, watch_maps(uplink.clone()));
-    let through: Arc<dyn Store> = Arc::new(Through::new(store.clone(), farm));
+    let peers = peers(party);
+    let through: Arc<dyn Store> = Arc::new(Through::new(store.clone(), farm).with_peers(peers));
     let slots = config.worker.slots.or(config.slots);
-    let settings = worker_settings(id, slots, None, budget - own, false, config)?;
+    let mut settings = worker_settings(id, slots, None, budget - own, false, config)?;
+    if config.worker.serve_peers {
+        let host = config.node.advertise.as_ref().map(ToString::to_string).unwrap_or_default();
+        settings.address = format!("{host}:{}", config.worker.listen.port());
+    }
     let worker = Worker::open(settings, through).await?;
     if config.worker.serve_peers {
         let endpoint = party.listen(config.worker.listen, ClientAuth::Required)?;
@@ -59,6 +66,15 @@ pub async fn start(
         .await;
     });
     Ok(worker)
+}
+
+/// How other workers are reached.
+fn peers(party: &Party) -> Box<ConnectPeer> {
+    let party = party.clone();
+    Box::new(move |peer| {
+        // Who can't be reached is no reason to wait: cache nodes have all that peers have.
+        Blobs::new(party.bulk(&peer.address, Role::Worker), binary())
+    })
 }
 
 impl Host for Hands {

@@ -77,6 +77,7 @@ pub fn worker_settings(
     };
     Ok(Settings {
         id,
+        address: String::new(),
         dir: config.home.join("worker"),
         slots,
         processors,
@@ -88,6 +89,7 @@ pub fn worker_settings(
         open_files: OPEN_FILES,
         host_network: config.network == Network::Host,
         platforms: worker::sandbox::platforms(),
+        cache_mount_cap: config.cache_mount_max,
         is_alone: alone,
     })
 }

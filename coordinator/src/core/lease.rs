@@ -148,7 +148,16 @@ impl Core {
             _ => return None,
         };
         let build = self.asker(id)?;
-        Some(Lease { epoch, build, task, needs: step.needs, platform: step.platform.clone() })
+        // Who runs the core knows where workers are.
+        let peers = Vec::new();
+        Some(Lease {
+            epoch,
+            build,
+            task,
+            needs: step.needs,
+            platform: step.platform.clone(),
+            peers,
+        })
     }
 
     /// The build whose client is asked for secrets and logins: the oldest that needs the row or

@@ -87,6 +87,7 @@ fn run_with_cache(text: &str, id: &str) -> Op {
     let cache = CacheMount {
         id: id.to_owned(),
         sharing: Sharing::Shared,
+        merge: None,
         source: String::new(),
         read_only: false,
         mode: 0o755,

@@ -4,9 +4,10 @@ use super::advice::Advice;
 use super::args::Args;
 use super::config::{DEFAULT_PATH, Empty, HealthConfig, ImageConfig, split_env};
 use super::env::Env;
+use super::hints::{self, Hints};
 use super::names::Counter;
 use super::stages::{Base, Stage, Stages};
-use super::{Builder, Inputs, LookedAt, LowerError, LowerProblem, Need, Rows, StageState, needs};
+use super::{Builder, Inputs, LookedAt, LowerError, LowerProblem, Need, Rows, StageState};
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
 use crate::dockerfile::lint::StageChecks;
 use crate::dockerfile::{Expander, Instruction, Kind, Word, history, path, value};
@@ -491,9 +492,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         })
     }
 
-    /// What an instruction's comments ask of a machine.
-    pub fn needs(&self, at: &At<'_>) -> Result<Needs, LowerProblem> {
-        needs::read(&at.instruction.comments)
+    /// What an instruction's comments say to Slipway.
+    pub fn hints(&self, at: &At<'_>) -> Result<Hints, LowerProblem> {
+        hints::read(&at.instruction.comments)
     }
 }
 

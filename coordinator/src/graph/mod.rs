@@ -16,9 +16,9 @@ mod copy;
 mod dispatch;
 mod env;
 mod error;
+mod hints;
 pub mod keys;
 mod names;
-mod needs;
 mod run;
 mod stages;
 #[cfg(test)]

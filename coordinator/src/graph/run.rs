@@ -39,9 +39,27 @@ impl Dispatcher<'_, '_> {
             mounts.push(Mount { target: SCRIPT_DIR.to_owned(), input, kind });
         }
         let mut ssh = 0;
+        let hints = self.hints(at)?;
+        let mut ids = Vec::new();
         for spec in &run.mounts {
             let given = self.expand(state, at, |e| spec.expand(e))?;
-            mounts.push(self.mount(state, at, &given, &mut inputs, &mut ssh)?);
+            let mut mount = self.mount(state, at, &given, &mut inputs, &mut ssh)?;
+            if let (mount::MountKind::Cache { id, .. }, MountKind::Cache(cache)) =
+                (&given.kind, &mut mount.kind)
+            {
+                cache.merge = hints.merge(id);
+                ids.push(id.clone());
+            }
+            mounts.push(mount);
+        }
+        if let Some(hint) = hints.merges.iter().find(|hint| !ids.contains(&hint.id)) {
+            return Err(LowerProblem::Hint {
+                text: format!("cache-mount id={} merge={}", hint.id, hint.policy),
+                why: match ids.as_slice() {
+                    [] => "the RUN below it has no cache mount".to_owned(),
+                    _ => format!("the cache mounts of the RUN below it are {}", ids.join(", ")),
+                },
+            });
         }
         let request = self.inputs.request;
         let network = match run.network {
@@ -73,9 +91,8 @@ impl Dispatcher<'_, '_> {
         };
         let secrets: Vec<String> = op.mounts.iter().filter_map(secret).collect();
         let name = self.title_without(state, at, &secrets);
-        let needs = self.needs(at)?;
         let step = self.push(state, at, Op::Run(op), inputs, name, at.cache());
-        self.build.steps[step.index()].needs = needs;
+        self.build.steps[step.index()].needs = hints.needs;
         state.step = step;
         let env = |name: &str| state.env.get(name);
         let row = history::run(&command.args, &state.declared, &env);
@@ -133,6 +150,7 @@ impl Dispatcher<'_, '_> {
                 let kind = MountKind::Cache(CacheMount {
                     id: self.cache_id(id, from.as_deref()),
                     sharing: *sharing,
+                    merge: None,
                     source: path::clean(&format!("/{source}")),
                     read_only: *read_only,
                     mode: (mode & 0o7777) as u16,

@@ -23,7 +23,7 @@ use proto::step::{InlineOp, MountKind, Op, Step, StepId};
 use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use proto::wire::blob::PutRecord;
 use proto::wire::build::VertexId;
-use proto::wire::worker::{Bind, Call, Reply, RunTask, ToWorker};
+use proto::wire::worker::{Bind, Call, Reply, RunTask};
 use std::io::Read;
 use std::sync::Arc;
 use tempfile::SpooledTempFile;
@@ -36,7 +36,7 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
     let server = server.clone();
     match effect {
         Effect::Desire { worker, leases, keep } => {
-            server.workers.desire(&worker, ToWorker::Desired { leases, keep });
+            server.workers.desire(&worker, leases, keep);
         }
         // Written down already.
         Effect::Granted { .. } | Effect::Released { .. } => {}

@@ -12,6 +12,7 @@ mod ledger;
 mod library;
 mod logs;
 mod members;
+mod mounts;
 mod narrate;
 mod plan;
 mod progress;
@@ -26,7 +27,8 @@ use cache::cluster::Cluster;
 use cache::net::{NetError, Stream};
 use library::Library;
 use logs::LogHub;
-use proto::id::{BuildId, Millis, WorkerId};
+use mounts::Mounts;
+use proto::id::{BuildId, Millis};
 use proto::platform::Platform;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -36,7 +38,8 @@ use workers::Workers;
 pub use history::{BuildRow, RowStep};
 pub use ledger::Ledger;
 pub use members::{CacheRow, Membership};
-pub use workers::WorkerRow;
+pub use mounts::MountRow;
+pub use workers::{Caller, WorkerRow};
 
 /// Events that wait for the core before whoever sends one waits.
 const INBOX: usize = 4096;
@@ -51,6 +54,7 @@ struct Server {
     builds: Builds,
     workers: Workers,
     logs: LogHub,
+    mounts: Mounts,
     ledger: Ledger,
     /// Whether builds outlive the process: whether the ledger's log does.
     keeps_facts: bool,
@@ -96,6 +100,7 @@ impl Coordinator {
             builds: Builds::default(),
             workers: Workers::new(),
             logs: LogHub::default(),
+            mounts: Mounts::new(),
             ledger: ledger.unwrap_or_else(Ledger::in_memory),
             keeps_facts,
             grace,
@@ -116,12 +121,8 @@ impl Coordinator {
         session::serve(self.0.clone(), stream, who).await
     }
 
-    /// Serves one worker, until it is gone. `who` is who it must be, by its certificate.
-    pub async fn serve_worker(
-        &self,
-        stream: Stream,
-        who: Option<WorkerId>,
-    ) -> Result<(), NetError> {
+    /// Serves one worker, until it is gone. `who` is none for a farm of one process.
+    pub async fn serve_worker(&self, stream: Stream, who: Option<Caller>) -> Result<(), NetError> {
         workers::serve(self.0.clone(), stream, who).await
     }
 
@@ -163,13 +164,14 @@ async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Event>) {
             debug_assert!(core.broken_invariants().is_empty(), "{:?}", core.broken_invariants());
         }
         let facts: Vec<Fact> = effects.iter().filter_map(fact).collect();
-        if server.keeps_facts
-            && let Err(e) = server.ledger.note(&facts).await
-        {
+        if let Err(e) = server.ledger.note(&facts).await {
             // Nothing that was decided without being written down may be done: the process ends,
             // and the next one knows what this one had written.
             tracing::error!("{e}; no more decisions are made");
             return;
+        }
+        if facts.iter().any(|fact| matches!(fact, Fact::Released { .. })) {
+            server.mounts.changed();
         }
         for effect in effects.drain(..) {
             effects::run(&server, effect);

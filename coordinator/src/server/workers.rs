@@ -1,15 +1,21 @@
 //! Workers that are there: what they are told, and what they say.
 
-use super::Server;
 use super::logs::Piece;
+use super::{Server, mounts};
 use crate::core::Event;
 use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
-use proto::id::WorkerId;
+use proto::id::{LeaseEpoch, RootId, WorkerId};
+use proto::limit::PEERS_MAX;
 use proto::platform::Platform;
 use proto::wire::build::{self, LogPlace};
-use proto::wire::worker::{Call, Moved, Reply, ToCoordinator, ToWorker};
+use proto::wire::worker::{
+    Bind, Call, Lease, Moved, Outcome, Peer, Reply, Report, Task, ToCoordinator, ToWorker,
+    WorkerState,
+};
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,10 +35,66 @@ const WORKER_WAIT: Duration = Duration::from_secs(30);
 pub struct Workers {
     all: Mutex<HashMap<WorkerId, Line>>,
     platforms: Mutex<HashMap<WorkerId, Vec<Platform>>>,
+    /// Where those are that give blobs to others.
+    addresses: Mutex<HashMap<WorkerId, String>>,
     calls: Mutex<HashMap<u64, Pending>>,
     last_call: AtomicU64,
     last_line: AtomicU64,
     joined: Notify,
+    /// Who made the layers that were made lately: it has their files.
+    makers: Makers,
+}
+
+/// Layers whose makers are remembered.
+const MAKERS: usize = 1 << 16;
+
+struct Makers(quick_cache::sync::Cache<RootId, WorkerId>);
+
+impl Default for Makers {
+    fn default() -> Self {
+        Self(quick_cache::sync::Cache::new(MAKERS))
+    }
+}
+
+impl Makers {
+    fn note(&self, worker: &WorkerId, reports: &[Report]) {
+        for report in reports {
+            let Outcome::Done(layers) = &report.outcome else { continue };
+            layers.iter().for_each(|layer| self.0.insert(*layer, worker.clone()));
+        }
+    }
+
+    /// Who has made most of what a lease needs, the best first.
+    fn of_lease(&self, lease: &Lease) -> Vec<WorkerId> {
+        let Task::Run(task) = &lease.task else { return Vec::new() };
+        let binds = task.binds.iter().flatten().map(|bind| match bind {
+            Bind::Dir(root) | Bind::File(root) => root,
+        });
+        let mut counts: HashMap<WorkerId, usize> = HashMap::new();
+        for maker in task.layers.iter().chain(binds).filter_map(|layer| self.0.get(layer)) {
+            *counts.entry(maker).or_default() += 1;
+        }
+        let mut makers: Vec<(WorkerId, usize)> = counts.into_iter().collect();
+        makers.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        makers.into_iter().map(|(maker, _)| maker).collect()
+    }
+
+    /// How many of the layers that a call needs each worker has made.
+    fn count(&self, call: &Call) -> HashMap<WorkerId, usize> {
+        let layers: Vec<RootId> = match call {
+            Call::PrepareLayer(layer, _) => vec![*layer],
+            Call::Export(export) => {
+                let layers = export.images.iter().flat_map(|image| &image.layers);
+                layers.map(|(layer, _)| *layer).collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut counts = HashMap::new();
+        for maker in layers.iter().filter_map(|layer| self.0.get(layer)) {
+            *counts.entry(maker).or_default() += 1;
+        }
+        counts
+    }
 }
 
 /// The stream to a worker.
@@ -75,7 +137,17 @@ impl Workers {
     }
 
     /// Tells a worker what it should be doing.
-    pub fn desire(&self, worker: &WorkerId, desired: ToWorker) {
+    pub fn desire(&self, worker: &WorkerId, mut leases: Vec<Lease>, keep: Vec<LeaseEpoch>) {
+        let addresses = self.addresses.lock().unwrap_or_else(|p| p.into_inner()).clone();
+        for lease in &mut leases {
+            let makers = self.makers.of_lease(lease).into_iter().filter(|maker| maker != worker);
+            let peers = makers.filter_map(|id| {
+                let address = addresses.get(&id)?.clone();
+                Some(Peer { id, address })
+            });
+            lease.peers = peers.take(PEERS_MAX).collect();
+        }
+        let desired = ToWorker::Desired { leases, keep };
         let all = self.all.lock().unwrap_or_else(|p| p.into_inner());
         let Some(out) = all.get(worker).map(|line| line.out.clone()) else { return };
         drop(all);
@@ -92,17 +164,34 @@ impl Workers {
         all.is_empty() || all.values().flatten().any(|p| p == platform)
     }
 
-    fn know(&self, worker: &WorkerId, platforms: &[Platform]) {
+    fn know(&self, state: &WorkerState, from: Option<IpAddr>) {
         let mut all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
-        all.insert(worker.clone(), platforms.to_vec());
+        all.insert(state.worker.clone(), state.capacity.platforms.clone());
+        drop(all);
+        let mut all = self.addresses.lock().unwrap_or_else(|p| p.into_inner());
+        match address(&state.address, from) {
+            Some(address) => drop(all.insert(state.worker.clone(), address)),
+            None => drop(all.remove(&state.worker)),
+        }
     }
 
-    fn any(&self) -> Option<(WorkerId, mpsc::Sender<ToWorker>)> {
+    /// The worker that has most of what a call needs; of several the one with the fewest calls.
+    fn best(&self, call: &Call) -> Option<(WorkerId, mpsc::Sender<ToWorker>)> {
+        let made = self.makers.count(call);
+        let mut busy: HashMap<WorkerId, usize> = HashMap::new();
+        for pending in self.pending().values() {
+            *busy.entry(pending.worker.clone()).or_default() += 1;
+        }
         let all = self.all.lock().unwrap_or_else(|p| p.into_inner());
-        all.iter().next().map(|(id, line)| (id.clone(), line.out.clone()))
+        let rank = |id: &WorkerId| {
+            let made = made.get(id).copied().unwrap_or(0);
+            (Reverse(made), busy.get(id).copied().unwrap_or(0), id.clone())
+        };
+        let best = all.iter().min_by_key(|(id, _)| rank(id));
+        best.map(|(id, line)| (id.clone(), line.out.clone()))
     }
 
-    /// Lets any worker do something; another one, when the first is lost. `progress` hears of
+    /// Lets a worker do something; another one, when the first is lost. `progress` hears of
     /// bytes that are moved.
     pub async fn call(
         &self,
@@ -111,7 +200,7 @@ impl Workers {
     ) -> Result<Reply, Failure> {
         loop {
             let joined = self.joined.notified();
-            let Some((worker, out)) = self.any() else {
+            let Some((worker, out)) = self.best(&call) else {
                 if tokio::time::timeout(WORKER_WAIT, joined).await.is_err() {
                     let none = "No worker is there to do the work";
                     return Err(Failure::new(Class::Unavailable, none)
@@ -174,6 +263,7 @@ impl Workers {
             return false;
         }
         self.platforms.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
+        self.addresses.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
         true
     }
 }
@@ -201,11 +291,31 @@ impl Drop for CallGuard<'_> {
     }
 }
 
-/// Serves one worker, until it is gone. `who` is who it must be; none for a farm of one process.
+/// Where a worker gives blobs, by what it says and where it came from.
+fn address(said: &str, from: Option<IpAddr>) -> Option<String> {
+    match said.strip_prefix(':') {
+        None => (!said.is_empty()).then(|| said.to_owned()),
+        Some(port) => {
+            let from = SocketAddr::new(from?, port.parse().ok()?);
+            Some(from.to_string())
+        }
+    }
+}
+
+/// Who is at the other end of a worker's stream, by its certificate and its connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Who it must be.
+    pub worker: WorkerId,
+    /// Where it called from.
+    pub from: IpAddr,
+}
+
+/// Serves one worker, until it is gone. `who` is none for a farm of one process.
 pub async fn serve(
     server: Arc<Server>,
     stream: Stream,
-    who: Option<WorkerId>,
+    who: Option<Caller>,
 ) -> Result<(), NetError> {
     let Stream { to, mut from } = stream;
     let (out, messages) = mpsc::channel(OUTBOX);
@@ -252,23 +362,24 @@ async fn listen(
     server: &Arc<Server>,
     from: &mut Receiver,
     out: &mpsc::Sender<ToWorker>,
-    who: Option<WorkerId>,
+    who: Option<Caller>,
     joined: &mut Option<(WorkerId, u64)>,
 ) -> Result<(), NetError> {
     while let Some((message, _)) = from.next::<ToCoordinator>().await? {
         match message {
             ToCoordinator::State(state) => {
-                if who.as_ref().is_some_and(|who| *who != state.worker) {
+                if who.as_ref().is_some_and(|who| who.worker != state.worker) {
                     let message = format!("The certificate is not the one of {}", state.worker);
                     return Err(NetError::Refused(Failure::new(Class::Denied, message)));
                 }
-                server.workers.know(&state.worker, &state.capacity.platforms);
+                server.workers.know(&state, who.as_ref().map(|who| who.from));
                 if joined.is_none() {
                     *joined = Some((state.worker.clone(), server.workers.join(&state.worker, out)));
                     let heard = ToWorker::Heard(server.logs.heard());
                     let _ = out.send(heard).await;
                     tracing::info!(worker = %state.worker, slots = state.capacity.slots, "a worker is there");
                 }
+                server.workers.makers.note(&state.worker, &state.reports);
                 let event = Event::Worker {
                     worker: state.worker,
                     capacity: state.capacity,
@@ -305,6 +416,21 @@ async fn listen(
                         )),
                     };
                     let _ = out.send(ToWorker::Answer(number, answer)).await;
+                });
+            }
+            ToCoordinator::Mount { number, lease, id, ask } => {
+                let Some((worker, _)) = joined.clone() else { continue };
+                let (server, out) = (server.clone(), out.clone());
+                tokio::spawn(async move {
+                    let answer = mounts::answer(&server, &worker, lease, id, ask);
+                    // Who has gone asks again when it comes back.
+                    let answered = tokio::select! {
+                        answer = answer => Some(answer),
+                        () = out.closed() => None,
+                    };
+                    if let Some(answer) = answered {
+                        let _ = out.send(ToWorker::Mount(number, answer)).await;
+                    }
                 });
             }
             ToCoordinator::Reply(number, result) => {

@@ -222,6 +222,14 @@ pub const KEYS: &[Key<Config>] = &[
         show: |c| name_of(c.network, NETWORKS),
     },
     Key {
+        name: "run.cache_mount_max",
+        variable: Some("SLIPWAY_CACHE_MOUNT_MAX"),
+        expected: SIZE,
+        unset: "no limit for one mount",
+        set: |c, v| set(&mut c.cache_mount_max, size(v).map(Some)),
+        show: |c| c.cache_mount_max.map(show_bytes),
+    },
+    Key {
         name: "run.runtime",
         variable: Some("SLIPWAY_OCI_RUNTIME"),
         expected: "`embedded` or the path of an OCI runtime",

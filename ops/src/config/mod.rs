@@ -90,6 +90,8 @@ pub struct Config {
     pub idle: Duration,
     /// Bytes on disk.
     pub cache_budget: Option<u64>,
+    /// Bytes that one cache mount may hold.
+    pub cache_mount_max: Option<u64>,
     /// What RUN gets.
     pub network: Network,
     /// The OCI runtime; none for the embedded one.

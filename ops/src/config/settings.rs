@@ -239,6 +239,7 @@ impl Config {
             slots: None,
             idle: IDLE,
             cache_budget: None,
+            cache_mount_max: None,
             network: Network::Nat,
             runtime: None,
             registries: BTreeMap::new(),

@@ -49,7 +49,7 @@ fn other(key: &str) -> &'static str {
         "farm.fallback" => "local",
         "node.coordinator" => "seven:77",
         "coordinator.listen" | "worker.listen" | "cache.listen" | "http.listen" => "7.7.7.7:77",
-        "worker.memory" | "cache.budget" => "7GB",
+        "worker.memory" | "cache.budget" | "run.cache_mount_max" => "7GB",
         "worker.serve_peers" => "false",
         "log.format" => "json",
         "log.level" => "debug",

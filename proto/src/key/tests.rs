@@ -5,6 +5,7 @@ use super::*;
 use crate::error::SourceRange;
 use crate::id::OciDigest;
 use crate::id::TreeId;
+use crate::mount::Policy;
 use crate::platform::Platform;
 use crate::step::*;
 use std::cell::RefCell;
@@ -175,6 +176,7 @@ fn fields_of_mounts() {
     let cache = with(MountKind::Cache(CacheMount {
         id: "c".into(),
         sharing: Sharing::Shared,
+        merge: None,
         source: String::new(),
         read_only: false,
         mode: 0o755,
@@ -183,6 +185,7 @@ fn fields_of_mounts() {
     }));
     f("cache id", &cache, set!(Cache.id = "x".into()), SHAPE);
     f("cache sharing", &cache, set!(Cache.sharing = Sharing::Locked), NONE);
+    f("cache merge", &cache, set!(Cache.merge = Some(Policy::Union)), NONE);
     f("cache source", &cache, set!(Cache.source = "x".into()), NONE);
     f("cache read-only", &cache, set!(Cache.read_only = true), NONE);
     f("cache mode", &cache, set!(Cache.mode = 1), NONE);
@@ -228,6 +231,7 @@ fn with_cache() -> MountKind {
     MountKind::Cache(CacheMount {
         id: String::new(),
         sharing: Sharing::Shared,
+        merge: None,
         source: String::new(),
         read_only: false,
         mode: 0,

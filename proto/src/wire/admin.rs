@@ -4,7 +4,7 @@
 //! [`Reply::Failed`].
 
 use crate::error::Failure;
-use crate::id::{BlobId, BuildId, Millis, OciDigest};
+use crate::id::{BlobId, BuildId, Millis, OciDigest, RootId, Scope, WorkerId};
 use crate::platform::Platform;
 use crate::wire::Binary;
 use crate::wire::build::{ArchiveEntry, ArchiveFormat, Login, Stream, Summary};
@@ -80,6 +80,17 @@ pub enum Request {
         /// Whether damaged things are taken away, so that they are made again.
         repair: bool,
     },
+    /// The cache mounts. [`Reply::Mount`] for each.
+    Mounts,
+    /// Changes a cache mount. [`Reply::Text`].
+    Mount {
+        /// Whose it is.
+        scope: Scope,
+        /// Its id.
+        id: String,
+        /// What becomes of it.
+        order: MountOrder,
+    },
     /// Runs a container of an image. [`Input`] follows; [`Reply::Output`] on the way,
     /// [`Reply::Exited`] at the end.
     Run(Box<Run>),
@@ -107,6 +118,49 @@ pub enum Request {
         /// What becomes of it.
         order: NodeOrder,
     },
+}
+
+/// What becomes of a cache mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum MountOrder {
+    /// An earlier generation's files are the newest again.
+    Rollback(u64),
+    /// The files of this tree, which is in the store, are the newest.
+    Import(RootId),
+    /// It is forgotten.
+    Remove,
+}
+
+/// A cache mount.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct MountInfo {
+    /// Whose it is.
+    pub scope: Scope,
+    /// Its id.
+    pub id: String,
+    /// How many steps use it.
+    pub users: u64,
+    /// Its generations, the newest last.
+    pub generations: Vec<MountGeneration>,
+}
+
+/// A generation of a cache mount.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct MountGeneration {
+    /// Its number.
+    pub number: u64,
+    /// Its files.
+    pub tree: RootId,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many there are, with directories.
+    pub files: u64,
+    /// When it was made.
+    pub created: Millis,
+    /// Who made it.
+    pub writer: WorkerId,
+    /// How it came to be, in words.
+    pub how: String,
 }
 
 /// What becomes of a member.
@@ -212,6 +266,8 @@ pub enum Reply {
     Step(StepInfo),
     /// A member of the farm.
     Node(NodeRow),
+    /// A cache mount.
+    Mount(Box<MountInfo>),
     /// What the cache holds, by kind.
     Usage(Vec<UsageRow>),
     /// What went.

@@ -79,6 +79,8 @@ pub enum Table {
     Unpacked,
     /// Diff ids that diff trees make.
     Layer,
+    /// Generations of cache mounts. Only coordinators write them.
+    CacheMount,
 }
 
 /// A record to keep.

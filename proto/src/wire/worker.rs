@@ -7,6 +7,7 @@
 
 use crate::error::Failure;
 use crate::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest, RootId, WorkerId};
+use crate::mount;
 use crate::platform::Platform;
 use crate::record::Cost;
 use crate::step::{BaseImage, GitOp, HttpOp, ImageOp, Needs, PackedRef, RunOp};
@@ -40,6 +41,17 @@ pub enum ToCoordinator {
     },
     /// Something that only the build's client has is needed. Answered under the same number.
     Ask(u64, BuildId, Ask),
+    /// Something about a cache mount of a step. Answered by [`ToWorker::Mount`] of the same number.
+    Mount {
+        /// The number.
+        number: u64,
+        /// The step's lease.
+        lease: LeaseEpoch,
+        /// The mount's id. At most [`crate::limit::CACHE_MOUNT_ID_BYTES_MAX`] bytes.
+        id: String,
+        /// What.
+        ask: mount::Ask,
+    },
     /// The answer to [`ToWorker::Call`] of that number.
     Reply(u64, Box<Result<Reply, Failure>>),
     /// Bytes moved for a call.
@@ -76,6 +88,8 @@ pub enum ToWorker {
     Heard(Vec<(LeaseEpoch, u64)>),
     /// The answer to [`ToCoordinator::Ask`] of that number.
     Answer(u64, Answer),
+    /// The answer to [`ToCoordinator::Mount`] of that number.
+    Mount(u64, mount::Answer),
     /// Something that any worker can do, and that can be done twice without harm. Answered under
     /// the same number.
     Call(u64, Box<Call>),
@@ -184,6 +198,9 @@ pub enum Reply {
 pub struct WorkerState {
     /// Who it is.
     pub worker: WorkerId,
+    /// Where other workers get blobs from it: host and port, or a colon and the port when it does
+    /// not know its host; empty when it gives none.
+    pub address: String,
     /// What it can do.
     pub capacity: Capacity,
     /// The leases that it works on.
@@ -249,6 +266,18 @@ pub struct Lease {
     pub needs: Needs,
     /// The platform.
     pub platform: Platform,
+    /// Other workers that have made some of its inputs, and give blobs. At most
+    /// [`crate::limit::PEERS_MAX`].
+    pub peers: Vec<Peer>,
+}
+
+/// Another worker.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+pub struct Peer {
+    /// Who.
+    pub id: WorkerId,
+    /// Host and port.
+    pub address: String,
 }
 
 /// What is to be done.

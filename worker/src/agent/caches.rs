@@ -1,44 +1,51 @@
-//! Cache mounts: each RUN works on a private upper directory over the newest generation, and its
-//! changes are put upon the generation that is the newest when it ends
-//! (`docs/decisions/0006-cache-mounts-merge-by-file.md`).
+//! Cache mounts: each RUN works on a private upper directory over the generation that the
+//! coordinator gave it, and what it leaves goes back to the coordinator, which decides what becomes
+//! of it (`docs/cache-mounts.md`, `cache::mounts`).
+//!
+//! Any content of a cache is legal, the empty one too: whatever goes wrong with its files costs
+//! time, and never fails the step.
 
+use super::link::Link;
+use super::stop::Stop;
 use crate::rootfs::{Access, LayerCache, Overlay, RootMeta, RootfsError, Stack, Upper};
-use cache::store::{Store, StoreError, StoreNodes, Table};
+use cache::mounts::{Rules, admit, measure, trim, union};
+use cache::store::{Store, StoreError, StoreNodes};
 use cache::tree::apply::apply;
+use cache::tree::diff::diff;
+use cache::tree::{TreeError, root};
 use proto::error::{Class, Failure};
-use proto::id::{RootId, TreeId};
-use proto::step::{CacheMount, Sharing};
+use proto::id::{LeaseEpoch, RootId, TreeId};
+use proto::mount::{Answer, Ask, Decision, Dropped, Measured, Policy, Start, Use};
+use proto::step::CacheMount;
 use proto::tree::{Meta, Mtime, Presence, Root, empty_dir};
+use proto::wire::build::Stream;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use tokio::sync::OwnedMutexGuard;
+use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Changes that are kept one upon the other before they are made into one layer.
 const CHANGES_MAX: usize = 64;
+
+/// Files that were left out of a cache and are told of by name.
+const TOLD: usize = 5;
 
 /// The cache mounts of one worker.
 pub struct Caches {
     store: Arc<dyn Store>,
     layers: LayerCache,
-    /// Where is written down which layers make up a generation.
+    link: Link,
+    /// Where is written down which layers of this machine make up a generation.
     dir: PathBuf,
-    all: Mutex<HashMap<String, Arc<Slot>>>,
+    /// What a mount may hold, in bytes; none for no limit.
+    cap: Option<u64>,
+    /// Whether all steps of the farm run on this machine.
+    is_alone: bool,
 }
 
-/// One cache mount.
-#[derive(Default)]
-struct Slot {
-    /// Held by the one step that may use a `locked` mount.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    /// Held while a generation is made of another.
-    head: Mutex<()>,
-}
-
-/// A generation: its layers, and the tree that they make.
+/// A state of a mount as layers of this machine, and the tree that they make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Generation {
+struct Note {
     merged: String,
     changes: Vec<String>,
 }
@@ -46,17 +53,19 @@ struct Generation {
 /// A cache mount while a step uses it.
 pub struct Mounted {
     id: String,
-    slot: Arc<Slot>,
-    sharing: Sharing,
+    lease: LeaseEpoch,
+    rules: Rules,
+    how: Use,
     read_only: bool,
     /// The generation that it began with, if there was one.
-    from: Option<RootId>,
-    /// Whether it began empty although there was one (`--no-cache`), and so takes its place.
-    replaces: bool,
-    _turn: Option<OwnedMutexGuard<()>>,
+    base: Option<(u64, RootId)>,
+    /// The layers that it works upon.
+    changes: Vec<RootId>,
+    /// Whether the coordinator knows of its use: whether it can keep anything.
+    is_known: bool,
 }
 
-/// Why a cache mount cannot be used.
+/// Why a cache mount cannot be used, or what was left in it not kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// It cannot be mounted or read back.
@@ -75,12 +84,20 @@ pub enum CacheError {
         /// Why not.
         source: StoreError,
     },
-    /// Its generations could not be put together.
-    #[error("The cache mount `{id}` cannot be merged: {why}")]
-    Merge {
+    /// What was left in it is more than a cache can hold.
+    #[error("The cache mount `{id}`: {source}")]
+    Tree {
         /// Which.
         id: String,
         /// Why not.
+        source: TreeError,
+    },
+    /// The coordinator does not keep it.
+    #[error("The cache mount `{id}`: {why}")]
+    Refused {
+        /// Which.
+        id: String,
+        /// In words.
         why: String,
     },
 }
@@ -90,127 +107,261 @@ impl From<CacheError> for Failure {
         let class = match &error {
             CacheError::Rootfs { source, .. } => source.class(),
             CacheError::Store { source, .. } => source.class(),
-            CacheError::Merge { .. } => Class::Bug,
+            CacheError::Tree { .. } | CacheError::Refused { .. } => Class::Unavailable,
         };
         Failure::new(class, error.to_string())
     }
 }
 
-impl Caches {
-    /// The cache mounts in this store. `dir` is for notes, which can be lost.
-    pub fn new(store: Arc<dyn Store>, layers: LayerCache, dir: PathBuf) -> Self {
-        Self { store, layers, dir, all: Mutex::default() }
+/// Errors of one mount.
+struct Errors<'i>(&'i str);
+
+impl Errors<'_> {
+    fn rootfs(&self) -> impl Fn(RootfsError) -> CacheError + use<> {
+        let id = self.0.to_owned();
+        move |source| CacheError::Rootfs { id: id.clone(), source }
     }
 
-    /// Waits until the step may use the mount: at once, unless it is `locked` and in use.
-    pub async fn enter(&self, mount: &CacheMount) -> Mounted {
-        let slot = {
-            let mut all = self.all.lock().unwrap_or_else(|p| p.into_inner());
-            all.entry(mount.id.clone()).or_default().clone()
-        };
-        let turn = match mount.sharing {
-            Sharing::Locked => Some(slot.turn.clone().lock_owned().await),
-            Sharing::Shared | Sharing::Private => None,
-        };
-        Mounted {
+    fn store(&self) -> impl Fn(StoreError) -> CacheError + use<> {
+        let id = self.0.to_owned();
+        move |source| CacheError::Store { id: id.clone(), source }
+    }
+
+    fn tree(&self) -> impl Fn(TreeError) -> CacheError + use<> {
+        let id = self.0.to_owned();
+        move |source| CacheError::Tree { id: id.clone(), source }
+    }
+}
+
+/// Whether files of a generation are gone from the store.
+fn is_lost(error: &RootfsError) -> bool {
+    matches!(error, RootfsError::Store(StoreError::NoTree(_) | StoreError::NoBlob(_)))
+}
+
+/// What a worker's cache mounts work with.
+pub struct Options {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Layers as directories.
+    pub layers: LayerCache,
+    /// The way to the coordinator.
+    pub link: Link,
+    /// A folder for notes, which can be lost.
+    pub dir: PathBuf,
+    /// What a mount may hold, in bytes; none for no limit.
+    pub cap: Option<u64>,
+    /// Whether all steps of the farm run on this machine.
+    pub is_alone: bool,
+}
+
+impl Caches {
+    /// The cache mounts of a worker.
+    pub fn new(options: Options) -> Self {
+        let Options { store, layers, link, dir, cap, is_alone } = options;
+        Self { store, layers, link, dir, cap, is_alone }
+    }
+
+    /// Waits until the step may use the mount: at once, unless it is `locked` and in use. `fresh`:
+    /// it begins with nothing, whatever there is.
+    pub async fn enter(
+        &self,
+        lease: LeaseEpoch,
+        mount: &CacheMount,
+        target: &str,
+        fresh: bool,
+    ) -> Mounted {
+        let mut rules = Rules::of(&mount.id, target);
+        // Steps of one machine would see each other's files with other builders, too.
+        let unknown = self.is_alone && rules.tool().is_none();
+        if let Some(policy) = mount.merge.or(unknown.then_some(Policy::Union)) {
+            rules = rules.with_policy(policy);
+        }
+        let start = if fresh { Start::Empty } else { Start::Head };
+        let how = Use { sharing: mount.sharing, policy: rules.policy(), start };
+        let mut mounted = Mounted {
             id: mount.id.clone(),
-            slot,
-            sharing: mount.sharing,
+            lease,
+            rules,
+            how,
             read_only: mount.read_only,
-            from: None,
-            replaces: false,
-            _turn: turn,
+            base: None,
+            changes: Vec::new(),
+            is_known: false,
+        };
+        self.begin(&mut mounted).await;
+        mounted
+    }
+
+    async fn begin(&self, mounted: &mut Mounted) {
+        match self.ask(mounted, Ask::Begin(mounted.how)).await {
+            Answer::Begun(base) => (mounted.base, mounted.is_known) = (base, true),
+            other => {
+                let why = refusal(other);
+                tracing::warn!(id = mounted.id, why, "a cache mount begins empty");
+                (mounted.base, mounted.is_known) = (None, false);
+            }
         }
     }
 
-    /// Mounts the newest generation; one that begins with `initial` when there is none, or when
-    /// `fresh` says so. Blocks.
+    async fn ask(&self, mounted: &Mounted, ask: Ask) -> Answer {
+        self.link.ask_mount(mounted.lease, &mounted.id, ask).await
+    }
+
+    /// Mounts what the step begins with: a generation, else `initial`, else an empty directory.
+    /// Blocks.
     pub fn mount(
         &self,
         mounted: &mut Mounted,
         mount: &CacheMount,
         initial: Option<RootId>,
-        fresh: bool,
     ) -> Result<Overlay, CacheError> {
-        let id = &mounted.id;
-        let head = if fresh { None } else { self.head(id)? };
-        mounted.replaces = fresh;
-        let stack = match head {
-            Some(head) => {
-                mounted.from = Some(head);
-                self.stack(id, head)
+        let errors = Errors(&mount.id);
+        if let Some((_, head)) = mounted.base {
+            let whole = Stack { diffs: vec![head], merged: head };
+            let stacks = [self.stack(&mount.id, head), whole];
+            for stack in stacks {
+                match self.layers.mount(&stack, Access::Private) {
+                    Ok(overlay) => {
+                        mounted.changes = stack.diffs;
+                        return Ok(overlay);
+                    }
+                    // A change by itself is kept by nothing but this machine's layers, and a
+                    // generation only as long as there is room.
+                    Err(e) if is_lost(&e) => tracing::debug!("a generation is not whole: {e}"),
+                    Err(e) => return Err(errors.rootfs()(e)),
+                }
             }
-            None => {
-                let first = self.first(id, mount, initial)?;
-                Stack { diffs: vec![first], merged: first }
+            // It begins anew, and what it leaves takes the place of what is lost.
+            mounted.how.start = Start::Empty;
+            Handle::current().block_on(async {
+                self.ask(mounted, Ask::Release).await;
+                self.begin(mounted).await;
+            });
+        }
+        let first = self.first(mount, initial)?;
+        mounted.changes = vec![first];
+        let stack = Stack { diffs: vec![first], merged: first };
+        self.layers.mount(&stack, Access::Private).map_err(errors.rootfs())
+    }
+
+    /// Keeps what the step left, however it ended. Whatever goes wrong with that is told in the
+    /// step's log. Blocks.
+    pub fn commit(&self, stop: &Stop, mounted: Mounted, upper: Upper) {
+        let kept = match mounted.read_only || !mounted.is_known {
+            true => {
+                Handle::current().block_on(self.ask(&mounted, Ask::Release));
+                Ok(())
             }
+            false => self.keep(stop, &mounted, upper),
         };
-        let failed = |source| CacheError::Rootfs { id: id.clone(), source };
-        let whole = Stack { diffs: vec![stack.merged], merged: stack.merged };
-        match self.layers.mount(&stack, Access::Private) {
-            // A change by itself is kept by nothing but this machine's layers.
-            Err(RootfsError::Store(StoreError::NoTree(_) | StoreError::NoBlob(_)))
-                if stack != whole =>
-            {
-                self.layers.mount(&whole, Access::Private).map_err(failed)
-            }
-            other => other.map_err(failed),
+        if let Err(e) = kept {
+            tracing::warn!("{e}");
+            self.tell(&mounted, &format!("{e}; its files stay as they were"));
         }
     }
 
-    /// Keeps what the step changed, however it ended. Blocks.
-    pub fn commit(&self, mounted: Mounted, upper: Upper) -> Result<(), CacheError> {
-        if mounted.read_only {
-            return Ok(());
-        }
-        let id = &mounted.id;
-        let store = &*self.store;
-        let rootfs = |source| CacheError::Rootfs { id: id.clone(), source };
-        let failed = |source| CacheError::Store { id: id.clone(), source };
+    fn keep(&self, stop: &Stop, mounted: &Mounted, upper: Upper) -> Result<(), CacheError> {
+        let (store, rules, errors) = (&*self.store, &mounted.rules, Errors(&mounted.id));
+        let nodes = StoreNodes(store);
         let _pin = store.pin();
-        let diff = upper.capture(store, RootMeta::Kept).map_err(rootfs)?.id;
+        let diff = upper.capture(store, RootMeta::Kept).map_err(errors.rootfs())?.id;
         let below = upper.below();
-        let _head = mounted.slot.head.lock().unwrap_or_else(|p| p.into_inner());
-        let now = self.head(id)?;
-        let moved = !mounted.replaces && now != mounted.from;
-        if mounted.sharing == Sharing::Private && moved {
-            return Ok(());
-        }
-        let onto = if mounted.replaces { below } else { now.unwrap_or(below) };
-        let merge =
-            |e: cache::tree::TreeError| CacheError::Merge { id: id.clone(), why: e.to_string() };
-        let (merged, made) = apply(&StoreNodes(store), &onto, &diff).map_err(merge)?;
-        store.put_nodes(&made.into_nodes()).map_err(failed)?;
-        let mut changes = self.stack(id, onto).diffs;
-        if merged != onto {
-            self.layers.adopt(upper, &diff).map_err(rootfs)?;
+        let (left, made) = apply(&nodes, &below, &diff).map_err(errors.tree())?;
+        store.put_nodes(&made.into_nodes()).map_err(errors.store())?;
+        let mut changes = mounted.changes.clone();
+        if left != below {
+            self.layers.adopt(upper, &diff).map_err(errors.rootfs())?;
             changes.push(diff);
         }
         if changes.len() > CHANGES_MAX {
-            changes = vec![merged];
+            changes = vec![left];
         }
-        self.note(id, merged, &changes);
-        store.put_row(Table::CacheMount, id.as_bytes(), merged.0.as_bytes()).map_err(failed)
+        self.note(&mounted.id, left, &changes);
+        let base = mounted.base.map(|(_, tree)| tree);
+        let admitted = admit(&nodes, rules, base.as_ref(), &left).map_err(errors.tree())?;
+        store.put_nodes(&admitted.made.into_nodes()).map_err(errors.store())?;
+        self.tell_refused(mounted, &admitted.refused);
+        let mine = self.trimmed(mounted, &admitted.tree)?;
+        let number = mounted.base.map(|(number, _)| number);
+        let mut answer = self.say(stop, mounted, Ask::Commit { base: number, mine });
+        while let Some(Answer::Decided(Decision::Merge(merge))) = answer {
+            let united = union(&nodes, rules, merge.base.as_ref(), &merge.theirs, &merge.mine);
+            let united = united.map_err(errors.tree())?;
+            store.put_blobs(&united.blobs).map_err(errors.store())?;
+            store.put_nodes(&united.made.into_nodes()).map_err(errors.store())?;
+            let union = self.trimmed(mounted, &united.tree)?;
+            answer = self.say(stop, mounted, Ask::Merged { onto: merge.onto, union });
+        }
+        match answer {
+            Some(Answer::Decided(Decision::Dropped(Dropped::RolledBack))) => {
+                let why = "it was rolled back while the step ran".to_owned();
+                Err(CacheError::Refused { id: mounted.id.clone(), why })
+            }
+            // A step that is stopped is not waited for.
+            Some(Answer::Decided(_)) | None => Ok(()),
+            Some(other) => {
+                let why = refusal(other);
+                Err(CacheError::Refused { id: mounted.id.clone(), why })
+            }
+        }
     }
 
-    fn head(&self, id: &str) -> Result<Option<RootId>, CacheError> {
-        let failed = |source| CacheError::Store { id: id.to_owned(), source };
-        let row = self.store.row(Table::CacheMount, id.as_bytes()).map_err(failed)?;
-        let root = row.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-        let Some(root) = root.map(|bytes| RootId(TreeId::from_bytes(bytes))) else {
-            return Ok(None);
-        };
-        let missing = self.store.missing_trees(&[root.0]).map_err(failed)?;
-        Ok(missing.is_empty().then_some(root))
+    /// Asks the coordinator once what is named is durable; none when the step is stopped.
+    fn say(&self, stop: &Stop, mounted: &Mounted, ask: Ask) -> Option<Answer> {
+        // On one machine a cache that a loss of power takes is lost with what knows of it.
+        if !self.is_alone
+            && let Err(e) = self.store.barrier()
+        {
+            return Some(Answer::Refused(e.to_string()));
+        }
+        Handle::current().block_on(stop.race(self.ask(mounted, ask)))
     }
 
-    /// The first generation: empty, or a copy of files of another tree.
-    fn first(
+    /// The tree within the cap, measured.
+    fn trimmed(&self, mounted: &Mounted, tree: &RootId) -> Result<Measured, CacheError> {
+        let (nodes, errors) = (StoreNodes(&*self.store), Errors(&mounted.id));
+        let Some(cap) = self.cap else { return measure(&nodes, tree).map_err(errors.tree()) };
+        let trimmed = trim(&nodes, &mounted.rules, tree, cap).map_err(errors.tree())?;
+        self.store.put_nodes(&trimmed.made.into_nodes()).map_err(errors.store())?;
+        if trimmed.removed.count() > 0 {
+            self.tell(
+                mounted,
+                &format!(
+                    "The cache mount `{}` is over its cap of {cap} bytes: {} files or packages of \
+                     {} bytes went",
+                    mounted.id,
+                    trimmed.removed.count(),
+                    trimmed.removed_bytes
+                ),
+            );
+        }
+        measure(&nodes, &trimmed.tree).map_err(errors.tree())
+    }
+
+    fn tell_refused(
         &self,
-        id: &str,
-        mount: &CacheMount,
-        initial: Option<RootId>,
-    ) -> Result<RootId, CacheError> {
+        mounted: &Mounted,
+        refused: &cache::mounts::Told<cache::mounts::Refused>,
+    ) {
+        for one in refused.first().iter().take(TOLD) {
+            let text = format!("The cache mount `{}`: `{}`: {}", mounted.id, one.path, one.why);
+            self.tell(mounted, &text);
+        }
+        let more = refused.count().saturating_sub(TOLD as u64);
+        if more > 0 {
+            let text = format!("The cache mount `{}`: so are {more} more files", mounted.id);
+            self.tell(mounted, &text);
+        }
+    }
+
+    /// Says something in the step's log. Blocks.
+    fn tell(&self, mounted: &Mounted, text: &str) {
+        let line = format!("slipway: {text}\n").into_bytes();
+        self.link.log(mounted.lease, Stream::Stderr, super::now(), line);
+    }
+
+    /// The first state: empty, or a copy of files of another tree.
+    fn first(&self, mount: &CacheMount, initial: Option<RootId>) -> Result<RootId, CacheError> {
         if let Some(initial) = initial {
             return Ok(initial);
         }
@@ -219,27 +370,57 @@ impl Caches {
         (meta.uid, meta.gid) = (mount.uid, mount.gid);
         let root = Root { meta, dir: empty.dir, presence: Presence::Merge };
         let (root, bytes) = root.seal();
-        let failed = |source| CacheError::Store { id: id.to_owned(), source };
-        self.store.put_nodes(&[empty.bytes, bytes]).map_err(failed)?;
+        self.store.put_nodes(&[empty.bytes, bytes]).map_err(Errors(&mount.id).store())?;
         Ok(root)
     }
 
-    /// The layers that make up a generation; the generation itself when that is not known.
+    /// Layers of this machine that make the tree: those of the last state that was here, and what
+    /// differs from it; the tree itself when that is not less.
     fn stack(&self, id: &str, merged: RootId) -> Stack {
-        let noted = std::fs::read(self.file(id)).ok();
-        let noted = noted.and_then(|bytes| serde_json::from_slice::<Generation>(&bytes).ok());
+        let whole = Stack { diffs: vec![merged], merged };
+        let Some((here, mut diffs)) = self.noted(id) else { return whole };
+        if here == merged {
+            return Stack { diffs, merged };
+        }
+        if diffs.len() >= CHANGES_MAX {
+            return whole;
+        }
+        let nodes = StoreNodes(&*self.store);
+        let between = || -> Result<Option<RootId>, TreeError> {
+            let (layer, made) = diff(&nodes, &here, &merged)?;
+            let all = root(&nodes, &merged)?.dir.summary;
+            if self.store.put_nodes(&made.into_nodes()).is_err() {
+                return Ok(None);
+            }
+            let part = root(&nodes, &layer)?.dir.summary;
+            let is_less = part.bytes <= all.bytes / 2 && part.entries <= all.entries / 2;
+            Ok(is_less.then_some(layer))
+        };
+        match between() {
+            Ok(Some(layer)) => {
+                diffs.push(layer);
+                Stack { diffs, merged }
+            }
+            Ok(None) => whole,
+            Err(e) => {
+                tracing::debug!(id, "the state of a cache mount that was here is gone: {e}");
+                whole
+            }
+        }
+    }
+
+    fn noted(&self, id: &str) -> Option<(RootId, Vec<RootId>)> {
+        let note: Note = serde_json::from_slice(&std::fs::read(self.file(id)).ok()?).ok()?;
         let parse = |text: &String| Some(RootId(TreeId::parse(text).ok()?));
-        let noted = noted.filter(|g| parse(&g.merged) == Some(merged));
-        let changes = noted.and_then(|g| g.changes.iter().map(parse).collect::<Option<Vec<_>>>());
-        Stack { diffs: changes.unwrap_or_else(|| vec![merged]), merged }
+        Some((parse(&note.merged)?, note.changes.iter().map(parse).collect::<Option<_>>()?))
     }
 
     /// Writes down the layers. Lost notes cost time, not files.
     fn note(&self, id: &str, merged: RootId, changes: &[RootId]) {
         let text = |root: &RootId| root.0.to_string();
         let changes = changes.iter().map(text).collect();
-        let generation = Generation { merged: text(&merged), changes };
-        let bytes = serde_json::to_vec(&generation).expect("texts are JSON");
+        let note = Note { merged: text(&merged), changes };
+        let bytes = serde_json::to_vec(&note).expect("texts are JSON");
         let file = self.file(id);
         if let Err(e) = replace(&file, &bytes) {
             tracing::debug!(file = %file.display(), error = %e, "a note cannot be written");
@@ -248,6 +429,14 @@ impl Caches {
 
     fn file(&self, id: &str) -> PathBuf {
         self.dir.join(format!("{}.json", &blake3::hash(id.as_bytes()).to_hex()[..32]))
+    }
+}
+
+/// Why something is not kept.
+fn refusal(answer: Answer) -> String {
+    match answer {
+        Answer::Refused(why) => why,
+        other => format!("the coordinator answered {other:?}"),
     }
 }
 

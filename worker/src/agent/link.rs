@@ -4,6 +4,7 @@ use super::logs::{Logs, Piece};
 use crate::image::registry::{Credentials, LoginFuture, Registry, Session};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, Millis};
+use proto::mount;
 use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::{Moved, ToCoordinator};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -32,10 +33,24 @@ struct Inner {
 }
 
 /// Something that was asked and not answered yet. A coordinator that comes back is asked again.
-struct Question {
-    build: BuildId,
-    ask: Ask,
-    answer: oneshot::Sender<Answer>,
+enum Question {
+    /// A build's client.
+    Client { build: BuildId, ask: Ask, answer: oneshot::Sender<Answer> },
+    /// The coordinator, about a cache mount.
+    Mount { lease: LeaseEpoch, id: String, ask: mount::Ask, answer: oneshot::Sender<mount::Answer> },
+}
+
+impl Question {
+    fn message(&self, number: u64) -> ToCoordinator {
+        match self {
+            Self::Client { build, ask, .. } => {
+                ToCoordinator::Ask(number, build.clone(), ask.clone())
+            }
+            Self::Mount { lease, id, ask, .. } => {
+                ToCoordinator::Mount { number, lease: *lease, id: id.clone(), ask: ask.clone() }
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -67,7 +82,7 @@ impl Link {
         *locked(&self.0.out) = Some(out);
         let again: Vec<ToCoordinator> = locked(&self.0.asked)
             .iter()
-            .map(|(number, q)| ToCoordinator::Ask(*number, q.build.clone(), q.ask.clone()))
+            .map(|(number, question)| question.message(*number))
             .collect();
         for question in again {
             self.say(question).await;
@@ -124,12 +139,9 @@ impl Link {
 
     /// Asks for what only the build's client has.
     pub async fn ask(&self, build: &BuildId, ask: Ask) -> Result<Answer, Failure> {
-        let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, answered) = oneshot::channel();
-        let question = Question { build: build.clone(), ask: ask.clone(), answer };
-        locked(&self.0.asked).insert(number, question);
-        let _forget = Forget { link: self, number };
-        self.say(ToCoordinator::Ask(number, build.clone(), ask)).await;
+        let question = Question::Client { build: build.clone(), ask, answer };
+        let _forget = self.put(question).await;
         match answered.await {
             Ok(Answer::Failed(failure)) => Err(failure),
             Ok(answer) => Ok(answer),
@@ -137,10 +149,36 @@ impl Link {
         }
     }
 
-    /// The answer to a question.
-    pub fn answered(&self, number: u64, answer: Answer) {
-        if let Some(question) = locked(&self.0.asked).remove(&number) {
-            let _ = question.answer.send(answer);
+    /// Asks the coordinator about a cache mount of a step.
+    pub async fn ask_mount(&self, lease: LeaseEpoch, id: &str, ask: mount::Ask) -> mount::Answer {
+        let (answer, answered) = oneshot::channel();
+        let question = Question::Mount { lease, id: id.to_owned(), ask, answer };
+        let _forget = self.put(question).await;
+        let gone = |_| mount::Answer::Refused("The coordinator is gone".to_owned());
+        answered.await.unwrap_or_else(gone)
+    }
+
+    /// Asks now, and again whenever a coordinator comes back, until it is forgotten.
+    async fn put(&self, question: Question) -> Forget<'_> {
+        let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let message = question.message(number);
+        locked(&self.0.asked).insert(number, question);
+        let forget = Forget { link: self, number };
+        self.say(message).await;
+        forget
+    }
+
+    /// The client's answer to a question.
+    pub fn answered(&self, number: u64, reply: Answer) {
+        if let Some(Question::Client { answer, .. }) = locked(&self.0.asked).remove(&number) {
+            let _ = answer.send(reply);
+        }
+    }
+
+    /// The coordinator's answer about a cache mount.
+    pub fn answered_mount(&self, number: u64, reply: mount::Answer) {
+        if let Some(Question::Mount { answer, .. }) = locked(&self.0.asked).remove(&number) {
+            let _ = answer.send(reply);
         }
     }
 

@@ -52,6 +52,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Who it is.
     pub id: WorkerId,
+    /// Where other workers get blobs from it ([`WorkerState::address`]); empty when they do not.
+    pub address: String,
     /// A folder for its layers and containers, on a file system that overlayfs can use.
     pub dir: PathBuf,
     /// How many RUNs it does at once.
@@ -72,6 +74,8 @@ pub struct Settings {
     pub host_network: bool,
     /// The platforms that it runs programs of: the machine's own first.
     pub platforms: Vec<Platform>,
+    /// What a cache mount may hold, in bytes; none for no limit.
+    pub cache_mount_cap: Option<u64>,
     /// Whether it is the only worker of its farm. Then there is nobody to leave work to: it takes
     /// what is too large for it, and goes on when the machine is short of memory or disk.
     pub is_alone: bool,
@@ -86,6 +90,7 @@ pub struct Worker {
 /// What a worker's tasks work with.
 pub(crate) struct Machine {
     id: WorkerId,
+    address: String,
     slots: u32,
     cpu_millis: u32,
     platforms: Vec<Platform>,
@@ -231,6 +236,7 @@ impl Worker {
             }
             ToWorker::Heard(heard) => machine.say_again(&heard).await,
             ToWorker::Answer(number, answer) => machine.link.answered(number, answer),
+            ToWorker::Mount(number, answer) => machine.link.answered_mount(number, answer),
             ToWorker::Call(number, call) => calls::start(machine, number, *call),
             ToWorker::CancelCall(number) => {
                 if let Some(task) = machine.calls().remove(&number) {
@@ -283,9 +289,11 @@ impl Machine {
         let probe = Probe::new(settings.dir.clone(), group, settings.is_alone);
         let load = Mutex::new(probe.look(Pressure::default()));
         let registry = Registry::new(settings.registry);
+        let link = Link::new(registry.clone());
         Ok(Self {
-            link: Link::new(registry.clone()),
+            link: link.clone(),
             id: settings.id,
+            address: settings.address,
             slots: settings.slots,
             cpu_millis: (settings.processors as u32).saturating_mul(1000),
             platforms: settings.platforms,
@@ -294,7 +302,14 @@ impl Machine {
             load,
             drains: AtomicBool::new(false),
             changed: Notify::new(),
-            caches: Caches::new(store.clone(), layers.clone(), settings.dir.join("caches")),
+            caches: Caches::new(caches::Options {
+                store: store.clone(),
+                layers: layers.clone(),
+                link,
+                dir: settings.dir.join("caches"),
+                cap: settings.cache_mount_cap,
+                is_alone: settings.is_alone,
+            }),
             packer: Packer::new(store.clone(), settings.processors),
             puller: Puller::new(store.clone(), settings.processors),
             host_network: settings.host_network,
@@ -372,6 +387,7 @@ impl Machine {
         let table = self.table();
         ToCoordinator::State(WorkerState {
             worker: self.id.clone(),
+            address: self.address.clone(),
             capacity: self.capacity(),
             running: table.running().map(|(epoch, _)| *epoch).collect(),
             reports: table.reports().cloned().collect(),
@@ -422,6 +438,7 @@ impl Machine {
     }
 
     async fn work(self: &Arc<Self>, link: &Link, stop: &Stop, lease: Lease) -> (Outcome, Cost) {
+        self.store.know_peers(&lease.peers);
         if let Task::Run(task) = lease.task.clone() {
             return run::run(self, link, stop, &lease, *task).await;
         }

@@ -11,7 +11,7 @@ use cache::store::StoreError;
 use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, Millis, RootId};
 use proto::record::Cost;
-use proto::step::{MountKind, RunOp};
+use proto::step::{CacheMount, MountKind, RunOp};
 use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::{Bind, Lease, Outcome, RunTask};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ async fn attempt(
 ) -> Result<RootId, Trouble> {
     let gathered = async {
         let secrets = secrets(link, lease, &task.op).await?;
-        Ok::<_, Failure>((secrets, turns(machine, &task.op).await))
+        Ok::<_, Failure>((secrets, turns(machine, lease, &task).await))
     };
     let (secrets, turns) = stop.race(gathered).await.ok_or(Trouble::Stopped)??;
     let (machine, link, stop, lease) = (machine.clone(), link.clone(), stop.clone(), lease.clone());
@@ -126,20 +126,21 @@ async fn secrets(
 
 /// The right to use each cache mount, by its place in the step. They are taken in the order of
 /// their names, so that no two steps wait for each other.
-async fn turns(machine: &Machine, op: &RunOp) -> BTreeMap<usize, Mounted> {
-    let mut wanted: Vec<(usize, &proto::step::CacheMount)> = Vec::new();
-    for (index, mount) in op.mounts.iter().enumerate() {
+async fn turns(machine: &Machine, lease: &Lease, task: &RunTask) -> BTreeMap<usize, Mounted> {
+    let mut wanted: Vec<(usize, &CacheMount, &str)> = Vec::new();
+    for (index, mount) in task.op.mounts.iter().enumerate() {
         if let MountKind::Cache(cache) = &mount.kind {
             // One mount in several places is one mount.
-            if !wanted.iter().any(|(_, other)| other.id == cache.id) {
-                wanted.push((index, cache));
+            if !wanted.iter().any(|(_, other, _)| other.id == cache.id) {
+                wanted.push((index, cache, &mount.target));
             }
         }
     }
     wanted.sort_by(|a, b| a.1.id.cmp(&b.1.id));
     let mut turns = BTreeMap::new();
-    for (index, cache) in wanted {
-        turns.insert(index, machine.caches.enter(cache).await);
+    for (index, cache, target) in wanted {
+        let entered = machine.caches.enter(lease.epoch, cache, target, task.fresh_caches);
+        turns.insert(index, entered.await);
     }
     turns
 }
@@ -171,10 +172,10 @@ impl Step<'_> {
         usage: &mut Option<Usage>,
     ) -> Result<RootId, Trouble> {
         let mask = Mask::new(secrets.values().map(Vec::as_slice));
-        let RunTask { op, layers, root, binds, fresh_caches, resources } = task;
+        let RunTask { op, layers, root, binds, resources, .. } = task;
         let (mut op, trees) = bound(op, &binds);
         op.network = self.machine.network(op.network);
-        let caches = self.caches(&op, &binds, fresh_caches, &mut turns)?;
+        let caches = self.caches(&op, &binds, &mut turns)?;
         let same_caches = same_caches(&op);
         let inputs = Inputs { trees, caches, same_caches, secrets, ..Inputs::default() };
         let needs = self.lease.needs;
@@ -194,10 +195,10 @@ impl Step<'_> {
         if outcome.is_success() {
             let captured = exited.capture()?;
             let (diff, caches) = captured.keep()?;
-            self.keep_caches(caches, turns)?;
+            self.keep_caches(caches, turns);
             return Ok(diff.id);
         }
-        self.keep_caches(exited.into_caches(), turns)?;
+        self.keep_caches(exited.into_caches(), turns);
         Err(match outcome {
             sandbox::Outcome::Cancelled => Trouble::Stopped,
             other => Trouble::Failed(failure(&op, other)),
@@ -208,7 +209,6 @@ impl Step<'_> {
         &self,
         op: &RunOp,
         binds: &[Option<Bind>],
-        fresh: bool,
         turns: &mut BTreeMap<usize, Mounted>,
     ) -> Result<BTreeMap<usize, Overlay>, Trouble> {
         let mut mounted = BTreeMap::new();
@@ -218,23 +218,18 @@ impl Step<'_> {
                 Some(Bind::Dir(root) | Bind::File(root)) => Some(root),
                 None => None,
             };
-            let overlay = self.machine.caches.mount(turn, cache, initial, fresh);
+            let overlay = self.machine.caches.mount(turn, cache, initial);
             mounted.insert(*index, overlay.map_err(Failure::from)?);
         }
         Ok(mounted)
     }
 
-    fn keep_caches(
-        &self,
-        uppers: BTreeMap<usize, Upper>,
-        mut turns: BTreeMap<usize, Mounted>,
-    ) -> Result<(), Trouble> {
+    fn keep_caches(&self, uppers: BTreeMap<usize, Upper>, mut turns: BTreeMap<usize, Mounted>) {
         for (index, upper) in uppers {
             if let Some(turn) = turns.remove(&index) {
-                self.machine.caches.commit(turn, upper).map_err(Failure::from)?;
+                self.machine.caches.commit(self.stop, turn, upper);
             }
         }
-        Ok(())
     }
 
     /// What the step writes goes to the coordinator, without secrets.

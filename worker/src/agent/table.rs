@@ -90,6 +90,7 @@ mod tests {
             task: Task::Http(http),
             needs: Needs::default(),
             platform: Platform::parse("linux/amd64").unwrap(),
+            peers: Vec::new(),
         }
     }
 

@@ -202,6 +202,7 @@ impl LayerCache {
     fn make(&self, id: &RootId) -> Result<Arc<LayerDir>, RootfsError> {
         let disk = &self.inner.disk;
         let bytes = layer_bytes(&*self.inner.store, id)?;
+        self.inner.store.prefetch(id)?;
         let tmp = disk.new_tmp()?;
         let made = materialize::materialize(&*self.inner.store, id, &tmp)
             .and_then(|()| disk.keep(id, &tmp));

@@ -28,6 +28,8 @@ async fn it_tells_what_it_can_do_and_when_it_takes_no_more() {
         open_files: 1024,
         host_network: false,
         platforms: platforms(),
+        address: String::new(),
+        cache_mount_cap: None,
         is_alone: false,
     };
     let worker = Worker::open(settings, Arc::new(MemoryStore::new())).await.unwrap();

@@ -133,6 +133,7 @@ fn a_cache_keeps_what_was_written() {
     let cache = CacheMount {
         id: "c".to_owned(),
         sharing: Sharing::Shared,
+        merge: None,
         source: "/".to_owned(),
         read_only: false,
         mode: 0o755,

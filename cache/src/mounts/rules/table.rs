@@ -1,7 +1,8 @@
 //! The table. `docs/cache-mounts.md` shows it to users; a test compares the two.
 
 use super::{Place, Row};
-use crate::mounts::policy::{Action, Deletes, Policy, Trim};
+use crate::mounts::policy::{Action, Deletes, Trim};
+use proto::mount::Policy;
 
 const fn at(top: &'static str) -> Place {
     Place { top, inside: "" }

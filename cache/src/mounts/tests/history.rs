@@ -3,7 +3,7 @@
 use super::model::{Item, Tree, build, file, keep, read, rules};
 use crate::mounts::{
     Decision, Deletes, Dropped, Ended, Generation, History, How, KEPT_MAX, Locked, Measured, Merge,
-    NoGeneration, Policy, Start, Use, union,
+    NoGeneration, Policy, Start, Use, measure, union,
 };
 use crate::store::StoreNodes;
 use crate::store::memory::MemoryStore;
@@ -134,8 +134,8 @@ fn other_policies_replace_or_drop() {
     };
     let moved = Decision::Dropped(Dropped::Moved);
     assert_eq!(two(Policy::LastWriter, Sharing::Shared), (Decision::Fast(3), Some(tree(3))));
-    assert_eq!(two(Policy::Discard, Sharing::Shared), (moved.clone(), Some(tree(2))));
-    assert_eq!(two(Policy::LastWriter, Sharing::Private), (moved.clone(), Some(tree(2))));
+    assert_eq!(two(Policy::Discard, Sharing::Shared), (moved, Some(tree(2))));
+    assert_eq!(two(Policy::LastWriter, Sharing::Private), (moved, Some(tree(2))));
     assert_eq!(two(Policy::Union, Sharing::Private), (moved, Some(tree(2))));
 }
 
@@ -501,7 +501,7 @@ impl Farm {
                 }
                 let id = build(&self.store, &tree);
                 self.left.push(id);
-                let size = Measured::of(&StoreNodes(&self.store), &id).expect("a tree");
+                let size = measure(&StoreNodes(&self.store), &id).expect("a tree");
                 let decision = commit_tree(&mut self.history, lease, size);
                 self.decided(lease, decision);
             }
@@ -512,7 +512,7 @@ impl Farm {
                 let Merge { base, onto, theirs, mine } = merge;
                 let united = union(&nodes, &rules, base.as_ref(), &theirs, &mine).expect("a union");
                 keep(&self.store, &united.blobs, united.made);
-                let size = Measured::of(&nodes, &united.tree).expect("a tree");
+                let size = measure(&nodes, &united.tree).expect("a tree");
                 let decision = self.history.merged(lease, onto, size);
                 self.decided(lease, decision);
             }

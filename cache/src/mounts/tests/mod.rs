@@ -3,7 +3,7 @@
 
 mod admit;
 mod history;
-mod model;
+pub(crate) mod model;
 mod reference;
 mod rules;
 mod scale;

@@ -4,6 +4,7 @@ use super::Inner;
 use super::batch::Count;
 use super::gc::Marker;
 use super::value::key;
+use crate::store::meta::mount_number;
 use crate::store::{OciBlob, Persisted, StoreError, Table};
 use proto::id::BlobId;
 use proto::record::Record;
@@ -98,14 +99,14 @@ impl Inner {
     }
 
     fn count_rows(&self, usage: &mut Usage) -> Result<(), StoreError> {
-        let mut layers = HashSet::new();
+        let (mut layers, mut mounts) = (HashSet::new(), HashSet::new());
         for (row, value) in self.table(key::ROW)? {
             let Some((table, own)) = key::row_of(&row) else {
                 continue;
             };
             match table {
                 Table::Image => usage.images += 1,
-                Table::CacheMount => usage.cache_mounts += 1,
+                Table::CacheMount => drop(mounts.insert(mount_number(own).0.to_vec())),
                 Table::OciBlob => layers.extend(OciBlob::from_bytes(&value).map(|blob| blob.blob)),
                 Table::Layer | Table::Block => {
                     let names = table.names(own, &value).unwrap_or_default();
@@ -114,6 +115,7 @@ impl Inner {
                 Table::Unpacked | Table::Build => {}
             }
         }
+        usage.cache_mounts = mounts.len() as u64;
         self.add_blobs(&mut usage.layers, layers)
     }
 

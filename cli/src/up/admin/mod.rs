@@ -3,6 +3,7 @@
 pub mod builds;
 mod disk;
 pub mod images;
+pub mod mounts;
 mod names;
 mod run;
 mod transfer;
@@ -59,6 +60,10 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
         Request::Prune(prune) => disk::prune(house, talk, prune).await,
         Request::Verify { repair } => disk::verify(house, talk, repair).await,
         Request::Run(run) => run::run(house, talk, *run).await,
+        Request::Mounts => mounts::list(&house.parts.coordinator, talk).await,
+        Request::Mount { scope, id, order } => {
+            mounts::order(&house.parts.coordinator, talk, (&scope, &id), order).await
+        }
         Request::CreateToken { .. } | Request::Nodes | Request::Node { .. } => Err(alone()),
         Request::Status | Request::Shutdown { .. } | Request::Cancel(_) => {
             unreachable!("answered above")

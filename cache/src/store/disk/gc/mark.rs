@@ -7,11 +7,12 @@ use crate::store::disk::rocks::Cf;
 use crate::store::disk::touch::{Collecting, blob_prefix};
 use crate::store::disk::uses::Uses;
 use crate::store::disk::value::key;
+use crate::store::meta::mount_number;
 use crate::store::{Persisted, StoreError, Table};
 use proto::id::{BlobId, Millis, TreeId};
 use proto::record::Record;
 use proto::tree::{AnyNode, node_id};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Bytes that each blob or node costs beside its own, about.
 const OVERHEAD: u64 = 128;
@@ -97,7 +98,7 @@ impl<'a> Marker<'a> {
             }
             let room = match candidate.rank {
                 Rank::Pinned => u64::MAX,
-                Rank::CacheMount | Rank::Other => budget.bytes,
+                Rank::CacheMount | Rank::Other | Rank::Earlier => budget.bytes,
             };
             let kept = !plan::is_old(&candidate, now, unused_for) && {
                 let things = self.things(&candidate.key)?;
@@ -148,11 +149,16 @@ impl<'a> Marker<'a> {
         let uses = Uses::load(&self.inner.index)?;
         let mut candidates = Vec::new();
         for kind in [key::RECORD, key::ROW] {
-            for key in self.inner.table(kind)?.into_keys() {
+            let keys: Vec<Vec<u8>> = self.inner.table(kind)?.into_keys().collect();
+            let heads = heads(&keys);
+            for key in keys {
                 let rank = match key::row_of(&key) {
                     Some((Table::Image | Table::Build, _)) => continue,
                     _ if collecting.has_key(&key) => Rank::Pinned,
-                    Some((Table::CacheMount, _)) => Rank::CacheMount,
+                    Some((Table::CacheMount, own)) => match heads.contains(own) {
+                        true => Rank::CacheMount,
+                        false => Rank::Earlier,
+                    },
                     _ => Rank::Other,
                 };
                 let used = uses.get(&key).copied().unwrap_or(Millis(0));
@@ -265,4 +271,18 @@ impl<'a> Marker<'a> {
         }
         Ok(node)
     }
+}
+
+/// The keys of the newest generation of each cache mount.
+fn heads(keys: &[Vec<u8>]) -> HashSet<Vec<u8>> {
+    let mut heads: HashMap<&[u8], (u64, &[u8])> = HashMap::new();
+    for key in keys {
+        let Some((Table::CacheMount, own)) = key::row_of(key) else { continue };
+        let (mount, number) = mount_number(own);
+        let head = heads.entry(mount).or_insert((number, own));
+        if number > head.0 {
+            *head = (number, own);
+        }
+    }
+    heads.into_values().map(|(_, own)| own.to_vec()).collect()
 }

@@ -25,6 +25,8 @@ pub(super) enum Rank {
     CacheMount,
     /// Everything else.
     Other,
+    /// Generations of cache mounts before the heads: no step begins with them.
+    Earlier,
 }
 
 /// Sorts: what is to be kept first comes first.

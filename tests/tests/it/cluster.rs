@@ -1,0 +1,252 @@
+//! Farms of several machines: real processes on hosts that nothing but the network joins.
+
+mod mounts;
+mod steps;
+
+use crate::cache::until;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use tests::command::{Outcome, Running};
+use tests::hosts::{Host, Site};
+use tests::http::{Request, Response, Server};
+use tests::service::Service;
+use tests::slipway::program;
+
+/// What a farm consists of.
+struct Size {
+    caches: usize,
+    workers: usize,
+    clients: usize,
+}
+
+/// A farm, with a web server on a host outside of it that counts who asks.
+struct Cluster {
+    // What runs ends before the hosts do.
+    services: RefCell<BTreeMap<String, Service>>,
+    web: Server,
+    guests: Arc<Guests>,
+    site: Site,
+}
+
+/// How often a path may be waited for.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// What the web server knows of who has asked.
+#[derive(Default)]
+struct Guests {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Who is between `/enter/NAME` and `/leave/NAME`, by what stands before the last slash.
+    inside: BTreeMap<String, usize>,
+    most: BTreeMap<String, usize>,
+    /// Paths below `/wait/` that may go on.
+    open: BTreeSet<String>,
+    /// Who has come to `/meet/PLACE/COUNT`.
+    met: BTreeMap<String, usize>,
+    asked: BTreeMap<String, usize>,
+}
+
+impl Guests {
+    /// `/wait/NAME` is answered once the test has opened it, `/meet/NAME/COUNT` once as many have
+    /// come; `/enter/NAME` and `/leave/NAME` count who is inside. Everything is answered with how
+    /// often it was asked for.
+    fn answer(&self, request: &Request) -> Response {
+        let path = request.path.trim_matches('/').to_owned();
+        let mut state = self.state.lock().expect("no one panics with it");
+        let asked = state.asked.entry(path.clone()).or_default();
+        *asked += 1;
+        let asked = *asked;
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts.as_slice() {
+            ["wait", name] => {
+                let waits = |state: &mut State| !state.open.contains(*name);
+                let waited = self.changed.wait_timeout_while(state, DEADLINE, waits);
+                drop(waited.expect("no one panics with it"));
+            }
+            ["meet", name, count] => {
+                let count: usize = count.parse().expect("a number");
+                *state.met.entry((*name).to_owned()).or_default() += 1;
+                self.changed.notify_all();
+                let waits = |state: &mut State| state.met[*name] < count;
+                let waited = self.changed.wait_timeout_while(state, DEADLINE, waits);
+                drop(waited.expect("no one panics with it"));
+            }
+            ["enter", name] => {
+                let inside = state.inside.entry((*name).to_owned()).or_default();
+                *inside += 1;
+                let inside = *inside;
+                let most = state.most.entry((*name).to_owned()).or_default();
+                *most = (*most).max(inside);
+            }
+            ["leave", name] => *state.inside.entry((*name).to_owned()).or_default() -= 1,
+            _ => {}
+        }
+        // The connection ends with the answer.
+        Response { cut_after: Some(usize::MAX), ..Response::new(200, format!("{asked}\n")) }
+    }
+
+    /// Lets those go on who wait at `/wait/NAME`.
+    fn open(&self, name: &str) {
+        self.state.lock().expect("no one panics with it").open.insert(name.to_owned());
+        self.changed.notify_all();
+    }
+
+    /// How often a path was asked for.
+    fn count(&self, path: &str) -> usize {
+        let state = self.state.lock().expect("no one panics with it");
+        state.asked.get(path.trim_matches('/')).copied().unwrap_or(0)
+    }
+
+    /// How many were inside at once, at most.
+    fn most(&self, name: &str) -> usize {
+        let state = self.state.lock().expect("no one panics with it");
+        state.most.get(name).copied().unwrap_or(0)
+    }
+}
+
+impl Cluster {
+    /// A farm that runs. Workers have one slot each.
+    fn new(size: Size) -> Self {
+        let site = Site::new();
+        let guests = Arc::new(Guests::default());
+        let answering = guests.clone();
+        let web = site.host("web").serve(0, move |request| answering.answer(request));
+        let cluster = Self { services: RefCell::default(), web, guests, site };
+        let coordinator = cluster.host("coordinator");
+        let init = ["farm", "init", "--name", "test", "--roles", "coordinator"];
+        cluster.slipway(&coordinator, &init).ok();
+        cluster.start("coordinator");
+        until("the coordinator is up", || cluster.slipway(&coordinator, &["node", "ls"]).code == 0);
+        for (role, count) in [("cache", size.caches), ("worker", size.workers)] {
+            for number in 1..=count {
+                cluster.join(role, &format!("{role}-{number}"));
+            }
+        }
+        for number in 1..=size.clients {
+            cluster.join_client(&format!("client-{number}"), &[]);
+        }
+        cluster.until_all_are_there(size.caches + size.workers);
+        cluster
+    }
+
+    fn host(&self, name: &str) -> Host {
+        self.site.host(name)
+    }
+
+    fn slipway(&self, host: &Host, args: &[&str]) -> Outcome {
+        self.command(host, args).run()
+    }
+
+    fn command(&self, host: &Host, args: &[&str]) -> tests::hosts::HostCommand {
+        let command = host.command(program(), args.iter().copied());
+        let command = command.env("BUILDKIT_PROGRESS", "plain").env("RUST_BACKTRACE", "1");
+        command.env("SLIPWAY_HOME", "/var/lib/slipway").env("SLIPWAY_WORKER_SLOTS", "1")
+    }
+
+    fn token(&self, args: &[&str]) -> String {
+        let args = [&["token", "create"], args].concat();
+        self.slipway(&self.host("coordinator"), &args).ok().text()
+    }
+
+    /// Makes a host a member, and starts it.
+    fn join(&self, role: &str, name: &str) {
+        let invitation = format!("{}@coordinator", self.token(&["--role", role]));
+        self.slipway(&self.host(name), &["join", &invitation]).ok();
+        self.start(name);
+    }
+
+    /// Makes a host's user a client.
+    fn join_client(&self, name: &str, token: &[&str]) {
+        let token = self.token(&[&["--role", "client"], token].concat());
+        let invitation = format!("{token}@coordinator");
+        self.slipway(&self.host(name), &["join", &invitation, "--name", name]).ok();
+    }
+
+    /// Starts the process of a member, which is its host's name without the number.
+    fn start(&self, name: &str) {
+        let role = name.split('-').next().expect("one part at least");
+        let mut settings = String::from("[coordinator]\nlost_after = \"3s\"\ngrace = \"60s\"\n");
+        settings += "[log]\nlevel = \"debug,h2=info,quinn=info\"\n";
+        self.host(name).write("/var/lib/slipway/config.toml", settings);
+        let service = self.command(&self.host(name), &[role]).serve(role);
+        self.services.borrow_mut().insert(name.to_owned(), service);
+    }
+
+    /// A host loses its power.
+    fn kill(&self, name: &str) {
+        self.host(name).kill();
+        self.services.borrow_mut().remove(name);
+    }
+
+    /// A host that was killed has power again, and its process runs.
+    fn boot(&self, name: &str) {
+        self.host(name).boot();
+        self.start(name);
+    }
+
+    /// Whether a member's process was started.
+    fn runs(&self, name: &str) -> bool {
+        self.services.borrow().contains_key(name)
+    }
+
+    fn until_all_are_there(&self, members: usize) {
+        let coordinator = self.host("coordinator");
+        until("all members are there", || {
+            let listed = self.slipway(&coordinator, &["node", "ls"]).ok().text();
+            let there = |line: &&str| line.contains("serving") || line.contains("ready");
+            listed.lines().filter(there).count() == members
+        });
+    }
+
+    /// A command of a Dockerfile that asks the web server for a path, and writes its answer.
+    fn ask(&self, path: &str) -> String {
+        format!("ask {path}")
+    }
+
+    /// Writes a context with busybox in it, as `/root/NAME` of the host.
+    fn context(&self, host: &Host, name: &str, dockerfile: &str) {
+        host.write(format!("/root/{name}/Dockerfile"), dockerfile);
+        let busybox = std::fs::read(tests::tool::tool("busybox")).expect("busybox is installed");
+        host.write(format!("/root/{name}/busybox"), busybox);
+        // `wget` of a program without libraries does not work where there are none. The connection
+        // is not half closed, which not all networks of containers take well.
+        let (web, port) = self.web.address().rsplit_once(':').expect("host and port");
+        let get = "printf \"GET $0 HTTP/1.0\\r\\n\\r\\n\"; tail -n 1 > /answer";
+        let ask = format!("#!/bin/sh\nnc {web} {port} -e /bin/sh -c '{get}' $1\ncat /answer\n");
+        host.write(format!("/root/{name}/ask"), ask);
+    }
+
+    /// Begins a build of a Dockerfile, whose first stage `base` has busybox, with its files as the
+    /// output, in `/root/NAME.out`.
+    fn start_build(&self, client: &str, name: &str, stages: &str) -> Running {
+        let host = self.host(client);
+        self.context(&host, name, &format!("{BASE}{stages}"));
+        let output = format!("type=local,dest=/root/{name}.out");
+        let args = ["build", "--farm", "test", "-o", &output, &format!("/root/{name}")];
+        self.command(&host, &args).start()
+    }
+
+    fn build(&self, client: &str, name: &str, stages: &str) -> Outcome {
+        self.start_build(client, name, stages).finish(tests::command::DEADLINE)
+    }
+
+    /// A file of a build's output.
+    fn output(&self, client: &str, name: &str, file: &str) -> String {
+        let bytes = self.host(client).read(format!("/root/{name}.out/{file}"));
+        String::from_utf8(bytes).expect("the tests write UTF-8").trim_end().to_owned()
+    }
+}
+
+/// A stage with a shell.
+const BASE: &str = "\
+FROM scratch AS base
+COPY --chmod=755 busybox ask /bin/
+RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
+SHELL [\"/bin/sh\", \"-euc\"]
+";
