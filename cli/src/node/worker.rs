@@ -4,7 +4,7 @@ use super::listen::{Guest, Host, listen};
 use super::party::Party;
 use super::uplink::{cluster, keep, watch_maps};
 use crate::up::settings::{disk_budget, open_store, worker_settings};
-use cache::cluster::through::Through;
+use cache::cluster::through::{Through, Traffic};
 use cache::net::serve::{Rights, serve};
 use cache::net::{Dial, NetError, Stream};
 use cache::store::{DiskStore, Store};
@@ -27,13 +27,24 @@ struct Hands {
     store: Arc<DiskStore>,
 }
 
+/// A worker that works for a farm.
+#[derive(Clone)]
+pub struct Hired {
+    /// The worker.
+    pub worker: Worker,
+    /// Its own store.
+    pub store: Arc<DiskStore>,
+    /// What it moved between its own store and the farm's.
+    pub traffic: Arc<Traffic>,
+}
+
 /// Starts it; its tasks are added to `tasks`. `uplink` reaches the coordinator.
 pub async fn start(
     party: &Party,
     config: &Config,
     uplink: Arc<dyn Dial>,
     tasks: &mut JoinSet<()>,
-) -> Result<Worker, Failure> {
+) -> Result<Hired, Failure> {
     worker::sandbox::check_machine()?;
     let name = party.subject().name().to_string();
     let id = WorkerId::parse(&name).map_err(|e| Failure::new(Class::User, e.to_string()))?;
@@ -42,13 +53,15 @@ pub async fn start(
     let own = budget / denominator * numerator;
     let store = open_store(config.home.join("worker-store"), own).await?;
     let farm = cluster(party, watch_maps(uplink.clone()));
-    let through: Arc<dyn Store> = Arc::new(Through::new(store.clone(), farm));
+    let through = Through::new(store.clone(), farm);
+    let traffic = through.traffic();
+    let through: Arc<dyn Store> = Arc::new(through);
     let slots = config.worker.slots.or(config.slots);
     let settings = worker_settings(id, slots, None, budget - own, false, config)?;
     let worker = Worker::open(settings, through).await?;
     if config.worker.serve_peers {
         let endpoint = party.listen(config.worker.listen, ClientAuth::Required)?;
-        tasks.spawn(listen(endpoint, Arc::new(Hands { store })));
+        tasks.spawn(listen(endpoint, Arc::new(Hands { store: store.clone() })));
     }
     let serving = worker.clone();
     tasks.spawn(async move {
@@ -58,7 +71,7 @@ pub async fn start(
         })
         .await;
     });
-    Ok(worker)
+    Ok(Hired { worker, store, traffic })
 }
 
 impl Host for Hands {

@@ -38,6 +38,9 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
             return std::future::pending().await;
         }
         Request::Cancel(build) => return builds::cancel(&house.parts.coordinator, &build).await,
+        Request::Overview => {
+            return crate::node::members::overview(&house.parts.coordinator, talk).await;
+        }
         _ => {}
     }
     let _work = house.life.work().ok_or_else(ending)?;
@@ -59,8 +62,12 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
         Request::Prune(prune) => disk::prune(house, talk, prune).await,
         Request::Verify { repair } => disk::verify(house, talk, repair).await,
         Request::Run(run) => run::run(house, talk, *run).await,
-        Request::CreateToken { .. } | Request::Nodes | Request::Node { .. } => Err(alone()),
-        Request::Status | Request::Shutdown { .. } | Request::Cancel(_) => {
+        Request::CreateToken { .. }
+        | Request::Tokens
+        | Request::RevokeToken(_)
+        | Request::Nodes
+        | Request::Node { .. } => Err(alone()),
+        Request::Status | Request::Shutdown { .. } | Request::Cancel(_) | Request::Overview => {
             unreachable!("answered above")
         }
     }
