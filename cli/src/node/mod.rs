@@ -125,7 +125,15 @@ async fn start(
             return Err(user(message));
         }
         running.parties.push(party.clone());
-        let uplink = match roles.has(Role::Coordinator) {
+        let is_local = roles.has(Role::Coordinator);
+        if is_local && role == Role::Cache && config.node.advertise.is_none() {
+            tracing::warn!(
+                "only this machine reaches its cache node: for a farm of several machines set \
+                 `advertise` in the section [node] of the settings (SLIPWAY_NODE_ADVERTISE) to the \
+                 name or address that others reach it at"
+            );
+        }
+        let uplink = match is_local {
             true => format!("127.0.0.1:{}", config.coordinator.listen.port()),
             false => join::coordinator_of(config, &dir)?,
         };

@@ -101,8 +101,9 @@ impl Farm {
             "until busybox wget -q -O- {url} | busybox grep yes; do busybox sleep 0.1; done"
         );
         let run = format!(r#"["/bin/busybox", "sh", "-c", "{wait}"]"#);
-        let dockerfile =
-            format!("FROM scratch\nENV PATH=/bin\nCOPY busybox /bin/busybox\nRUN {run}\n");
+        let dockerfile = format!(
+            "FROM scratch\nENV PATH=/bin\nCOPY --chmod=755 busybox /bin/busybox\nRUN {run}\n"
+        );
         self.client.write(format!("/root/c/Dockerfile.{number}"), dockerfile);
         let file = format!("/root/c/Dockerfile.{number}");
         let args =
@@ -113,7 +114,9 @@ impl Farm {
 }
 
 fn coordinator(head: &Host) -> Service {
-    let mut service = slipway(head, ["coordinator", "--with", "cache"]).serve("coordinator");
+    // What dials from the same machine does not show how others reach it.
+    let command = slipway(head, ["coordinator", "--with", "cache"]);
+    let mut service = command.env("SLIPWAY_NODE_ADVERTISE", "head").serve("coordinator");
     service.until("the coordinator is up", |log| log.contains("is up").then_some(()));
     service
 }
@@ -138,9 +141,14 @@ impl Gate {
         self.open.store(true, Ordering::SeqCst);
     }
 
-    fn until_runs(&self, number: u32) {
+    /// Waits until the step of that number runs, which a build waits for.
+    #[track_caller]
+    fn until_runs(&self, number: u32, build: &mut Running) {
         let path = format!("/step-{number}");
-        until("the step runs", || self.server.count(&path) > 0);
+        until("the step runs", || {
+            assert!(build.is_running(), "the build has ended:\n{}", build.so_far());
+            self.server.count(&path) > 0
+        });
     }
 }
 
@@ -181,8 +189,8 @@ fn processes_tell_how_they_are_and_what_they_did() {
     assert_eq!(page(&hand.host, "/readyz"), (200, "worker: ready\n".into()));
     assert_eq!(page(&hand.host, "/other").0, 404);
 
-    let build = farm.build(&gate, 1);
-    gate.until_runs(1);
+    let mut build = farm.build(&gate, 1);
+    gate.until_runs(1, &mut build);
     assert_eq!(metric(&farm.head, "slipway_builds_running"), 1.0);
     assert_eq!(metric(&farm.head, "slipway_slots_used"), 1.0);
     assert_eq!(metric(&farm.head, "slipway_leases"), 1.0);
@@ -221,11 +229,11 @@ fn processes_tell_how_they_are_and_what_they_did() {
 
 #[test]
 fn a_drained_worker_finishes_what_it_does_and_gets_nothing_new() {
-    let farm = Farm::new();
+    let mut farm = Farm::new();
     let gate = Gate::of(&farm);
     let hand = farm.worker("w1", &[]);
-    let first = farm.build(&gate, 1);
-    gate.until_runs(1);
+    let mut first = farm.build(&gate, 1);
+    gate.until_runs(1, &mut first);
     let drain = slipway(&farm.head, ["node", "drain", "w1"]).start();
     until("it says what is left", || drain.so_far().contains("w1 finishes 1 step"));
     assert!(farm.node("w1").is_some_and(|row| row.contains("cordoned")), "{:?}", farm.node("w1"));
@@ -238,15 +246,18 @@ fn a_drained_worker_finishes_what_it_does_and_gets_nothing_new() {
     first.finish(DEADLINE).ok();
     assert_eq!(gate.server.count("/step-2"), 0);
 
-    // It stays so when the coordinator is started again.
-    let mut farm = farm;
+    farm.operate(&["node", "uncordon", "w1"]).ok();
+    second.finish(DEADLINE).ok();
+    assert!(farm.node("w1").is_some_and(|row| row.contains("serving")));
+
+    // What an operator wants holds when the coordinator is started again.
+    farm.operate(&["node", "cordon", "w1"]).ok();
     farm.coordinator.signal(Signal::TERM);
     until("the coordinator has ended", || !farm.coordinator.is_running());
     farm.coordinator = coordinator(&farm.head);
     until("the worker is back", || farm.node("w1").is_some_and(|row| row.contains("slots")));
     assert!(farm.node("w1").is_some_and(|row| row.contains("cordoned")), "{:?}", farm.node("w1"));
     farm.operate(&["node", "uncordon", "w1"]).ok();
-    second.finish(DEADLINE).ok();
     assert!(farm.node("w1").is_some_and(|row| row.contains("serving")));
     farm.operate(&["node", "cordon", "nobody"]).fails(1).says("no member `nobody`");
     drop(hand);
@@ -257,8 +268,8 @@ fn a_removed_worker_s_steps_run_elsewhere_and_it_may_not_come_back() {
     let farm = Farm::new();
     let gate = Gate::of(&farm);
     let mut first = farm.worker("w1", &[]);
-    let build = farm.build(&gate, 1);
-    gate.until_runs(1);
+    let mut build = farm.build(&gate, 1);
+    gate.until_runs(1, &mut build);
     let second = farm.worker("w2", &[]);
     farm.operate(&["node", "rm", "w1"]).ok();
     assert_eq!(farm.node("w1"), None);
@@ -291,8 +302,8 @@ fn a_worker_that_is_told_to_end_finishes_first() {
     };
     let mut hand = farm.worker("w1", &["--log-format", "json"]);
     assert_eq!(told(), "READY=1\nSTATUS=Running: worker\n");
-    let build = farm.build(&gate, 1);
-    gate.until_runs(1);
+    let mut build = farm.build(&gate, 1);
+    gate.until_runs(1, &mut build);
     hand.service.signal(Signal::TERM);
     assert_eq!(told(), "STOPPING=1\n");
     let mut next = [told(), told()];
@@ -318,8 +329,8 @@ fn a_second_signal_ends_a_worker_at_once() {
     let farm = Farm::new();
     let gate = Gate::of(&farm);
     let mut first = farm.worker("w1", &[]);
-    let build = farm.build(&gate, 1);
-    gate.until_runs(1);
+    let mut build = farm.build(&gate, 1);
+    gate.until_runs(1, &mut build);
     first.service.signal(Signal::TERM);
     first.service.until("it drains", |log| log.contains("1 step to finish").then_some(()));
     first.service.signal(Signal::TERM);
