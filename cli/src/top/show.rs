@@ -12,6 +12,9 @@ use unicode_width::UnicodeWidthChar;
 /// Characters of a build's name that are shown: enough for `slipway logs` to find it.
 const SHORT: usize = 8;
 
+/// Characters of a step's name that are shown before something else.
+const STEP: usize = 40;
+
 /// One kind of rows, with a heading.
 struct Section {
     title: String,
@@ -28,6 +31,14 @@ fn first(builds: &[BuildId]) -> String {
     match builds.len() {
         0 | 1 => short,
         n => format!("{short} +{}", n - 1),
+    }
+}
+
+/// The beginning of a step's name.
+fn beginning(name: &str) -> String {
+    match name.chars().count() > STEP {
+        true => name.chars().take(STEP - 1).chain(['…']).collect(),
+        false => name.to_owned(),
     }
 }
 
@@ -95,9 +106,9 @@ fn running(overview: &Overview) -> Section {
 fn waiting(overview: &Overview) -> Section {
     let row = |step: &StepWaits| {
         let time = since(overview, step.since);
-        vec![time, first(&step.builds), step.why.clone(), step.name.clone()]
+        vec![time, first(&step.builds), beginning(&step.name), step.why.clone()]
     };
-    let headings = ["FOR", "BUILD", "WHY", "STEP"];
+    let headings = ["FOR", "BUILD", "STEP", "WHY"];
     let title = format!("Waiting ({})", overview.waiting_count);
     section(title, &headings, overview.waiting.iter().map(row).collect())
 }
@@ -308,7 +319,10 @@ mod tests {
         has("box-2    cordoned");
         has("bcdfghjk   ann   6.0s   3            1        app:latest");
         has("3.2s   box-1    bcdfghjk +1   [builder 2/5] RUN [2J make");
-        has("1.0s   bcdfghjk   The only worker that could do it is busy: it is the next one");
+        has(
+            "1.0s   bcdfghjk   [stage-0 2/2] RUN make   The only worker that could do it is busy: it is",
+        );
+        assert_eq!(beginning(&"x".repeat(41)), format!("{}…", "x".repeat(39)));
         assert!(!text.contains('\x1b'), "what builds say moves no cursor");
     }
 
