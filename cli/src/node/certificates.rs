@@ -71,6 +71,11 @@ impl Office {
         Ok(Self { authority, life: CERTIFICATE_LIFE, ledger, counter: Default::default() })
     }
 
+    /// Ends the log: nothing is decided or given out any more, and its files are closed.
+    pub async fn close(&self) {
+        self.ledger.log().shutdown().await;
+    }
+
     /// Makes a token.
     pub async fn create(
         &self,

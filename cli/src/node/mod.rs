@@ -33,6 +33,7 @@ use crate::error::user;
 use crate::up::lock::Lock;
 use crate::up::{Signals, make_home};
 use certificates::keep_renewed;
+use coordinator::Desk;
 use end::Service;
 use ops::config::{Config, LogFormat};
 use ops::identity::Role;
@@ -40,6 +41,7 @@ use ops::telemetry::{self, Process};
 use party::Party;
 use proto::error::{Class, Failure};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use watch::{Part, Watch};
@@ -101,6 +103,11 @@ pub async fn run(roles: Roles, config: Config) -> Result<u8, Failure> {
         _ = signals.next() => tracing::warn!("ending at once; the next start cleans up"),
     }
     tasks.shutdown().await;
+    if let Some(desk) = &running.desk
+        && tokio::time::timeout(END_WAIT, desk.office().close()).await.is_err()
+    {
+        tracing::warn!("the log of decisions does not end; the next start takes it up as it is");
+    }
     Ok(0)
 }
 
@@ -109,6 +116,7 @@ struct Running {
     parties: Vec<Party>,
     parts: Vec<Part>,
     worker: Option<Hired>,
+    desk: Option<Arc<Desk>>,
 }
 
 async fn start(
@@ -116,7 +124,7 @@ async fn start(
     config: &Config,
     tasks: &mut JoinSet<()>,
 ) -> Result<Running, Failure> {
-    let mut running = Running { parties: Vec::new(), parts: Vec::new(), worker: None };
+    let mut running = Running { parties: Vec::new(), parts: Vec::new(), worker: None, desk: None };
     for role in roles.iter() {
         let dir = identity_dir(&config.home, role);
         let party = Party::open(dir.clone())?;
@@ -140,7 +148,9 @@ async fn start(
         let uplink = party.control(&uplink, Role::Coordinator);
         let part = match role {
             Role::Coordinator => {
-                Part::Coordinator(coordinator::start(&party, config, tasks).await?)
+                let desk = coordinator::start(&party, config, tasks).await?;
+                running.desk = Some(desk.clone());
+                Part::Coordinator(desk)
             }
             Role::Cache => Part::Cache(cache::start(&party, config, uplink.clone(), tasks).await?),
             Role::Worker => {

@@ -53,7 +53,8 @@ fn labels(line: &str) -> Vec<(String, String)> {
 fn documented() -> BTreeMap<String, Metric> {
     let page = include_str!("../../../../docs/metrics.md");
     let mut all = BTreeMap::new();
-    for line in page.lines().filter(|line| line.starts_with("| `")) {
+    let is_row = |line: &&str| line.starts_with("| `") && !line.starts_with("| `/");
+    for line in page.lines().filter(is_row) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [name, kind, labels, meaning] = cells[..] else { panic!("{line}: four cells") };
         assert!(!meaning.is_empty(), "{line}");
