@@ -9,9 +9,25 @@ pub fn now_ms() -> u64 {
 
 /// How long ago, in words: `3 minutes ago`.
 pub fn ago(then_ms: u64, now_ms: u64) -> String {
-    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    match about(now_ms.saturating_sub(then_ms)) {
+        Some(time) => format!("{time} ago"),
+        None => "just now".to_owned(),
+    }
+}
+
+/// How far ahead, in words: `in 3 minutes`.
+pub fn ahead(then_ms: u64, now_ms: u64) -> String {
+    match about(then_ms.saturating_sub(now_ms)) {
+        Some(time) => format!("in {time}"),
+        None => "now".to_owned(),
+    }
+}
+
+/// A time in the unit that fits; none for less than a second.
+fn about(ms: u64) -> Option<String> {
+    let seconds = ms / 1000;
     let (count, unit) = match seconds {
-        0 => return "just now".to_owned(),
+        0 => return None,
         1..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),
         3600..172_800 => (seconds / 3600, "hour"),
@@ -20,7 +36,7 @@ pub fn ago(then_ms: u64, now_ms: u64) -> String {
         5_184_000..63_072_000 => (seconds / 2_592_000, "month"),
         _ => (seconds / 31_536_000, "year"),
     };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+    Some(format!("{count} {unit}{}", if count == 1 { "" } else { "s" }))
 }
 
 /// A time span: `850ms`, `3.2s`, `1m4s`.
@@ -58,6 +74,7 @@ mod tests {
         assert_eq!(ago(0, 90_000), "1 minute ago");
         assert_eq!(ago(0, 7_200_000), "2 hours ago");
         assert_eq!(ago(5, 1), "just now");
+        assert_eq!((ahead(90_000, 0), ahead(0, 1)), ("in 1 minute".into(), "now".into()));
         assert_eq!(span(3249), "3.2s");
         assert_eq!(span(64_000), "1m4s");
         assert_eq!(size(999), "999B");

@@ -17,13 +17,14 @@ mod progress;
 mod run;
 mod table;
 mod talk;
+mod top;
 mod up;
 
 use args::farm::Roles;
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
 use farm::Farm;
-use ops::config::{Config, Settings};
+use ops::config::{Config, Flag, Settings};
 use ops::identity::Role;
 use ops::telemetry::Process;
 use proto::error::{Class, Failure};
@@ -57,13 +58,16 @@ fn main() -> ExitCode {
 }
 
 async fn command(cli: Cli) -> Result<u8, Failure> {
-    let Cli { config: file, farm: wish, command } = cli;
+    let Cli { config: file, farm: wish, log_format, command } = cli;
     if let Command::Completion { shell } = command {
         let mut out = std::io::stdout();
         clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut out);
         return Ok(0);
     }
-    let settings = Settings::load(file.as_deref(), &[]).map_err(|e| error::user(e.to_string()))?;
+    let flag = |value| Flag { key: "log.format", flag: "--log-format", value };
+    let flags: Vec<Flag> = log_format.into_iter().map(flag).collect();
+    let settings = Settings::load(file.as_deref(), &flags);
+    let settings = settings.map_err(|e| error::user(e.to_string()))?;
     if let Some(roles) = roles(&command) {
         return node::run(roles, settings.config).await;
     }
@@ -89,7 +93,9 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
     }
     let farm = match command {
         // The coordinator of this machine, where one runs, is whom its user means.
-        Command::Token(_) | Command::Node(_) if wish.is_none() => Farm::here(&config).await?,
+        Command::Token(_) | Command::Node(_) | Command::Top(_) if wish.is_none() => {
+            Farm::here(&config).await?
+        }
         _ => Farm::find(wish.as_deref(), &config).await?,
     };
     match command {
@@ -100,9 +106,8 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         Command::Cache(args::CacheArgs { command: Some(command), .. }) => {
             return builds::cache(&farm, command).await;
         }
-        Command::Token(args::farm::Token::Create(args)) => {
-            members::create_token(&farm, &args).await?;
-        }
+        Command::Token(command) => members::token(&farm, command).await?,
+        Command::Top(args) => top::run(&farm, &args).await?,
         Command::Node(command) => members::node(&farm, command).await?,
         Command::Images(args) => images::list(&farm, &args).await?,
         Command::Rmi(args) => images::remove(&farm, args).await?,

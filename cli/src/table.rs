@@ -23,7 +23,8 @@ impl Table {
         crate::print::text(&self.text());
     }
 
-    fn text(&self) -> String {
+    /// The table as it is printed.
+    pub fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));

@@ -5,6 +5,7 @@ pub mod address;
 pub mod config;
 pub mod context;
 mod files;
+pub mod http;
 pub mod identity;
 pub mod names;
 pub mod telemetry;

@@ -1,10 +1,12 @@
 //! What Slipway says of itself while it works: to its log, never between its answers.
 
 use crate::config::{Log, LogFormat};
-use tracing::Dispatch;
-use tracing_subscriber::EnvFilter;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// What kind of process it is, and so what it says where the settings are silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,13 @@ impl Process {
 pub fn init(log: &Log, process: Process) {
     // A second start in one process (a test) keeps the first one's settings.
     let _ = dispatch(log, process, std::io::stderr).try_init();
+    if log.format == LogFormat::Json {
+        // Each line is an object, also the last one.
+        std::panic::set_hook(Box::new(|panic| {
+            let backtrace = std::backtrace::Backtrace::capture();
+            tracing::error!(%backtrace, "{panic}");
+        }));
+    }
 }
 
 /// What takes remarks and writes them.
@@ -40,8 +49,38 @@ where
     let filter = EnvFilter::builder().parse_lossy(level);
     let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match log.format {
-        LogFormat::Text => format.with_ansi(false).into(),
-        LogFormat::Json => format.json().flatten_event(true).into(),
+        LogFormat::Text => format.with_ansi(false).finish().with(Count).into(),
+        LogFormat::Json => format.json().flatten_event(true).finish().with(Count).into(),
+    }
+}
+
+/// Remarks that were written to the log since the process began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remarks {
+    /// Errors: something does not work.
+    pub errors: u64,
+    /// Warnings: something may be wrong.
+    pub warnings: u64,
+}
+
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+static WARNINGS: AtomicU64 = AtomicU64::new(0);
+
+/// How many remarks this process has written so far.
+pub fn remarks() -> Remarks {
+    Remarks { errors: ERRORS.load(Relaxed), warnings: WARNINGS.load(Relaxed) }
+}
+
+/// Counts what is written.
+struct Count;
+
+impl<S: Subscriber> Layer<S> for Count {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        match *event.metadata().level() {
+            Level::ERROR => ERRORS.fetch_add(1, Relaxed),
+            Level::WARN => WARNINGS.fetch_add(1, Relaxed),
+            _ => 0,
+        };
     }
 }
 
@@ -86,6 +125,14 @@ mod tests {
         assert_eq!(said(LogFormat::Text, Some("debug"), Process::Own).len(), 3);
         assert_eq!(said(LogFormat::Text, Some("error"), Process::Role).len(), 0);
         assert_eq!(said(LogFormat::Text, Some("error,ops=info"), Process::Role).len(), 2);
+    }
+
+    #[test]
+    fn warnings_that_are_written_are_counted() {
+        let before = remarks();
+        said(LogFormat::Json, None, Process::Role);
+        let after = remarks();
+        assert!(after.warnings > before.warnings);
     }
 
     #[test]

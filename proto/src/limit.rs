@@ -104,6 +104,9 @@ pub const REWINDS_MAX: u32 = 3;
 /// Machines of one role in a farm.
 pub const MEMBERS_MAX: usize = 10_000;
 
+/// Rows of one kind that are told of how a farm is.
+pub const OVERVIEW_ROWS_MAX: usize = 1000;
+
 /// Copies of one blob in a farm.
 pub const REPLICAS_MAX: u8 = 8;
 

@@ -10,6 +10,7 @@ pub mod quic;
 pub mod remote;
 pub mod rows;
 pub mod serve;
+mod traffic;
 pub mod unix;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +21,9 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use traffic::Counted;
+
+pub use traffic::{SERVICES, Traffic, traffic};
 
 /// Why two parts could not talk.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +88,10 @@ impl From<NetError> for Failure {
 }
 
 /// The half of a stream that frames are written to.
-pub struct Sender(Writes);
+pub struct Sender {
+    writes: Writes,
+    counted: Counted,
+}
 
 enum Writes {
     Pipe(Box<dyn AsyncWrite + Send + Unpin>),
@@ -93,7 +100,10 @@ enum Writes {
 }
 
 /// The half of a stream that frames are read from.
-pub struct Receiver(Box<dyn AsyncRead + Send + Unpin>);
+pub struct Receiver {
+    reads: Box<dyn AsyncRead + Send + Unpin>,
+    counted: Counted,
+}
 
 /// A stream of frames, both ways.
 pub struct Stream {
@@ -109,26 +119,42 @@ impl Stream {
         read: impl AsyncRead + Send + Unpin + 'static,
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Self {
-        Self { to: Sender(Writes::Pipe(Box::new(write))), from: Receiver(Box::new(read)) }
+        Self::over(Writes::Pipe(Box::new(write)), Box::new(read))
     }
 
     /// A stream of a QUIC connection.
     fn quic(to: quinn::SendStream, from: quinn::RecvStream) -> Self {
-        Self { to: Sender(Writes::Quic(to)), from: Receiver(Box::new(from)) }
+        Self::over(Writes::Quic(to), Box::new(from))
+    }
+
+    fn over(writes: Writes, reads: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+        let counted = Counted::default();
+        Self { to: Sender { writes, counted }, from: Receiver { reads, counted } }
+    }
+
+    /// What goes over it from now on is counted for this service.
+    fn count(&mut self, service: Service) {
+        self.to.counted = Counted::of(service);
+        self.from.counted = Counted::of(service);
     }
 
     /// Says what the stream is for, and hears whether the other end agrees.
     pub async fn open(mut self, binary: Binary, service: Service) -> Result<Opening, NetError> {
         self.to.send(&Open { version: wire::VERSION, binary, service }).await?;
         match self.from.expect::<Opened>().await? {
-            (Opened::Ready { binary }, _) => Ok(Opening { stream: self, binary }),
+            (Opened::Ready { binary }, _) => {
+                self.count(service);
+                Ok(Opening { stream: self, binary })
+            }
             (Opened::Refused(failure), _) => Err(NetError::Refused(failure)),
         }
     }
 
     /// Hears what the stream is for.
     pub async fn accept(&mut self) -> Result<Open, NetError> {
-        Ok(self.from.expect::<Open>().await?.0)
+        let (open, _) = self.from.expect::<Open>().await?;
+        self.count(open.service);
+        Ok(open)
     }
 }
 
@@ -164,7 +190,8 @@ impl Sender {
             payload.iter().for_each(|piece| out.extend_from_slice(piece));
         }
         let rest = if small { &[] } else { payload };
-        match &mut self.0 {
+        self.counted.sent((prefix.len() + header.len() + length) as u64);
+        match &mut self.writes {
             Writes::Pipe(pipe) => {
                 pipe.write_all(&out).await?;
                 for piece in rest {
@@ -184,7 +211,7 @@ impl Sender {
 
     /// Says that nothing more will be sent.
     pub async fn close(&mut self) -> Result<(), NetError> {
-        match &mut self.0 {
+        match &mut self.writes {
             Writes::Pipe(pipe) => Ok(pipe.shutdown().await?),
             Writes::Quic(stream) => {
                 stream.finish().map_err(|_| NetError::Closed)?;
@@ -202,7 +229,7 @@ impl Receiver {
         let mut prefix = [0; PREFIX_BYTES];
         let mut have = 0;
         while have < PREFIX_BYTES {
-            match self.0.read(&mut prefix[have..]).await? {
+            match self.reads.read(&mut prefix[have..]).await? {
                 0 if have == 0 => return Ok(None),
                 0 => return Err(NetError::Closed),
                 n => have += n,
@@ -214,6 +241,7 @@ impl Receiver {
         self.exact(&mut aligned).await?;
         let mut bytes = BytesMut::zeroed(payload);
         self.exact(&mut bytes).await?;
+        self.counted.received((PREFIX_BYTES + header + payload) as u64);
         Ok(Some((wire::decode(&aligned)?, bytes.freeze())))
     }
 
@@ -223,7 +251,7 @@ impl Receiver {
     }
 
     async fn exact(&mut self, buffer: &mut [u8]) -> Result<(), NetError> {
-        match self.0.read_exact(buffer).await {
+        match self.reads.read_exact(buffer).await {
             Ok(_) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(NetError::Closed),
             Err(e) => Err(e.into()),

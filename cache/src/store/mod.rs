@@ -13,7 +13,7 @@ mod nodes;
 mod persist;
 mod source;
 
-pub use disk::{DiskStore, Options};
+pub use disk::{Collected, DiskStore, Options};
 pub use meta::{
     Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedBlock, PackedLayer, Row,
     Table, mount_of, mount_prefix, mount_row,

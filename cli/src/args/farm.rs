@@ -90,6 +90,13 @@ impl Init {
 pub enum Token {
     /// Make a token
     Create(CreateToken),
+    /// List tokens, without their secrets
+    Ls,
+    /// Take a token back: nobody joins by it any more
+    Revoke {
+        /// Its id, or the beginning of it, as `slipway token ls` shows it
+        id: String,
+    },
 }
 
 /// Make a token
@@ -146,7 +153,8 @@ pub struct Join {
 Examples:
   slipway node ls
   slipway node drain box-2
-  slipway node rm box-2")]
+  slipway node rm box-2
+  slipway node drain worker/box-2      where a cache node has the same name")]
 pub enum Node {
     /// List members
     Ls,
@@ -171,6 +179,25 @@ pub enum Node {
         /// Its name
         name: String,
     },
+}
+
+/// Show how the farm is: workers, builds, running steps, and why others wait
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slipway top                  a live view; q ends it
+  slipway top --once           once, as text
+  slipway top --json | jq -r '.waiting[].why'")]
+pub struct Top {
+    /// Print it once
+    #[arg(long)]
+    pub once: bool,
+    /// Print it once, as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How often it is looked
+    #[arg(long, default_value = "1s", value_parser = super::time)]
+    pub interval: Duration,
 }
 
 /// The farms that were joined

@@ -27,6 +27,9 @@ pub struct Cli {
     /// The farm to work with: one that was joined, HOST or HOST:PORT, or `local`
     #[arg(long, global = true, value_name = "FARM")]
     pub farm: Option<String>,
+    /// How the log is written: for people, or one JSON object a line
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = ["text", "json"])]
+    pub log_format: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -75,7 +78,7 @@ pub enum Command {
     /// Make a farm of several machines
     #[command(subcommand)]
     Farm(farm::Farm),
-    /// Make tokens, by which machines and people join a farm
+    /// Look after tokens, by which machines and people join a farm
     #[command(subcommand)]
     Token(farm::Token),
     /// Join a farm, as a machine or as a person
@@ -83,6 +86,8 @@ pub enum Command {
     /// Look after the members of a farm
     #[command(subcommand)]
     Node(farm::Node),
+    /// Show how the farm is: workers, builds, running steps, and why others wait
+    Top(farm::Top),
     /// The farms that were joined
     #[command(subcommand)]
     Context(farm::Context),

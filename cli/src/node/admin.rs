@@ -1,6 +1,7 @@
 //! What is asked of a coordinator and is not a build.
 
 use super::coordinator::Desk;
+use super::{members, office};
 use crate::error::user;
 use crate::talk::Talk;
 use crate::up::admin::{builds, mounts};
@@ -60,12 +61,16 @@ pub async fn answer(
             Ok(())
         }
         Request::Nodes => {
-            for row in nodes(desk) {
+            let workers = members::rows(desk).await?;
+            for row in caches(desk).into_iter().chain(workers) {
                 talk.say(Reply::Node(row)).await;
             }
             Ok(())
         }
-        Request::Node { name, order } => change(desk, &name, order).await,
+        Request::Node { name, order } => change(desk, &name, order, talk).await,
+        Request::Overview => members::overview(coordinator, talk).await,
+        Request::Tokens => office::list(desk.office(), talk).await,
+        Request::RevokeToken(id) => office::revoke(desk.office(), &id, talk).await,
         Request::Mounts => mounts::list(coordinator, talk).await,
         Request::Mount { scope, id, order } => {
             mounts::order(coordinator, talk, (&scope, &id), order).await
@@ -86,6 +91,8 @@ fn is_for_operators(request: &Request) -> bool {
     matches!(
         request,
         Request::CreateToken { .. }
+            | Request::Tokens
+            | Request::RevokeToken(_)
             | Request::Node { .. }
             | Request::Mounts
             | Request::Mount { .. }
@@ -111,7 +118,7 @@ fn right(role: &str, project: &str, scope: &str, admin: bool) -> Result<Right, F
     }
 }
 
-fn nodes(desk: &Desk) -> Vec<NodeRow> {
+fn caches(desk: &Desk) -> Vec<NodeRow> {
     let gb = |bytes: u64| format!("{:.1} GB", bytes as f64 / f64::from(1 << 30));
     let cache = |row: coordinator::server::CacheRow| NodeRow {
         name: row.id.to_string(),
@@ -126,21 +133,26 @@ fn nodes(desk: &Desk) -> Vec<NodeRow> {
         address: row.address,
         detail: format!("{} of {}", gb(row.bytes.0), gb(row.bytes.1)),
     };
-    let worker = |row: coordinator::server::WorkerRow| NodeRow {
-        name: row.id.to_string(),
-        role: Role::Worker.to_string(),
-        state: "ready".to_owned(),
-        address: String::new(),
-        detail: row.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-    };
-    let caches = desk.membership().rows().into_iter().map(cache);
-    caches.chain(desk.coordinator().workers().into_iter().map(worker)).collect()
+    desk.membership().rows().into_iter().map(cache).collect()
 }
 
-async fn change(desk: &Desk, name: &str, order: NodeOrder) -> Result<(), Failure> {
+async fn change(desk: &Desk, name: &str, order: NodeOrder, talk: &Talk) -> Result<(), Failure> {
+    let (role, name) = members::named(name)?;
     let id = CacheId::parse(name).map_err(|e| user(e.to_string()))?;
     let membership = desk.membership();
-    let is_cache = membership.rows().iter().any(|row| row.id == id);
+    let may_be = |wanted| role.is_none_or(|role| role == wanted);
+    let is_cache = may_be(Role::Cache) && membership.rows().iter().any(|row| row.id == id);
+    if may_be(Role::Worker)
+        && let Some(worker) = members::find(desk, name).await?
+    {
+        // Only workers are cordoned: that order says who is meant.
+        let is_clear = matches!(order, NodeOrder::Cordon | NodeOrder::Uncordon);
+        if is_cache && !is_clear {
+            return Err(user(format!("`{name}` is a worker and a cache node"))
+                .hint(format!("Say which is meant: worker/{name} or cache/{name}")));
+        }
+        return members::change(desk, &worker, order, talk).await;
+    }
     match order {
         NodeOrder::Remove if is_cache => {
             membership.remove(&id, true).map_err(|e| user(e.to_string()))

@@ -13,7 +13,7 @@ use ops::identity::tls::ClientAuth;
 use proto::error::{Class, Failure};
 use proto::id::CacheId;
 use proto::wire::Service;
-use proto::wire::cluster::{CacheHello, FromMember, Map};
+use proto::wire::cluster::{CacheHello, CacheState, FromMember, Map};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,13 +23,29 @@ pub struct Shelf {
     store: Arc<DiskStore>,
 }
 
+/// A cache node at work.
+pub struct Shelved {
+    /// Its store.
+    pub store: Arc<DiskStore>,
+    id: CacheId,
+    maps: watch::Receiver<Arc<Map>>,
+}
+
+impl Shelved {
+    /// How the coordinator said last that it is; none before it has said anything.
+    pub fn state(&self) -> Option<CacheState> {
+        let map = self.maps.borrow().clone();
+        map.nodes.iter().find(|node| node.id == self.id).map(|node| node.state)
+    }
+}
+
 /// Starts it; its tasks are added to `tasks`. `uplink` reaches the coordinator.
 pub async fn start(
     party: &Party,
     config: &Config,
     uplink: Arc<dyn Dial>,
     tasks: &mut JoinSet<()>,
-) -> Result<Arc<DiskStore>, Failure> {
+) -> Result<Shelved, Failure> {
     let budget = disk_budget(config)?;
     let store = open_store(config.home.join("cache"), budget).await?;
     let endpoint = party.listen(config.cache_listen, ClientAuth::Required)?;
@@ -40,9 +56,10 @@ pub async fn start(
     let id = CacheId::parse(&name).map_err(|e| Failure::new(Class::User, e.to_string()))?;
     let host = config.node.advertise.as_ref().map(ToString::to_string).unwrap_or_default();
     let address = format!("{host}:{}", config.cache_listen.port());
-    let say = Sayer { id, address, store: store.clone(), budget };
-    tasks.spawn(member(uplink, say));
-    Ok(store)
+    let say = Sayer { id: id.clone(), address, store: store.clone(), budget };
+    let (told, maps) = watch::channel(Arc::new(no_map()));
+    tasks.spawn(member(uplink, say, told));
+    Ok(Shelved { store, id, maps })
 }
 
 struct Sayer {
@@ -65,8 +82,7 @@ impl Sayer {
 }
 
 /// Keeps the coordinator informed.
-async fn member(uplink: Arc<dyn Dial>, sayer: Sayer) {
-    let (maps, _) = watch::channel(Arc::new(no_map()));
+async fn member(uplink: Arc<dyn Dial>, sayer: Sayer, maps: watch::Sender<Arc<Map>>) {
     let (maps, sayer) = (&maps, &sayer);
     keep(uplink, Service::Cluster, |stream| async move {
         let Stream { mut to, from } = stream;

@@ -6,15 +6,15 @@ use crate::error::user;
 use crate::farm::binary;
 use cache::net::{Dial, NetError, Stream};
 use coordinator::core::facts::Fact;
-use coordinator::server::Ledger;
+use coordinator::server::{Ledger, Order, order_fact};
 use ops::config::Config;
 use ops::identity::{
-    Applicant, Authority, CERTIFICATE_LIFE, Fingerprint, Identity, RANDOM_BYTES, Right, Subject,
-    Token, TokenId, TokenRecord,
+    Applicant, Authority, CERTIFICATE_LIFE, Fingerprint, Identity, RANDOM_BYTES, Right, Role,
+    Subject, Token, TokenId, TokenRecord,
 };
 use ops::names::NodeName;
 use proto::error::{Class, Failure};
-use proto::id::Millis;
+use proto::id::{Millis, WorkerId};
 use proto::limit;
 use proto::wire::Service;
 use proto::wire::cluster::{Reply, Request};
@@ -38,7 +38,25 @@ pub struct Office {
 
 /// Under what a token is kept in the log.
 fn key(id: &TokenId) -> Vec<u8> {
-    format!("token/{id}").into_bytes()
+    format!("{TOKENS}{id}").into_bytes()
+}
+
+/// How the names of all tokens begin in the log.
+const TOKENS: &str = "token/";
+
+/// How long one can see of a token that it has expired.
+const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+fn read(bytes: &[u8]) -> Option<TokenRecord> {
+    let mut aligned = AlignedVec::<16>::new();
+    aligned.extend_from_slice(bytes);
+    rkyv::from_bytes::<TokenRecord, RkyvError>(&aligned).ok()
+}
+
+/// The worker that somebody is, if so.
+fn worker(subject: &Subject) -> Option<WorkerId> {
+    let is_worker = subject.has(Role::Worker);
+    is_worker.then(|| WorkerId::parse(subject.name().as_str()).ok()).flatten()
 }
 
 impl Office {
@@ -51,6 +69,11 @@ impl Office {
             return Err(user(message));
         }
         Ok(Self { authority, life: CERTIFICATE_LIFE, ledger, counter: Default::default() })
+    }
+
+    /// Ends the log: nothing is decided or given out any more, and its files are closed.
+    pub async fn close(&self) {
+        self.ledger.log().shutdown().await;
     }
 
     /// Makes a token.
@@ -67,6 +90,7 @@ impl Office {
         let (token, record) =
             Token::mint(right, self.authority.fingerprint(), random, expires, uses);
         self.keep(&record).await?;
+        self.forget_old().await?;
         Ok(token)
     }
 
@@ -78,9 +102,39 @@ impl Office {
 
     fn kept(&self, id: &TokenId) -> Option<TokenRecord> {
         let bytes = self.ledger.read(|facts| facts.kept.get(&key(id)).cloned())?;
-        let mut aligned = AlignedVec::<16>::new();
-        aligned.extend_from_slice(&bytes);
-        rkyv::from_bytes::<TokenRecord, RkyvError>(&aligned).ok()
+        read(&bytes)
+    }
+
+    /// All tokens that are known, those that expire first at the beginning.
+    pub fn tokens(&self) -> Vec<TokenRecord> {
+        let prefix = TOKENS.as_bytes();
+        let mut all: Vec<TokenRecord> = self.ledger.read(|facts| {
+            let kept = facts.kept.range(prefix.to_vec()..);
+            let kept = kept.take_while(|(key, _)| key.starts_with(prefix));
+            kept.filter_map(|(_, value)| read(value)).collect()
+        });
+        all.sort_by_key(|record| (record.expires, record.id));
+        all
+    }
+
+    /// Takes a token back. Who has become a member by it stays one.
+    pub async fn revoke(&self, id: TokenId) -> Result<(), Failure> {
+        let _counts = self.counter.lock().await;
+        let unknown = || user(format!("There is no token `{id}` any more"));
+        let record = TokenRecord { revoked: true, ..self.kept(&id).ok_or_else(unknown)? };
+        self.keep(&record).await?;
+        tracing::info!(token = %id, "a token was revoked");
+        Ok(())
+    }
+
+    /// Tokens that have expired long ago are not kept for ever.
+    async fn forget_old(&self) -> Result<(), Failure> {
+        let now = Millis(crate::clock::now_ms());
+        let is_old = |record: &TokenRecord| now.since(record.expires) > KEPT_FOR.as_millis() as u64;
+        let old = self.tokens().into_iter().filter(is_old);
+        let facts: Vec<Fact> =
+            old.map(|record| Fact::Kept { key: key(&record.id), value: None }).collect();
+        self.ledger.note(&facts).await
     }
 
     /// Answers one request of `who`.
@@ -103,6 +157,9 @@ impl Office {
             Request::Renew { csr } => {
                 let subject =
                     who.ok_or_else(|| denied("Only members renew certificates".into()))?;
+                if worker(subject).is_some_and(|w| self.ledger.order(&w) == Some(Order::Removed)) {
+                    return Err(removed(subject));
+                }
                 (subject.clone(), csr)
             }
             Request::Join { token, name, csr } => {
@@ -120,6 +177,12 @@ impl Office {
                 let subject = subject.map_err(|e| user(e.to_string()))?;
                 record.spend();
                 self.keep(&record).await?;
+                // One that was removed is a member again.
+                if let Some(worker) = worker(&subject)
+                    && self.ledger.order(&worker) == Some(Order::Removed)
+                {
+                    self.ledger.note(&[order_fact(&worker, None)]).await?;
+                }
                 (subject, csr)
             }
         };
@@ -137,6 +200,15 @@ impl Office {
             expires,
         })
     }
+}
+
+/// What a worker is told that was removed from the farm.
+pub fn removed(subject: &Subject) -> Failure {
+    let message = format!("The worker `{}` was removed from the farm", subject.name());
+    Failure::new(Class::Denied, message).hint(
+        "To have it back, join again with a new token: slipway token create --role worker, then \
+         slipway join TOKEN@HOST on it.",
+    )
 }
 
 /// Asks for a certificate at the other end of `dial`.

@@ -1,7 +1,7 @@
 //! `slipway coordinator`: decides for a farm.
 
 use super::admin::{self, Asks};
-use super::certificates::Office;
+use super::certificates::{self, Office};
 use super::ledger;
 use super::listen::{Guest, Host, listen};
 use super::party::Party;
@@ -115,6 +115,14 @@ fn not_for(guest: &Guest, service: Service) -> Failure {
 
 impl Host for Desk {
     fn admits(&self, guest: &Guest, service: Service) -> Result<(), Failure> {
+        if let Some(subject) = &guest.subject
+            && subject.has(Role::Worker)
+            && matches!(service, Service::Worker | Service::Cluster)
+            && WorkerId::parse(subject.name().as_str())
+                .is_ok_and(|worker| self.coordinator.is_removed(&worker))
+        {
+            return Err(certificates::removed(subject));
+        }
         let is = |role: Role| guest.subject.as_ref().is_some_and(|subject| subject.has(role));
         let fits = match service {
             Service::Certificates => true,

@@ -17,11 +17,15 @@ mod admin;
 mod cache;
 pub mod certificates;
 mod coordinator;
+mod end;
 pub mod join;
 mod ledger;
 mod listen;
+pub mod members;
+mod office;
 pub mod party;
 pub mod uplink;
+mod watch;
 mod worker;
 
 use crate::args::farm::Roles;
@@ -29,14 +33,19 @@ use crate::error::user;
 use crate::up::lock::Lock;
 use crate::up::{Signals, make_home};
 use certificates::keep_renewed;
-use ops::config::Config;
+use coordinator::Desk;
+use end::Service;
+use ops::config::{Config, LogFormat};
 use ops::identity::Role;
 use ops::telemetry::{self, Process};
 use party::Party;
 use proto::error::{Class, Failure};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use watch::{Part, Watch};
+use worker::Hired;
 
 /// How long what is under way may take to end.
 const END_WAIT: Duration = Duration::from_secs(10);
@@ -64,16 +73,26 @@ pub async fn run(roles: Roles, config: Config) -> Result<u8, Failure> {
     };
     let mut signals = Signals::new().map_err(|e| failed("Watching for signals in", &e))?;
     let mut tasks = JoinSet::new();
-    let parties = start(&roles, &config, &mut tasks).await?;
+    let running = start(&roles, &config, &mut tasks).await?;
+    watch::start(Watch::new(running.parts), &config, &mut tasks).await;
     let names: Vec<&str> = roles.iter().map(Role::as_str).collect();
-    eprintln!("Slipway's {} is up. Ctrl-C ends it.", names.join(", "));
-    let draining = signals.end().await;
-    tracing::info!(draining, "ending");
+    match config.log.format {
+        LogFormat::Text => eprintln!("Slipway's {} is up. Ctrl-C ends it.", names.join(", ")),
+        // Each line is an object.
+        LogFormat::Json => tracing::info!(roles = names.join(","), "Slipway is up"),
+    }
+    let service = Service;
+    service.ready(&names.join(", "));
+    let asked = signals.next().await;
+    service.stopping();
+    if let Some(hired) = &running.worker {
+        end::finish(&hired.worker, asked, config.worker.drain, &mut signals, &service).await;
+    }
     let ending = async {
-        if let Some(worker) = &parties.worker {
-            worker.stop().await;
+        if let Some(hired) = &running.worker {
+            hired.worker.stop().await;
         }
-        for party in &parties.all {
+        for party in &running.parties {
             party.close().await;
         }
     };
@@ -81,16 +100,23 @@ pub async fn run(roles: Roles, config: Config) -> Result<u8, Failure> {
         ended = tokio::time::timeout(END_WAIT, ending) => if ended.is_err() {
             tracing::warn!("what is under way does not end; the next start cleans up");
         },
-        _ = signals.end() => tracing::warn!("ending at once; the next start cleans up"),
+        _ = signals.next() => tracing::warn!("ending at once; the next start cleans up"),
     }
     tasks.shutdown().await;
+    if let Some(desk) = &running.desk
+        && tokio::time::timeout(END_WAIT, desk.office().close()).await.is_err()
+    {
+        tracing::warn!("the log of decisions does not end; the next start takes it up as it is");
+    }
     Ok(0)
 }
 
 /// What runs.
 struct Running {
-    all: Vec<Party>,
-    worker: Option<::worker::agent::Worker>,
+    parties: Vec<Party>,
+    parts: Vec<Part>,
+    worker: Option<Hired>,
+    desk: Option<Arc<Desk>>,
 }
 
 async fn start(
@@ -98,7 +124,7 @@ async fn start(
     config: &Config,
     tasks: &mut JoinSet<()>,
 ) -> Result<Running, Failure> {
-    let mut running = Running { all: Vec::new(), worker: None };
+    let mut running = Running { parties: Vec::new(), parts: Vec::new(), worker: None, desk: None };
     for role in roles.iter() {
         let dir = identity_dir(&config.home, role);
         let party = Party::open(dir.clone())?;
@@ -106,21 +132,35 @@ async fn start(
             let message = format!("The identity in {} is not one of a {role}", dir.display());
             return Err(user(message));
         }
-        running.all.push(party.clone());
-        let uplink = match roles.has(Role::Coordinator) {
+        running.parties.push(party.clone());
+        let is_local = roles.has(Role::Coordinator);
+        if is_local && role == Role::Cache && config.node.advertise.is_none() {
+            tracing::warn!(
+                "only this machine reaches its cache node: for a farm of several machines set \
+                 `advertise` in the section [node] of the settings (SLIPWAY_NODE_ADVERTISE) to the \
+                 name or address that others reach it at"
+            );
+        }
+        let uplink = match is_local {
             true => format!("127.0.0.1:{}", config.coordinator.listen.port()),
             false => join::coordinator_of(config, &dir)?,
         };
         let uplink = party.control(&uplink, Role::Coordinator);
-        match role {
-            Role::Coordinator => drop(coordinator::start(&party, config, tasks).await?),
-            Role::Cache => drop(cache::start(&party, config, uplink.clone(), tasks).await?),
+        let part = match role {
+            Role::Coordinator => {
+                let desk = coordinator::start(&party, config, tasks).await?;
+                running.desk = Some(desk.clone());
+                Part::Coordinator(desk)
+            }
+            Role::Cache => Part::Cache(cache::start(&party, config, uplink.clone(), tasks).await?),
             Role::Worker => {
-                let worker = worker::start(&party, config, uplink.clone(), tasks).await?;
-                running.worker = Some(worker);
+                let hired = worker::start(&party, config, uplink.clone(), tasks).await?;
+                running.worker = Some(hired.clone());
+                Part::Worker(hired)
             }
             Role::Client => return Err(user("A client is no process of a farm")),
-        }
+        };
+        running.parts.push(part);
         tasks.spawn(keep_renewed(party, uplink));
     }
     Ok(running)

@@ -5,7 +5,7 @@ use super::party::Party;
 use super::uplink::{cluster, keep, watch_maps};
 use crate::farm::binary;
 use crate::up::settings::{disk_budget, open_store, worker_settings};
-use cache::cluster::through::{ConnectPeer, Through};
+use cache::cluster::through::{ConnectPeer, Through, Traffic};
 use cache::net::blobs::Blobs;
 use cache::net::serve::{Rights, serve};
 use cache::net::{Dial, NetError, Stream};
@@ -29,13 +29,24 @@ struct Hands {
     store: Arc<DiskStore>,
 }
 
+/// A worker that works for a farm.
+#[derive(Clone)]
+pub struct Hired {
+    /// The worker.
+    pub worker: Worker,
+    /// Its own store.
+    pub store: Arc<DiskStore>,
+    /// What it moved between its own store and the farm's.
+    pub traffic: Arc<Traffic>,
+}
+
 /// Starts it; its tasks are added to `tasks`. `uplink` reaches the coordinator.
 pub async fn start(
     party: &Party,
     config: &Config,
     uplink: Arc<dyn Dial>,
     tasks: &mut JoinSet<()>,
-) -> Result<Worker, Failure> {
+) -> Result<Hired, Failure> {
     worker::sandbox::check_machine()?;
     let name = party.subject().name().to_string();
     let id = WorkerId::parse(&name).map_err(|e| Failure::new(Class::User, e.to_string()))?;
@@ -44,8 +55,9 @@ pub async fn start(
     let own = budget / denominator * numerator;
     let store = open_store(config.home.join("worker-store"), own).await?;
     let farm = cluster(party, watch_maps(uplink.clone()));
-    let peers = peers(party);
-    let through: Arc<dyn Store> = Arc::new(Through::new(store.clone(), farm).with_peers(peers));
+    let through = Through::new(store.clone(), farm).with_peers(peers(party));
+    let traffic = through.traffic();
+    let through: Arc<dyn Store> = Arc::new(through);
     let slots = config.worker.slots.or(config.slots);
     let mut settings = worker_settings(id, slots, None, budget - own, false, config)?;
     if config.worker.serve_peers {
@@ -55,7 +67,7 @@ pub async fn start(
     let worker = Worker::open(settings, through).await?;
     if config.worker.serve_peers {
         let endpoint = party.listen(config.worker.listen, ClientAuth::Required)?;
-        tasks.spawn(listen(endpoint, Arc::new(Hands { store })));
+        tasks.spawn(listen(endpoint, Arc::new(Hands { store: store.clone() })));
     }
     let serving = worker.clone();
     tasks.spawn(async move {
@@ -65,7 +77,7 @@ pub async fn start(
         })
         .await;
     });
-    Ok(worker)
+    Ok(Hired { worker, store, traffic })
 }
 
 /// How other workers are reached.

@@ -140,12 +140,28 @@ impl Signals {
 
     /// Waits for a signal that ends the farm; answers whether its work is to be finished first.
     pub async fn end(&mut self) -> bool {
+        self.next().await == Asked::Finish
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => false,
-            _ = self.terminate.recv() => false,
-            _ = self.finish.recv() => true,
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.terminate.recv() => Asked::Terminate,
+            _ = self.finish.recv() => Asked::Finish,
         }
     }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// `SIGINT`: to end.
+    Interrupt,
+    /// `SIGTERM`: to end, as a service is told to.
+    Terminate,
+    /// `SIGUSR1`: to end when the work is done.
+    Finish,
 }
 
 /// Serves who comes, until the farm is to end.

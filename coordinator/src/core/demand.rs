@@ -141,15 +141,7 @@ impl Core {
     /// The steps that could begin for more than a second, and why they have not.
     pub fn waiting(&self, now: Millis) -> Vec<Waits> {
         let since = Millis(now.0.saturating_sub(WAIT_TOLD_MS));
-        let waits = |(id, why)| {
-            let work = &self.works[&id];
-            let rows = work.followers.iter().map(|f| &self.works[f]).chain([work]);
-            let steps = rows.flat_map(|row| {
-                let wanted = row.wanted.keys();
-                wanted.filter_map(|build| Some((build.clone(), *row.members.get(build)?)))
-            });
-            Waits { work: id, steps: steps.collect(), why }
-        };
+        let waits = |(id, why)| Waits { work: id, steps: self.steps_of(id), why };
         self.placer.waiting(now, since).into_iter().map(waits).collect()
     }
 

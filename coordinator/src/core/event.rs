@@ -220,6 +220,8 @@ pub enum Effect {
         epoch: LeaseEpoch,
         /// What it is for.
         leased: Leased,
+        /// How long the step had waited for a worker, in milliseconds.
+        waited_ms: u64,
     },
     /// Write down that a lease is over.
     Released {

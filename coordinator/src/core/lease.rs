@@ -179,7 +179,9 @@ impl Core {
             let Phase::Ready(todo) = &work.phase else { unreachable!("it was ready: {work:?}") };
             let (worker_, scope, key) = (worker.clone(), work.plan.scope.clone(), todo.key);
             let leased = Leased { worker: worker_, scope, key, at: turn.now };
-            turn.out.push(Effect::Granted { epoch, leased });
+            let since = self.placer.ready_since(id).unwrap_or(turn.now);
+            let waited_ms = turn.now.since(since);
+            turn.out.push(Effect::Granted { epoch, leased, waited_ms });
             self.lease_to(turn, id, worker.clone(), epoch);
             changed.insert(worker);
         }

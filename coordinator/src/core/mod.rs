@@ -23,12 +23,14 @@ pub mod place;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+mod view;
 mod work;
 
 pub use event::{
     AliasHit, Effect, Evaluated, Event, Notice, TargetState, TreeState, Trouble, Waits, WorkId,
 };
 pub use plan::{Owner, Plan, StepKeys};
+pub use view::Runs;
 
 use facts::Facts;
 use orphans::Orphans;

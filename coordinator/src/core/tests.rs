@@ -229,7 +229,7 @@ impl World {
         assert!(broken.is_empty(), "{broken:#?}\nafter {:#?}", self.trace);
         for effect in &out {
             match effect.clone() {
-                Effect::Granted { epoch, leased } => {
+                Effect::Granted { epoch, leased, .. } => {
                     self.facts.apply(Fact::Leased { epoch, leased });
                 }
                 Effect::Released { epoch } => self.facts.apply(Fact::Released { epoch }),

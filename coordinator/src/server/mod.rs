@@ -11,12 +11,16 @@ mod history;
 mod ledger;
 mod library;
 mod logs;
+mod look;
 mod members;
 mod mounts;
 mod narrate;
+mod orders;
+mod overview;
 mod plan;
 mod progress;
 mod session;
+mod tally;
 mod workers;
 
 use crate::core::facts::Fact;
@@ -27,6 +31,7 @@ use cache::cluster::Cluster;
 use cache::net::{NetError, Stream};
 use library::Library;
 use logs::LogHub;
+use look::Mail;
 use mounts::Mounts;
 use proto::id::{BuildId, Millis};
 use proto::platform::Platform;
@@ -39,7 +44,9 @@ pub use history::{BuildRow, RowStep};
 pub use ledger::Ledger;
 pub use members::{CacheRow, Membership};
 pub use mounts::MountRow;
-pub use workers::{Caller, WorkerRow};
+pub use orders::{Duties, Order, fact as order_fact};
+pub use tally::Tally;
+pub use workers::Caller;
 
 /// Events that wait for the core before whoever sends one waits.
 const INBOX: usize = 4096;
@@ -49,7 +56,7 @@ const INBOX: usize = 4096;
 pub struct Coordinator(Arc<Server>);
 
 struct Server {
-    inbox: mpsc::Sender<Event>,
+    inbox: mpsc::Sender<Mail>,
     library: Library,
     builds: Builds,
     workers: Workers,
@@ -66,6 +73,7 @@ struct Server {
     resumed: watch::Sender<bool>,
     /// What BUILDPLATFORM is.
     platform: Platform,
+    tally: Tally,
 }
 
 /// How a coordinator is set up.
@@ -107,6 +115,7 @@ impl Coordinator {
             lost_after,
             resumed: watch::Sender::new(!keeps_facts),
             platform,
+            tally: Tally::default(),
         });
         tokio::spawn(run_core(server.clone(), events));
         if keeps_facts {
@@ -124,11 +133,6 @@ impl Coordinator {
     /// Serves one worker, until it is gone. `who` is none for a farm of one process.
     pub async fn serve_worker(&self, stream: Stream, who: Option<Caller>) -> Result<(), NetError> {
         workers::serve(self.0.clone(), stream, who).await
-    }
-
-    /// The workers that are there.
-    pub fn workers(&self) -> Vec<WorkerRow> {
-        self.0.workers.rows()
     }
 
     /// How many builds are under way.
@@ -152,12 +156,25 @@ const AT_ONCE: usize = 256;
 
 /// Runs the core: the only place where its state changes. What follows from events leaves this
 /// process only when the facts among it are written down.
-async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Event>) {
+async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Mail>) {
     let mut core = server.ledger.read(Core::from_facts);
     let mut last = server.ledger.read(|facts| facts.clock);
     let (mut taken, mut effects) = (Vec::new(), Vec::new());
+    for (worker, order) in server.ledger.orders() {
+        if order == Order::Cordoned {
+            server.workers.cordon(&worker, true);
+            core.apply(last, Event::Cordoned { worker, cordoned: true }, &mut effects);
+        }
+    }
     while next_events(&mut events, &mut taken, core.next_timeout()).await {
-        for event in taken.drain(..) {
+        for mail in taken.drain(..) {
+            let event = match mail {
+                Mail::Event(event) => event,
+                Mail::Look(look) => {
+                    look(&core, look::time(last));
+                    continue;
+                }
+            };
             // Time never goes back, whatever the clock does.
             last = last.max(now());
             core.apply(last, event, &mut effects);
@@ -174,6 +191,7 @@ async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Event>) {
             server.mounts.changed();
         }
         for effect in effects.drain(..) {
+            server.tally.count(&effect);
             effects::run(&server, effect);
         }
     }
@@ -182,7 +200,7 @@ async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Event>) {
 /// The fact that an effect stands for.
 fn fact(effect: &Effect) -> Option<Fact> {
     match effect {
-        Effect::Granted { epoch, leased } => {
+        Effect::Granted { epoch, leased, .. } => {
             Some(Fact::Leased { epoch: *epoch, leased: leased.clone() })
         }
         Effect::Released { epoch } => Some(Fact::Released { epoch: *epoch }),
@@ -192,8 +210,8 @@ fn fact(effect: &Effect) -> Option<Fact> {
 
 /// Waits for events, or until the time has come; says no when nobody can send any more.
 async fn next_events(
-    events: &mut mpsc::Receiver<Event>,
-    taken: &mut Vec<Event>,
+    events: &mut mpsc::Receiver<Mail>,
+    taken: &mut Vec<Mail>,
     timeout: Option<Millis>,
 ) -> bool {
     let take = events.recv_many(taken, AT_ONCE);
@@ -202,7 +220,7 @@ async fn next_events(
     match tokio::time::timeout(wait, take).await {
         Ok(count) => count > 0,
         Err(_) => {
-            taken.push(Event::Tick);
+            taken.push(Mail::Event(Event::Tick));
             true
         }
     }
@@ -211,6 +229,6 @@ async fn next_events(
 impl Server {
     async fn tell(&self, event: Event) {
         // The core lives as long as the server: it cannot be gone.
-        let _ = self.inbox.send(event).await;
+        let _ = self.inbox.send(Mail::Event(event)).await;
     }
 }

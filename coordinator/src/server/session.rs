@@ -4,7 +4,7 @@ use super::audience::Heard;
 use super::build::{Build, Outcome};
 use super::history;
 use super::narrate::narrate;
-use super::{Server, export, now, plan};
+use super::{Server, export, now, plan, tally};
 use crate::core::facts::{Fact, Submitted, Unfinished, Who};
 use crate::core::{Event, Notice, Plan};
 use bytes::Bytes;
@@ -302,10 +302,9 @@ async fn close(server: &Arc<Server>, build: &Arc<Build>, result: &Result<BuildRe
         row.clone()
     };
     let took_ms = row.ended.map_or(0, |ended| ended.since(row.started));
-    let outcome = result.as_ref().err().map_or("done", |failure| match failure.class {
-        Class::Cancelled => "cancelled",
-        _ => "failed",
-    });
+    let failure = result.as_ref().err();
+    let outcome = tally::outcome(failure);
+    server.tally.build(failure, Duration::from_millis(took_ms));
     tracing::info!(build = %build.id, outcome, took_ms, "a build has ended");
     history::keep(server, &row).await;
     if server.keeps_facts

@@ -17,7 +17,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -37,6 +37,8 @@ pub struct Workers {
     platforms: Mutex<HashMap<WorkerId, Vec<Platform>>>,
     /// Where those are that give blobs to others.
     addresses: Mutex<HashMap<WorkerId, String>>,
+    /// Those that get nothing new: an operator wants that, or they are about to end.
+    closed: Mutex<Closed>,
     calls: Mutex<HashMap<u64, Pending>>,
     last_call: AtomicU64,
     last_line: AtomicU64,
@@ -101,21 +103,21 @@ impl Makers {
 struct Line {
     number: u64,
     out: mpsc::Sender<ToWorker>,
+    /// It is no member any more.
+    expelled: Arc<Notify>,
+}
+
+/// Workers that get nothing new.
+#[derive(Default)]
+struct Closed {
+    cordoned: BTreeSet<WorkerId>,
+    draining: BTreeSet<WorkerId>,
 }
 
 struct Pending {
     worker: WorkerId,
     answer: oneshot::Sender<Option<Result<Reply, Failure>>>,
     progress: Option<mpsc::UnboundedSender<Moved>>,
-}
-
-/// A worker, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerRow {
-    /// Who it is.
-    pub id: WorkerId,
-    /// What it runs.
-    pub platforms: Vec<Platform>,
 }
 
 impl Workers {
@@ -126,14 +128,40 @@ impl Workers {
         Self { last_call, ..Self::default() }
     }
 
-    /// The workers that are there, for people.
-    pub fn rows(&self) -> Vec<WorkerRow> {
-        let all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
-        let row = |(id, platforms): (&WorkerId, &Vec<Platform>)| WorkerRow {
-            id: id.clone(),
-            platforms: platforms.clone(),
-        };
-        all.iter().map(row).collect()
+    fn closed(&self) -> MutexGuard<'_, Closed> {
+        self.closed.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// A worker gets nothing new from now on, or does again.
+    pub fn cordon(&self, worker: &WorkerId, cordoned: bool) {
+        match cordoned {
+            true => drop(self.closed().cordoned.insert(worker.clone())),
+            false => drop(self.closed().cordoned.remove(worker)),
+        }
+        self.joined.notify_waiters();
+    }
+
+    /// Whether a worker's connection stands.
+    pub fn is_connected(&self, worker: &WorkerId) -> bool {
+        self.all.lock().unwrap_or_else(|p| p.into_inner()).contains_key(worker)
+    }
+
+    /// How many calls a worker does.
+    pub fn calls_of(&self, worker: &WorkerId) -> usize {
+        self.pending().values().filter(|pending| pending.worker == *worker).count()
+    }
+
+    /// A worker is no member any more: its connection is closed, and what it was called for is done
+    /// by another one.
+    pub fn expel(&self, worker: &WorkerId) {
+        let line = self.all.lock().unwrap_or_else(|p| p.into_inner()).get(worker).map(|line| {
+            line.expelled.notify_one();
+            line.number
+        });
+        if let Some(line) = line {
+            self.leave(worker, line);
+        }
+        self.platforms.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
     }
 
     /// Tells a worker what it should be doing.
@@ -165,17 +193,24 @@ impl Workers {
     }
 
     fn know(&self, state: &WorkerState, from: Option<IpAddr>) {
+        let worker = &state.worker;
         let mut all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
-        all.insert(state.worker.clone(), state.capacity.platforms.clone());
+        all.insert(worker.clone(), state.capacity.platforms.clone());
         drop(all);
         let mut all = self.addresses.lock().unwrap_or_else(|p| p.into_inner());
         match address(&state.address, from) {
-            Some(address) => drop(all.insert(state.worker.clone(), address)),
-            None => drop(all.remove(&state.worker)),
+            Some(address) => drop(all.insert(worker.clone(), address)),
+            None => drop(all.remove(worker)),
+        }
+        drop(all);
+        match state.capacity.takes_work {
+            true => drop(self.closed().draining.remove(worker)),
+            false => drop(self.closed().draining.insert(worker.clone())),
         }
     }
 
-    /// The worker that has most of what a call needs; of several the one with the fewest calls.
+    /// Of the workers that get new work the one that has most of what a call needs; of several the
+    /// one with the fewest calls.
     fn best(&self, call: &Call) -> Option<(WorkerId, mpsc::Sender<ToWorker>)> {
         let made = self.makers.count(call);
         let mut busy: HashMap<WorkerId, usize> = HashMap::new();
@@ -183,12 +218,29 @@ impl Workers {
             *busy.entry(pending.worker.clone()).or_default() += 1;
         }
         let all = self.all.lock().unwrap_or_else(|p| p.into_inner());
+        let closed = self.closed();
+        let is_open =
+            |id: &WorkerId| !closed.cordoned.contains(id) && !closed.draining.contains(id);
         let rank = |id: &WorkerId| {
             let made = made.get(id).copied().unwrap_or(0);
             (Reverse(made), busy.get(id).copied().unwrap_or(0), id.clone())
         };
-        let best = all.iter().min_by_key(|(id, _)| rank(id));
-        best.map(|(id, line)| (id.clone(), line.out.clone()))
+        let open = all.iter().filter(|(id, _)| is_open(id));
+        open.min_by_key(|(id, _)| rank(id)).map(|(id, line)| (id.clone(), line.out.clone()))
+    }
+
+    /// Why no worker does what is asked for.
+    fn nobody(&self) -> Failure {
+        let count = self.all.lock().unwrap_or_else(|p| p.into_inner()).len();
+        let failed = |message: String| Failure::new(Class::Unavailable, message);
+        match count {
+            0 => failed("No worker is there to do the work".to_owned())
+                .hint("Start one, or look why those there were have gone (`slipway node ls`)."),
+            _ => failed(format!("None of the {count} worker(s) takes new work")).hint(
+                "They are cordoned or about to end: see `slipway node ls`, and \
+                       `slipway node uncordon NAME`.",
+            ),
+        }
     }
 
     /// Lets a worker do something; another one, when the first is lost. `progress` hears of
@@ -202,9 +254,7 @@ impl Workers {
             let joined = self.joined.notified();
             let Some((worker, out)) = self.best(&call) else {
                 if tokio::time::timeout(WORKER_WAIT, joined).await.is_err() {
-                    let none = "No worker is there to do the work";
-                    return Err(Failure::new(Class::Unavailable, none)
-                        .hint("Start one, or look why those there were have gone."));
+                    return Err(self.nobody());
                 }
                 continue;
             };
@@ -230,10 +280,11 @@ impl Workers {
     }
 
     /// A worker has come, or come back; answers the number of its stream.
-    fn join(&self, worker: &WorkerId, out: &mpsc::Sender<ToWorker>) -> u64 {
+    fn join(&self, worker: &WorkerId, out: &mpsc::Sender<ToWorker>, expelled: &Arc<Notify>) -> u64 {
         let number = self.last_line.fetch_add(1, Ordering::Relaxed) + 1;
         let mut all = self.all.lock().unwrap_or_else(|p| p.into_inner());
-        all.insert(worker.clone(), Line { number, out: out.clone() });
+        let line = Line { number, out: out.clone(), expelled: expelled.clone() };
+        all.insert(worker.clone(), line);
         drop(all);
         self.joined.notify_waiters();
         number
@@ -264,6 +315,7 @@ impl Workers {
         }
         self.platforms.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
         self.addresses.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
+        self.closed().draining.remove(worker);
         true
     }
 }
@@ -320,9 +372,17 @@ pub async fn serve(
     let Stream { to, mut from } = stream;
     let (out, messages) = mpsc::channel(OUTBOX);
     let writer = tokio::spawn(write(to, messages));
-    let mut joined = None;
-    let result = listen(&server, &mut from, &out, who, &mut joined).await;
+    let (mut joined, expelled) = (None, Arc::new(Notify::new()));
+    let (result, is_expelled) = tokio::select! {
+        result = listen(&server, &mut from, &out, who, &mut joined, &expelled) => (result, false),
+        () = expelled.notified() => (Ok(()), true),
+    };
     writer.abort();
+    if let (true, Some((worker, _))) = (is_expelled, &joined) {
+        // What it had said a moment before may have been heard after it was removed.
+        server.workers.forget(worker);
+        server.tell(Event::WorkerLost { worker: worker.clone() }).await;
+    }
     if let Some((worker, line)) = joined
         && server.workers.leave(&worker, line)
     {
@@ -364,6 +424,7 @@ async fn listen(
     out: &mpsc::Sender<ToWorker>,
     who: Option<Caller>,
     joined: &mut Option<(WorkerId, u64)>,
+    expelled: &Arc<Notify>,
 ) -> Result<(), NetError> {
     while let Some((message, _)) = from.next::<ToCoordinator>().await? {
         match message {
@@ -374,7 +435,8 @@ async fn listen(
                 }
                 server.workers.know(&state, who.as_ref().map(|who| who.from));
                 if joined.is_none() {
-                    *joined = Some((state.worker.clone(), server.workers.join(&state.worker, out)));
+                    let line = server.workers.join(&state.worker, out, expelled);
+                    *joined = Some((state.worker.clone(), line));
                     let heard = ToWorker::Heard(server.logs.heard());
                     let _ = out.send(heard).await;
                     tracing::info!(worker = %state.worker, slots = state.capacity.slots, "a worker is there");

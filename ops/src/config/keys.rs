@@ -16,6 +16,9 @@ pub const GRACE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub const LOST_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 
+/// The longest time that a worker may finish what it does before it ends.
+pub const DRAIN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// On how many cache nodes a blob may be.
 pub const REPLICAS_MAX: u32 = 16;
 
@@ -169,6 +172,14 @@ pub const KEYS: &[Key<Config>] = &[
         unset: "",
         set: |c, v| set(&mut c.worker.serve_peers, v.switch()),
         show: |c| Some(c.worker.serve_peers.to_string()),
+    },
+    Key {
+        name: "worker.drain",
+        variable: Some("SLIPWAY_WORKER_DRAIN"),
+        expected: "a time of at most 24h",
+        unset: "",
+        set: |c, v| set(&mut c.worker.drain, v.text().and_then(time).filter(|t| *t <= DRAIN_MAX)),
+        show: |c| Some(show_time(c.worker.drain)),
     },
     Key {
         name: "cache.budget",

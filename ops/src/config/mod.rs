@@ -29,6 +29,7 @@
 //! memory = "16GB"         # bytes for all RUNs together; default: the machine's
 //! listen = "0.0.0.0:7471" # where other workers come for blobs
 //! serve_peers = true      # whether they may
+//! drain = "10m"           # how long it may finish what it does when it is told to end
 //!
 //! [cache]
 //! budget = "40GB"         # bytes on disk; default: a fifth of the disk
@@ -187,6 +188,8 @@ pub struct Worker {
     pub listen: SocketAddr,
     /// Whether they may.
     pub serve_peers: bool,
+    /// How long it may finish what it does when it is told to end.
+    pub drain: Duration,
 }
 
 /// What is written to the log.

@@ -21,6 +21,8 @@ const IDLE: Duration = Duration::from_secs(15 * 60);
 const GRACE: Duration = Duration::from_secs(60);
 /// After how long a silent worker's steps go to others.
 const LOST_AFTER: Duration = Duration::from_secs(10);
+/// How long a worker that is told to end may finish what it does.
+const DRAIN: Duration = Duration::from_secs(10 * 60);
 /// On how many cache nodes a blob is.
 const REPLICAS: u32 = 2;
 /// Where workers come for blobs of other workers.
@@ -256,6 +258,7 @@ impl Config {
                 memory: None,
                 listen: on(Ipv4Addr::UNSPECIFIED, PEER_PORT),
                 serve_peers: true,
+                drain: DRAIN,
             },
             cache_listen: on(Ipv4Addr::UNSPECIFIED, CACHE_PORT),
             http_listen: Some(on(Ipv4Addr::LOCALHOST, HTTP_PORT)),

@@ -44,7 +44,7 @@ fn example() -> String {
 fn other(key: &str) -> &'static str {
     match key {
         "farm.slots" | "worker.slots" | "coordinator.replicas" => "7",
-        "farm.idle" | "coordinator.grace" | "coordinator.lost_after" => "77s",
+        "farm.idle" | "coordinator.grace" | "coordinator.lost_after" | "worker.drain" => "77s",
         "farm.default" | "node.name" | "node.advertise" => "seven",
         "farm.fallback" => "local",
         "node.coordinator" => "seven:77",

@@ -240,13 +240,13 @@ pub enum TokenError {
     #[error("The token is not one of this cluster")]
     Wrong,
     /// Somebody took it back.
-    #[error("The token was revoked; ask for a new one (`slipway farm token`)")]
+    #[error("The token was revoked; ask for a new one (`slipway token create`)")]
     Revoked,
     /// Its time is over.
-    #[error("The token has expired; ask for a new one (`slipway farm token`)")]
+    #[error("The token has expired; ask for a new one (`slipway token create`)")]
     Expired,
     /// It was used as often as it may be.
-    #[error("The token was used up; ask for a new one (`slipway farm token`)")]
+    #[error("The token was used up; ask for a new one (`slipway token create`)")]
     UsedUp,
 }
 

@@ -8,6 +8,7 @@ use crate::id::{BlobId, BuildId, Millis, OciDigest, RootId, Scope, WorkerId};
 use crate::platform::Platform;
 use crate::wire::Binary;
 use crate::wire::build::{ArchiveEntry, ArchiveFormat, Login, Stream, Summary};
+use crate::wire::overview::Overview;
 use crate::wire::worker::Moved;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -118,6 +119,13 @@ pub enum Request {
         /// What becomes of it.
         order: NodeOrder,
     },
+    /// How the farm is at the moment. [`Reply::Overview`].
+    Overview,
+    /// The tokens that are known. [`Reply::Token`] for each.
+    Tokens,
+    /// Takes a token back: nobody becomes a member by it any more. The token's id, or its beginning.
+    /// [`Reply::Text`]: the id.
+    RevokeToken(String),
 }
 
 /// What becomes of a cache mount.
@@ -189,6 +197,27 @@ pub struct NodeRow {
     pub address: String,
     /// What it does and has: `2 of 4 slots`, `12 GB of 40 GB`.
     pub detail: String,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Its name: 16 hexadecimal digits.
+    pub id: String,
+    /// The role that its holder may have.
+    pub role: String,
+    /// A client's project; empty for others.
+    pub project: String,
+    /// A client's scope; empty for others.
+    pub scope: String,
+    /// Whether its holder may look after the farm.
+    pub admin: bool,
+    /// Until when it is good.
+    pub expires: Millis,
+    /// How often it may still be used; none for as often as one likes.
+    pub uses_left: Option<u32>,
+    /// How it is: `good`, `expired`, `used up`, `revoked`.
+    pub state: String,
 }
 
 /// What goes.
@@ -268,6 +297,10 @@ pub enum Reply {
     Node(NodeRow),
     /// A cache mount.
     Mount(Box<MountInfo>),
+    /// How the farm is.
+    Overview(Box<Overview>),
+    /// A token.
+    Token(TokenRow),
     /// What the cache holds, by kind.
     Usage(Vec<UsageRow>),
     /// What went.

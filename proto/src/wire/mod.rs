@@ -20,6 +20,7 @@ pub mod admin;
 pub mod blob;
 pub mod build;
 pub mod cluster;
+pub mod overview;
 pub mod worker;
 
 use crate::error::Failure;

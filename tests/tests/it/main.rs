@@ -12,6 +12,7 @@ mod images;
 mod lifetime;
 mod limits;
 mod network;
+mod operations;
 mod outputs;
 mod programs;
 mod progress;

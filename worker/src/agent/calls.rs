@@ -13,8 +13,9 @@ pub fn start(machine: &Arc<Machine>, number: u64, call: Call) {
     let (machine, link) = (machine.clone(), machine.link.clone());
     let task = tokio::spawn(async move {
         let result = answer(&machine, &link, number, call).await;
-        machine.calls().remove(&number);
         link.say(ToCoordinator::Reply(number, Box::new(result))).await;
+        machine.calls().remove(&number);
+        machine.ended.notify_waiters();
     });
     calls.insert(number, task.abort_handle());
 }

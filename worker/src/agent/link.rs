@@ -94,6 +94,11 @@ impl Link {
         *locked(&self.0.out) = None;
     }
 
+    /// Whether a coordinator hears what is said.
+    pub fn is_connected(&self) -> bool {
+        self.out().is_some_and(|out| !out.is_closed())
+    }
+
     fn out(&self) -> Option<mpsc::Sender<ToCoordinator>> {
         locked(&self.0.out).clone()
     }

@@ -15,6 +15,7 @@ mod mask;
 mod run;
 mod stop;
 mod table;
+mod tally;
 mod web;
 
 use crate::image::pack::Packer;
@@ -45,8 +46,13 @@ use stop::Stop;
 use table::Table;
 use tokio::sync::{Notify, mpsc};
 
+pub use tally::Tally;
+
 /// How often a worker looks what its machine is short of.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a worker that has nothing left to do waits for the coordinator to hear of it.
+const REPORTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a worker is set up.
 pub struct Settings {
@@ -115,6 +121,9 @@ pub(crate) struct Machine {
     scratch: PathBuf,
     table: Mutex<Table<Stop>>,
     calls: Mutex<HashMap<u64, tokio::task::AbortHandle>>,
+    /// Something was ended.
+    ended: Notify,
+    tally: Tally,
 }
 
 /// The time now.
@@ -199,6 +208,7 @@ impl Worker {
         link.disconnect();
         // Whoever called has gone, and calls again.
         self.machine.calls().drain().for_each(|(_, task)| task.abort());
+        self.machine.ended.notify_waiters();
         writer.abort();
         result
     }
@@ -207,6 +217,29 @@ impl Worker {
     pub fn drain(&self) {
         self.machine.drains.store(true, Ordering::Relaxed);
         self.machine.changed.notify_one();
+    }
+
+    /// Takes no new work, and waits until nothing is under way and the coordinator knows what came of
+    /// it, if it can be reached. `told` hears how many steps and how much other work is left, each
+    /// time that changes.
+    pub async fn drained(&self, mut told: impl FnMut(usize, usize)) {
+        self.drain();
+        let machine = &self.machine;
+        let mut last = None;
+        let ended = machine.until(|machine| {
+            let steps = machine.table().running().count();
+            let left = (steps, machine.calls().len());
+            if left != (0, 0) && last != Some(left) {
+                told(left.0, left.1);
+                last = Some(left);
+            }
+            left == (0, 0)
+        });
+        ended.await;
+        let heard = machine.until(|machine| machine.table().reports().next().is_none());
+        if tokio::time::timeout(REPORTED_WITHIN, heard).await.is_err() {
+            tracing::warn!("the coordinator does not hear what came of the last steps");
+        }
     }
 
     /// Stops all that is under way, and waits until it has ended: no container, mount or control
@@ -223,6 +256,7 @@ impl Worker {
         match message {
             ToWorker::Desired { leases, keep } => {
                 let started = machine.table().desire(leases, &keep, Stop::stop);
+                machine.ended.notify_waiters();
                 for lease in started {
                     machine.start(lease);
                 }
@@ -241,6 +275,7 @@ impl Worker {
             ToWorker::CancelCall(number) => {
                 if let Some(task) = machine.calls().remove(&number) {
                     task.abort();
+                    machine.ended.notify_waiters();
                 }
             }
         }
@@ -321,6 +356,8 @@ impl Machine {
             scratch,
             table: Mutex::default(),
             calls: Mutex::default(),
+            ended: Notify::new(),
+            tally: Tally::default(),
         })
     }
 
@@ -341,6 +378,19 @@ impl Machine {
 
     fn load(&self) -> std::sync::MutexGuard<'_, Load> {
         self.load.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Waits until something is so. It is looked at each time that something has ended.
+    async fn until(&self, mut is: impl FnMut(&Self) -> bool) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if is(self) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Tells the coordinator when what the worker can do has changed, for as long as it is asked to.
@@ -428,8 +478,11 @@ impl Machine {
         let (machine, link) = (self.clone(), self.link.clone());
         tokio::spawn(async move {
             let epoch = lease.epoch;
+            let running = machine.tally.begin(&lease.task);
             let (outcome, cost) = machine.work(&link, &stop, lease).await;
+            machine.tally.end(running, &outcome, &cost);
             machine.table().end(Report { epoch, outcome, cost });
+            machine.ended.notify_waiters();
             // With what the next step needs under way, nobody waits for it.
             machine.sandbox.warm_up();
             let state = machine.state();

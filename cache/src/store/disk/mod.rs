@@ -52,7 +52,7 @@ mod uses;
 mod value;
 mod write;
 
-pub use gc::{Budget, Prune, Report};
+pub use gc::{Budget, Collected, Prune, Report};
 #[doc(hidden)]
 pub use options::Hooks;
 pub use options::Options;
@@ -95,6 +95,7 @@ struct Inner {
     cutting: chunks::Cutting,
     gate: RwLock<()>,
     collecting: Mutex<gc::Turn>,
+    collected: Mutex<Collected>,
     wake: gc::Wake,
     index_bytes: AtomicU64,
     /// Whether the file `state` could not be read when the store was opened, which writes it anew.
@@ -155,6 +156,16 @@ impl DiskStore {
     /// Bytes of disk that the store takes.
     pub fn held_bytes(&self) -> u64 {
         self.inner.held()
+    }
+
+    /// Bytes of disk that it may take: above that it is collected. None when it is not.
+    pub fn budget_bytes(&self) -> Option<u64> {
+        self.inner.options.budget
+    }
+
+    /// What collections have taken away since the store was opened.
+    pub fn collected(&self) -> Collected {
+        *lock(&self.inner.collected)
     }
 
     /// What the store holds.

@@ -154,6 +154,7 @@ pub(super) fn open(root: &Path, options: Options) -> Result<Inner, OpenError> {
         cutting: chunks::Cutting::default(),
         gate: RwLock::default(),
         collecting: Mutex::default(),
+        collected: Mutex::default(),
         wake: gc::Wake::default(),
         index_bytes: AtomicU64::new(0),
         note_was_damaged: AtomicBool::new(past == Past::Unreadable),

@@ -39,6 +39,9 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
             return std::future::pending().await;
         }
         Request::Cancel(build) => return builds::cancel(&house.parts.coordinator, &build).await,
+        Request::Overview => {
+            return crate::node::members::overview(&house.parts.coordinator, talk).await;
+        }
         _ => {}
     }
     let _work = house.life.work().ok_or_else(ending)?;
@@ -64,8 +67,12 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
         Request::Mount { scope, id, order } => {
             mounts::order(&house.parts.coordinator, talk, (&scope, &id), order).await
         }
-        Request::CreateToken { .. } | Request::Nodes | Request::Node { .. } => Err(alone()),
-        Request::Status | Request::Shutdown { .. } | Request::Cancel(_) => {
+        Request::CreateToken { .. }
+        | Request::Tokens
+        | Request::RevokeToken(_)
+        | Request::Nodes
+        | Request::Node { .. } => Err(alone()),
+        Request::Status | Request::Shutdown { .. } | Request::Cancel(_) | Request::Overview => {
             unreachable!("answered above")
         }
     }

@@ -35,6 +35,7 @@ mod search;
 mod share;
 #[cfg(test)]
 mod tests;
+mod view;
 mod waiting;
 mod why;
 mod worker;
@@ -43,6 +44,7 @@ pub use choose::{BEST_LOOKED, EMULATED_FACTOR, HOLDERS_LOOKED, INPUTS_LOOKED};
 pub use demand::{Demand, Flow, INPUT_BYTES_PRIOR, INPUTS_MAX, Input, InputId, Memory, Takes};
 pub use history::{Expected, History, HistoryError, Known};
 pub use next::BYPASS_MAX;
+pub use view::WorkerView;
 pub use waiting::{Amount, Waiting};
 pub use worker::FETCHES_MAX;
 

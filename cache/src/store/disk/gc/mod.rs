@@ -85,6 +85,34 @@ pub struct Report {
     pub held_bytes: u64,
 }
 
+/// What all collections together have taken away since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Collections.
+    pub collections: u64,
+    /// Step records that went.
+    pub records: u64,
+    /// Rows of tables that went.
+    pub rows: u64,
+    /// Tree nodes that went.
+    pub trees: u64,
+    /// Blobs that went, small and large.
+    pub blobs: u64,
+    /// Bytes of disk that were freed.
+    pub freed_bytes: u64,
+}
+
+impl Collected {
+    fn add(&mut self, report: &Report) {
+        self.collections += 1;
+        self.records += report.records;
+        self.rows += report.rows;
+        self.trees += report.trees.number;
+        self.blobs += report.packed.number + report.large.number;
+        self.freed_bytes += report.freed_bytes;
+    }
+}
+
 impl Inner {
     /// See [`super::DiskStore::collect`].
     pub fn collect(&self, budget: Budget) -> Result<Report, StoreError> {
@@ -118,6 +146,7 @@ impl Inner {
         report.held_bytes = self.held();
         report.freed_bytes = before.saturating_sub(report.held_bytes);
         turn.note(report.held_bytes, released);
+        super::lock(&self.collected).add(&report);
         tracing::info!(?budget, ?report, "Collected");
         Ok(report)
     }
