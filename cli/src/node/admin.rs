@@ -1,10 +1,12 @@
 //! What is asked of a coordinator and is not a build.
 
 use super::coordinator::Desk;
+use super::disks;
 use crate::error::user;
 use crate::talk::Talk;
-use crate::up::admin::builds;
+use crate::up::admin::{builds, images};
 use cache::net::quic::ALPN;
+use coordinator::core::place::PRIORITY_MAX;
 use ops::identity::{Grant, Project, Right, Role};
 use proto::error::{Class, Failure};
 use proto::id::{CacheId, Scope};
@@ -12,16 +14,13 @@ use proto::wire::admin::{NodeOrder, NodeRow, Reply, Request};
 use proto::wire::cluster::CacheState;
 use std::time::Duration;
 
-/// The highest priority that a client may ask for, unless its token says otherwise.
-const PRIORITY_MAX: u8 = 100;
-
 /// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asks {
-    /// Whoever may look after the farm.
-    Operator,
-    /// Anybody else.
-    Builder,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asks {
+    /// Whether he may look after the farm.
+    pub may_operate: bool,
+    /// Whose images he sees.
+    pub scope: Scope,
 }
 
 /// Answers one request.
@@ -32,13 +31,15 @@ pub async fn answer(
     talk: &mut Talk,
 ) -> Result<(), Failure> {
     let coordinator = desk.coordinator();
-    if is_for_operators(&request) && asks != Asks::Operator {
+    if is_for_operators(&request) && !asks.may_operate {
         let message = "Only who looks after the farm may do this";
         return Err(Failure::new(Class::Denied, message).hint(
             "Do it on the coordinator's machine, or join with a token made by `slipway token create \
              --role client --admin`.",
         ));
     }
+    let seen = coordinator.images(asks.scope);
+    let Some(request) = images::answer(seen, request, talk).await? else { return Ok(()) };
     match request {
         Request::Status => {
             talk.say(Reply::Status {
@@ -66,6 +67,18 @@ pub async fn answer(
             Ok(())
         }
         Request::Node { name, order } => change(desk, &name, order).await,
+        Request::Usage => disks::usage(desk.party(), desk.membership(), talk).await,
+        Request::Prune(what) => disks::prune(desk.party(), desk.membership(), talk, what).await,
+        Request::Verify { repair } => {
+            disks::verify(desk.party(), desk.membership(), talk, repair).await
+        }
+        Request::Run(_) => {
+            let message = "People's containers do not run on a farm's machines";
+            Err(user(message).hint(
+                "`slipway run` fetches the image and runs it on this machine. Elsewhere: slipway \
+                 save IMAGE | docker load",
+            ))
+        }
         other => {
             let name = format!("{other:?}");
             let name = name.split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase();

@@ -17,6 +17,7 @@ mod admin;
 mod cache;
 pub mod certificates;
 mod coordinator;
+mod disks;
 pub mod join;
 mod ledger;
 mod listen;

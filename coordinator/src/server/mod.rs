@@ -6,13 +6,16 @@
 mod audience;
 mod build;
 mod effects;
+mod errands;
 mod export;
+mod gallery;
 mod history;
 mod ledger;
 mod library;
 mod logs;
 mod members;
 mod narrate;
+mod narrow;
 mod plan;
 mod progress;
 mod session;
@@ -24,15 +27,19 @@ use crate::core::{Core, Effect, Event};
 use build::Builds;
 use cache::cluster::Cluster;
 use cache::net::{NetError, Stream};
+use errands::Errands;
+use gallery::Gallery;
 use library::Library;
 use logs::LogHub;
-use proto::id::{BuildId, Millis, WorkerId};
+use proto::id::{BuildId, Millis, Scope, WorkerId};
 use proto::platform::Platform;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use workers::Workers;
 
+pub use errands::{Heard, Person, Question};
+pub use gallery::Images;
 pub use history::{BuildRow, RowStep};
 pub use ledger::Ledger;
 pub use members::{CacheRow, Membership};
@@ -49,6 +56,8 @@ struct Server {
     inbox: mpsc::Sender<Event>,
     library: Library,
     builds: Builds,
+    errands: Errands,
+    gallery: Gallery,
     workers: Workers,
     logs: LogHub,
     ledger: Ledger,
@@ -94,6 +103,8 @@ impl Coordinator {
             inbox,
             library: Library::new(store),
             builds: Builds::default(),
+            errands: Errands::default(),
+            gallery: Gallery::default(),
             workers: Workers::new(),
             logs: LogHub::default(),
             ledger: ledger.unwrap_or_else(Ledger::in_memory),
@@ -123,6 +134,11 @@ impl Coordinator {
         who: Option<WorkerId>,
     ) -> Result<(), NetError> {
         workers::serve(self.0.clone(), stream, who).await
+    }
+
+    /// The image store as those of a scope see it.
+    pub fn images(&self, scope: Scope) -> Images {
+        Images::new(self.0.clone(), scope)
     }
 
     /// The workers that are there.

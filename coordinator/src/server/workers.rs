@@ -7,7 +7,7 @@ use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
 use proto::id::WorkerId;
 use proto::platform::Platform;
-use proto::wire::build::{self, LogPlace};
+use proto::wire::build::LogPlace;
 use proto::wire::worker::{Call, Moved, Reply, ToCoordinator, ToWorker};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -297,13 +297,7 @@ async fn listen(
             ToCoordinator::Ask(number, id, ask) => {
                 let (server, out) = (server.clone(), out.clone());
                 tokio::spawn(async move {
-                    let answer = match server.builds.get(&id) {
-                        Some(build) => build.ask(ask).await,
-                        None => build::Answer::Failed(Failure::new(
-                            Class::Cancelled,
-                            format!("The build {id} has ended"),
-                        )),
-                    };
+                    let answer = server.ask(&id, ask).await;
                     let _ = out.send(ToWorker::Answer(number, answer)).await;
                 });
             }
