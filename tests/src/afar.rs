@@ -57,14 +57,19 @@ impl Afar {
         farm.serve(&coordinator, "coordinator");
         for (role, count) in [("cache", caches), ("worker", workers)] {
             for number in 1..=count {
-                let host = farm.site.host(&format!("{role}-{number}"));
-                settings(&host);
-                farm.join(&host, &["--role", role], &[]);
-                farm.serve(&host, role);
+                farm.add(role, &format!("{role}-{number}"));
             }
         }
         farm.await_complete(workers, caches);
         farm
+    }
+
+    /// Another node of this role, on a new host.
+    pub fn add(&mut self, role: &str, name: &str) {
+        let host = self.site.host(name);
+        settings(&host);
+        self.join(&host, &["--role", role], &[]);
+        self.serve(&host, role);
     }
 
     fn start_registry(&mut self) {

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub struct Asks {
     /// Whether he may look after the farm.
     pub may_operate: bool,
-    /// Whose images he sees.
+    /// Whose images he sees, and whose builds.
     pub scope: Scope,
 }
 
@@ -38,8 +38,9 @@ pub async fn answer(
              --role client --admin`.",
         ));
     }
-    let seen = coordinator.images(asks.scope);
+    let seen = coordinator.images(asks.scope.clone());
     let Some(request) = images::answer(seen, request, talk).await? else { return Ok(()) };
+    let by = (!asks.may_operate).then_some(&asks.scope);
     match request {
         Request::Status => {
             talk.say(Reply::Status {
@@ -51,9 +52,9 @@ pub async fn answer(
             .await;
             Ok(())
         }
-        Request::Builds { count } => builds::list(coordinator, talk, count).await,
-        Request::Logs(build) => builds::steps(coordinator, talk, &build).await,
-        Request::Cancel(build) => builds::cancel(coordinator, &build).await,
+        Request::Builds { count } => builds::list(coordinator, by, talk, count).await,
+        Request::Logs(build) => builds::steps(coordinator, by, talk, &build).await,
+        Request::Cancel(build) => builds::cancel(coordinator, by, &build).await,
         Request::CreateToken { role, ttl_ms, uses, project, scope, admin } => {
             let right = right(&role, &project, &scope, admin)?;
             let token = desk.office().create(right, Duration::from_millis(ttl_ms), uses).await?;

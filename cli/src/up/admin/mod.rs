@@ -38,7 +38,9 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
             // The stream's end tells that the farm has ended.
             return std::future::pending().await;
         }
-        Request::Cancel(build) => return builds::cancel(&house.parts.coordinator, &build).await,
+        Request::Cancel(build) => {
+            return builds::cancel(&house.parts.coordinator, None, &build).await;
+        }
         _ => {}
     }
     let _work = house.life.work().ok_or_else(ending)?;
@@ -48,8 +50,10 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
     let disk = Disk { store: house.parts.store.clone(), layers };
     let Some(request) = disk.answer(request, talk).await? else { return Ok(()) };
     match request {
-        Request::Builds { count } => builds::list(&house.parts.coordinator, talk, count).await,
-        Request::Logs(build) => builds::steps(&house.parts.coordinator, talk, &build).await,
+        Request::Builds { count } => {
+            builds::list(&house.parts.coordinator, None, talk, count).await
+        }
+        Request::Logs(build) => builds::steps(&house.parts.coordinator, None, talk, &build).await,
         Request::Run(run) => run::run(house, talk, *run).await,
         Request::CreateToken { .. } | Request::Nodes | Request::Node { .. } => Err(alone()),
         Request::Status

@@ -2,7 +2,7 @@
 
 use super::{APP, farm};
 use serde_json::Value;
-use tests::afar::REGISTRY;
+use tests::afar::{Afar, Client, REGISTRY};
 use tests::command::Outcome;
 use tests::image::Image;
 
@@ -31,6 +31,13 @@ fn images_are_named_looked_at_and_removed() {
     assert_eq!(eve.run(&["images", "-q"]).ok().text(), "");
     eve.run(&["inspect", "app:1"]).fails(1).says("app:1");
     eve.run(&["rmi", "app:1"]).fails(1).says("app:1");
+    let build = bob.run(&["builds", "-q"]).ok().text();
+    assert_eq!(build.lines().count(), 1, "{build}");
+    bob.run(&["logs", &build]).ok().says("RUN echo hello");
+    assert_eq!(eve.run(&["builds", "-q"]).ok().text(), "");
+    for command in ["logs", "cancel"] {
+        eve.run(&[command, &build]).fails(1).says("There is no build");
+    }
     // Who builds upon a name of the farm's gets the farm's image.
     ann.write(
         "Dockerfile",
@@ -88,6 +95,40 @@ fn images_go_to_and_from_registries_and_archives() {
     carl.run(&["push", &copy]).ok();
     carl.run_with(&["load"], b"this is no archive").fails(1);
     carl.run_with(&["load"], &piped.stdout[..piped.stdout.len() / 2]).fails(1);
+}
+
+#[test]
+fn another_worker_pushes_and_saves_what_one_had_packed() {
+    let mut farm = Afar::new(1, 1);
+    let ann = farm.client("ann", &[]);
+    ann.write("Dockerfile", APP);
+    ann.build(&["-t", "app"]).ok();
+    ann.run(&["save", "-o", "/root/app.tar", "app"]).ok();
+    let expected = Image::only(&ann.host.path("/root/app.tar"));
+    let fetched = |farm: &Afar| farm.requests("GET", "/conf/busybox/blobs/");
+    let send = |client: &Client| {
+        let name = format!("{REGISTRY}/{}/app:1", client.host.name());
+        client.run(&["tag", "app", &name]).ok();
+        client.run(&["push", &name]).ok();
+        client.run(&["save", "-o", "/root/again.tar", "app"]).ok();
+        let saved = Image::only(&client.host.path("/root/again.tar"));
+        assert_eq!(saved.id, expected.id);
+        saved.assert_same_files(&expected, "saved again");
+    };
+    // Packed layers of the base come from its registry once more.
+    farm.add("worker", "worker-2");
+    farm.stop("worker-1");
+    let before = fetched(&farm);
+    send(&ann);
+    assert!(fetched(&farm) > before, "the other worker had no layer of the base");
+    // Those of an archive that was loaded are in the farm.
+    let bob = farm.client("bob", &["--project", "shop"]);
+    bob.run_with(&["load"], &ann.host.read("/root/app.tar")).ok();
+    farm.add("worker", "worker-3");
+    farm.stop("worker-2");
+    let before = fetched(&farm);
+    send(&bob);
+    assert_eq!(fetched(&farm), before, "nobody asks the registry");
 }
 
 #[test]
