@@ -12,7 +12,7 @@ use ops::config::Config;
 use ops::context::{Farm as Joined, Farms, Target, Wishes, resolve};
 use ops::identity::Role;
 use proto::error::{Class, Failure};
-use proto::wire::admin::{Reply, Request};
+use proto::wire::admin::{Asked, Reply, Request};
 use proto::wire::cluster::{FromMember, Map};
 use proto::wire::{Binary, Service};
 use rustix::process::{Pid, Signal};
@@ -31,6 +31,11 @@ const ON_DEMAND: [&str; 2] = ["up", "--on-demand"];
 
 /// How long a farm may take to start. Cleaning up after a crash takes some of it.
 const START_WAIT: Duration = Duration::from_secs(60);
+
+/// What to do about a farm that does not answer.
+const AWAY: &str = "See whether its coordinator runs and can be reached from here (UDP). To build on \
+                    this machine: --farm local, or `slipway context use local`; to do so whenever \
+                    the farm cannot be reached: slipway build --fallback local.";
 
 /// Where the farm listens.
 pub fn socket(home: &Path) -> PathBuf {
@@ -54,6 +59,8 @@ pub fn binary() -> Binary {
 pub struct Farm {
     dial: Arc<dyn Dial>,
     remote: bool,
+    /// Whose images are meant; none for the own scope.
+    scope: Option<String>,
     /// As long as it is open, the farm does not end for want of work.
     held: Arc<Mutex<Option<Opening>>>,
     /// Its blobs and trees.
@@ -64,12 +71,35 @@ impl Farm {
     fn at(home: &Path) -> Self {
         let dial: Arc<dyn Dial> = Arc::new(Dialer::new(&socket(home)));
         let blobs = Cluster::of_one(dial.clone(), binary());
-        Self { blobs, dial, remote: false, held: Arc::default() }
+        Self { blobs, dial, remote: false, scope: None, held: Arc::default() }
     }
 
     /// The farm that is meant: by `wish` (`--farm`), by `SLIPWAY_FARM`, the one in use, the one of
     /// the settings, or else this machine's own.
     pub async fn find(wish: Option<&str>, config: &Config) -> Result<Self, Failure> {
+        match Self::meant(wish, config)? {
+            None => Self::connect(config).await,
+            Some(joined) => Self::remote(&joined).await.map_err(|failure| match failure.class {
+                Class::Unavailable => failure.hint(AWAY),
+                _ => failure,
+            }),
+        }
+    }
+
+    /// The same; this machine's own, with a warning, when the one that is meant cannot be reached.
+    pub async fn find_or_local(wish: Option<&str>, config: &Config) -> Result<Self, Failure> {
+        let Some(joined) = Self::meant(wish, config)? else { return Self::connect(config).await };
+        match Self::remote(&joined).await {
+            Err(failure) if failure.class == Class::Unavailable => {
+                eprintln!("WARNING: {failure}. Building on this machine instead");
+                Self::connect(config).await
+            }
+            found => found,
+        }
+    }
+
+    /// The farm that was joined and is meant; none for this machine's own.
+    fn meant(wish: Option<&str>, config: &Config) -> Result<Option<Joined>, Failure> {
         let failed = |e: &dyn std::fmt::Display| Failure::new(Class::User, e.to_string());
         let farms = Farms::of(&config.home);
         let variable = std::env::var("SLIPWAY_FARM").ok();
@@ -82,21 +112,20 @@ impl Farm {
         };
         let known = farms.names().map_err(|e| failed(&e))?;
         let (target, _) = resolve(&wishes, &known).map_err(|e| failed(&e))?;
-        let joined = match target {
-            Target::Local => return Self::connect(config).await,
-            Target::Farm(name) => farms.show(&name).map_err(|e| failed(&e))?,
+        match target {
+            Target::Local => Ok(None),
+            Target::Farm(name) => farms.show(&name).map(Some).map_err(|e| failed(&e)),
             Target::Address(address) => {
                 let all = farms.list().map_err(|e| failed(&e))?;
                 let at = |farm: &Joined| farm.about.coordinator == address;
                 let found = all.into_iter().filter_map(|(_, farm)| farm.ok()).find(at);
-                found.ok_or_else(|| {
+                found.map(Some).ok_or_else(|| {
                     let message = format!("No farm at {address} was joined");
                     Failure::new(Class::User, message)
                         .hint("Run `slipway join TOKEN@HOST` with a token of the farm.")
-                })?
+                })
             }
-        };
-        Self::remote(&joined).await
+        }
     }
 
     /// A farm that was joined.
@@ -118,7 +147,7 @@ impl Farm {
         });
         let blobs = cluster(&party, watched);
         tokio::spawn(keep_renewed(party, dial.clone()));
-        Ok(Self { dial, blobs, remote: true, held: Arc::default() })
+        Ok(Self { dial, blobs, remote: true, scope: None, held: Arc::default() })
     }
 
     /// The farm of this machine, or the coordinator that runs on it.
@@ -173,6 +202,16 @@ impl Farm {
         farm.open(Service::Admin).await.ok().map(|_| farm)
     }
 
+    /// The same for a scope below the own one.
+    pub fn in_scope(self, scope: &Option<String>) -> Self {
+        Self { scope: scope.clone(), ..self }
+    }
+
+    /// A request as it is sent.
+    pub fn asked(&self, request: Request) -> Asked {
+        Asked { scope: self.scope.clone(), request }
+    }
+
     /// Asks for one thing, and gives each answer to `take`.
     pub async fn ask(
         &self,
@@ -180,7 +219,7 @@ impl Farm {
         mut take: impl FnMut(Reply, bytes::Bytes),
     ) -> Result<(), Failure> {
         let mut stream = self.open(Service::Admin).await?.stream;
-        stream.to.send(request).await?;
+        stream.to.send(&self.asked(request.clone())).await?;
         loop {
             match stream.from.expect::<Reply>().await.map_err(broke)? {
                 (Reply::Done, _) => return Ok(()),

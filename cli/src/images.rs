@@ -8,20 +8,20 @@ use crate::farm::{Farm, broke};
 use crate::print::say;
 use crate::table::Table;
 use bytes::Bytes;
+use cache::store::hash_file;
 use proto::error::{Class, Failure};
+use proto::id::BlobId;
 use proto::platform::Platform;
+pub use proto::reference::familiar;
 use proto::wire::Service;
 use proto::wire::admin::{HistoryEntry, ImageRow, Input, Reply, Request};
 use proto::wire::build::ArchiveFormat;
 use proto::wire::worker::Moved;
-use std::io::{IsTerminal, Read, Write};
+use std::fs::File;
+use std::io::{IsTerminal, Read, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
 use worker::image::manifest::read_time;
-
-/// A name as people know it: without what is understood.
-pub fn familiar(reference: &str) -> &str {
-    let name = reference.strip_prefix("docker.io/").unwrap_or(reference);
-    name.strip_prefix("library/").unwrap_or(name)
-}
 
 /// Repository and tag of a name.
 fn split(reference: &str) -> (&str, &str) {
@@ -174,25 +174,38 @@ impl Meter {
     }
 }
 
-/// Asks with an answer for each login that is needed.
+/// Asks with an answer for each login that is needed; answers the last text.
 pub async fn transfer(farm: &Farm, request: &Request, quiet: bool) -> Result<String, Failure> {
+    let mut text = String::new();
+    transfer_with(farm, request, quiet, |reply| {
+        if let Reply::Text(line) = reply {
+            text = line;
+        }
+    })
+    .await?;
+    Ok(text)
+}
+
+/// The same; gives each answer to `take`.
+pub async fn transfer_with(
+    farm: &Farm,
+    request: &Request,
+    quiet: bool,
+    mut take: impl FnMut(Reply),
+) -> Result<(), Failure> {
     let mut stream = farm.open(Service::Admin).await?.stream;
-    stream.to.send(request).await?;
-    let (meter, mut text) = (Meter::new(quiet), String::new());
+    stream.to.send(&farm.asked(request.clone())).await?;
+    let meter = Meter::new(quiet);
     loop {
         match stream.from.expect::<Reply>().await.map_err(broke)?.0 {
-            Reply::Done => return Ok(text),
+            Reply::Done => return Ok(()),
             Reply::Failed(failure) => return Err(failure),
             Reply::Moved(moved) => meter.moved(&moved),
-            Reply::Text(line) => text = line,
             Reply::Ask(host) => {
                 let login = crate::login::find(&host)?;
                 stream.to.send(&Input::Login(login)).await?;
             }
-            other => {
-                let message = format!("The farm answered {other:?}");
-                return Err(Failure::new(Class::Bug, message));
-            }
+            other => take(other),
         }
     }
 }
@@ -235,7 +248,7 @@ pub async fn save(farm: &Farm, args: Save) -> Result<(), Failure> {
         _ => ArchiveFormat::Docker,
     };
     let mut found = None;
-    farm.ask(&Request::Save { names: args.images, format }, |reply, _| {
+    transfer_with(farm, &Request::Save { names: args.images, format }, true, |reply| {
         if let Reply::Entries(entries) = reply {
             found = Some(entries);
         }
@@ -246,60 +259,92 @@ pub async fn save(farm: &Farm, args: Save) -> Result<(), Failure> {
     write_archive(&farm.blobs, entries, &place).await
 }
 
-/// Bytes of an archive that are sent at a time.
-const PIECE_BYTES: usize = 1 << 20;
-
 /// `slipway load`.
 pub async fn load(farm: &Farm, args: Load) -> Result<(), Failure> {
-    let mut input: Box<dyn Read + Send> = match &args.input {
-        Some(path) => {
-            let file = std::fs::File::open(path).map_err(|e| io("Opening", path, &e))?;
-            Box::new(file)
+    let said = |line: String| {
+        if !args.quiet {
+            say!("{line}");
         }
+    };
+    match &args.input {
+        Some(path) => load_file(farm, path, said).await,
         None if std::io::stdin().is_terminal() => {
-            return Err(user("There is no archive; use -i FILE, or a pipe"));
+            Err(user("There is no archive; use -i FILE, or a pipe"))
         }
-        None => Box::new(std::io::stdin()),
-    };
-    let mut stream = farm.open(Service::Admin).await?.stream;
-    stream.to.send(&Request::Load).await?;
-    let mut to = stream.to;
-    let sending = tokio::spawn(async move {
-        loop {
-            let read = tokio::task::spawn_blocking(move || {
-                let mut piece = Vec::with_capacity(PIECE_BYTES);
-                let result = (&mut input).take(PIECE_BYTES as u64).read_to_end(&mut piece);
-                (input, result.map(|_| piece))
-            });
-            let (returned, piece) = read.await.map_err(|e| user(e.to_string()))?;
-            input = returned;
-            let piece = piece.map_err(|e| user(format!("Reading the archive failed: {e}")))?;
-            if piece.is_empty() {
-                to.send(&Input::End).await?;
-                return Ok::<_, Failure>(to);
-            }
-            to.send_with(&Input::Data, &[Bytes::from(piece)]).await?;
-        }
-    });
-    let result = loop {
-        match stream.from.expect::<Reply>().await {
-            Ok((Reply::Done, _)) => break Ok(()),
-            Ok((Reply::Failed(failure), _)) => break Err(failure),
-            Ok((Reply::Text(line), _)) if !args.quiet => say!("{line}"),
-            Ok(_) => {}
-            Err(e) => break Err(broke(e)),
-        }
-    };
-    match (result, sending.is_finished()) {
-        (Err(failure), false) => {
-            sending.abort();
-            Err(failure)
-        }
-        (result, _) => match sending.await {
-            Ok(Err(failure)) => Err(failure),
-            _ => result,
-        },
+        None => take_archive(farm, spooled(std::io::stdin()).await?, said).await,
     }
+}
+
+/// Takes the images of an archive; `said` hears of each.
+pub async fn load_file(farm: &Farm, path: &Path, said: impl FnMut(String)) -> Result<(), Failure> {
+    let file = File::open(path).map_err(|e| io("Opening", path, &e))?;
+    let file = match file.metadata().is_ok_and(|about| about.is_file()) {
+        true => file,
+        false => spooled(file).await?,
+    };
+    take_archive(farm, file, said).await
+}
+
+async fn take_archive(
+    farm: &Farm,
+    file: File,
+    mut said: impl FnMut(String),
+) -> Result<(), Failure> {
+    let archive = upload(farm, file).await?;
+    farm.ask(&Request::Load(archive), |reply, _| {
+        if let Reply::Text(line) = reply {
+            said(line);
+        }
+    })
+    .await
+}
+
+fn unread(error: std::io::Error) -> Failure {
+    user(format!("Reading the archive failed: {error}"))
+}
+
+/// What can be read once as a file that can be read again.
+async fn spooled(mut from: impl Read + Send + 'static) -> Result<File, Failure> {
+    let spool = move || {
+        let mut file = tempfile::tempfile()?;
+        std::io::copy(&mut from, &mut file)?;
+        Ok(file)
+    };
+    let spooled = tokio::task::spawn_blocking(spool).await;
+    spooled.map_err(|e| user(e.to_string()))?.map_err(unread)
+}
+
+/// Bytes of a file that are sent at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// Puts a file into the farm's store, if it is not there.
+async fn upload(farm: &Farm, mut file: File) -> Result<BlobId, Failure> {
+    let hash = move || {
+        file.rewind()?;
+        let (id, size) = hash_file(&mut file)?;
+        file.rewind()?;
+        Ok((file, id, size))
+    };
+    let hashed = tokio::task::spawn_blocking(hash).await;
+    let (file, id, size) = hashed.map_err(|e| user(e.to_string()))?.map_err(unread)?;
+    if farm.blobs.missing(vec![id], Vec::new()).await?.0.is_empty() {
+        return Ok(id);
+    }
+    let file = Arc::new(file);
+    let next = || {
+        let file = file.clone();
+        let read = move || {
+            let mut piece = Vec::with_capacity(PIECE_BYTES as usize);
+            (&*file).take(PIECE_BYTES).read_to_end(&mut piece)?;
+            Ok((!piece.is_empty()).then(|| Bytes::from(piece)))
+        };
+        async move {
+            let piece = tokio::task::spawn_blocking(read).await;
+            piece.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        }
+    };
+    farm.blobs.put_large(id, size, next).await?;
+    Ok(id)
 }
 
 /// `slipway cache prune` asks before it does.

@@ -1,20 +1,82 @@
 //! `slipway run`.
 
 use crate::args::image::Run;
-use crate::build::full_name;
+use crate::build::{Place, full_name, write_archive};
+use crate::error::user;
 use crate::farm::{Farm, broke};
-use crate::images::{familiar, transfer};
+use crate::images::{familiar, load_file, transfer, transfer_with};
 use bytes::Bytes;
 use cache::net::{NetError, Sender};
+use ops::config::Config;
 use proto::error::{Class, Failure};
 use proto::wire::Service;
 use proto::wire::admin::{self, Input, Reply, Request};
-use proto::wire::build::Stream;
+use proto::wire::build::{ArchiveFormat, Stream};
 use std::io::{Read, Write};
 use tokio::sync::mpsc;
 
-/// Runs a container; answers its exit code.
-pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
+/// Runs a container; answers its exit code. Containers run on this machine: an image of a farm is
+/// fetched first.
+pub async fn run(farm: Farm, mut args: Run, config: &Config) -> Result<u8, Failure> {
+    if !farm.is_remote() {
+        return run_here(&farm, args).await;
+    }
+    let here = Farm::connect(config).await.map_err(|mut failure| {
+        failure.message = format!("Containers run on this machine: {}", failure.message);
+        match failure.hint {
+            Some(_) => failure,
+            None => failure.hint("Docker can run the image: slipway save IMAGE | docker load"),
+        }
+    })?;
+    let name = args.image_and_args.first().cloned().unwrap_or_default();
+    if let Some(id) = fetch(&farm, &here, &name).await? {
+        args.image_and_args[0] = id;
+    }
+    run_here(&here, args).await
+}
+
+/// Brings an image of a farm into this machine's own store, if it is not there; answers its id. None
+/// when the farm has no such image: its registry may have it.
+async fn fetch(farm: &Farm, here: &Farm, name: &str) -> Result<Option<String>, Failure> {
+    let id = match image_id(farm, name).await {
+        Ok(id) => id,
+        Err(failure) if failure.class == Class::User => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    if image_id(here, &id).await.is_ok() {
+        return Ok(Some(id));
+    }
+    eprintln!("The image {} is the farm's; fetching it.", familiar(name));
+    let mut found = None;
+    // By its id: it gets none of its names here.
+    let request = Request::Save { names: vec![id.clone()], format: ArchiveFormat::Oci };
+    transfer_with(farm, &request, true, |reply| {
+        if let Reply::Entries(entries) = reply {
+            found = Some(entries);
+        }
+    })
+    .await?;
+    let entries = found.ok_or_else(|| Failure::new(Class::Bug, "The farm sent no archive"))?;
+    let file = tempfile::NamedTempFile::new();
+    let file = file.map_err(|e| user(format!("Making a file for the image failed: {e}")))?;
+    write_archive(&farm.blobs, entries, &Place::File(file.path().to_owned())).await?;
+    load_file(here, file.path(), |_| {}).await?;
+    Ok(Some(id))
+}
+
+async fn image_id(farm: &Farm, name: &str) -> Result<String, Failure> {
+    let mut id = None;
+    farm.ask(&Request::Inspect(name.to_owned()), |reply, _| {
+        if let Reply::Text(text) = reply {
+            let about = serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default();
+            id = about["Id"].as_str().map(str::to_owned);
+        }
+    })
+    .await?;
+    id.ok_or_else(|| Failure::new(Class::Bug, "The farm says nothing about the image"))
+}
+
+async fn run_here(farm: &Farm, args: Run) -> Result<u8, Failure> {
     if args.tty {
         eprintln!("WARNING: -t has no effect: containers have no terminal of their own");
     }
@@ -37,7 +99,7 @@ pub async fn run(farm: &Farm, args: Run) -> Result<u8, Failure> {
         interactive: args.interactive,
     };
     let mut stream = farm.open(Service::Admin).await?.stream;
-    stream.to.send(&Request::Run(Box::new(request))).await?;
+    stream.to.send(&farm.asked(Request::Run(Box::new(request)))).await?;
     let (input, queue) = mpsc::channel(8);
     tokio::spawn(write(stream.to, queue));
     if args.interactive {

@@ -3,7 +3,7 @@
 
 use cache::net::{NetError, Stream};
 use proto::error::Failure;
-use proto::wire::admin::{Input, Reply, Request};
+use proto::wire::admin::{Asked, Input, Reply, Request};
 use tokio::sync::mpsc;
 
 /// Answers that wait before whoever sends one waits.
@@ -15,6 +15,8 @@ pub struct Talk {
     pub out: mpsc::Sender<(Reply, bytes::Bytes)>,
     /// What the person sends after the request. Its end: the person has gone.
     pub inputs: mpsc::Receiver<(Input, bytes::Bytes)>,
+    /// The scope that the request narrows its own to.
+    pub scope: Option<String>,
 }
 
 impl Talk {
@@ -29,7 +31,9 @@ pub async fn converse<F>(mut stream: Stream, answer: F) -> Result<(), NetError>
 where
     F: AsyncFnOnce(Request, &mut Talk) -> Result<(), Failure>,
 {
-    let Some((request, _)) = stream.from.next::<Request>().await? else { return Ok(()) };
+    let Some((Asked { scope, request }, _)) = stream.from.next::<Asked>().await? else {
+        return Ok(());
+    };
     let Stream { mut to, mut from } = stream;
     let (out, mut replies) = mpsc::channel(OUTBOX);
     let (put, inputs) = mpsc::channel(OUTBOX);
@@ -48,7 +52,7 @@ where
         Ok::<_, NetError>(())
     };
     let answered = async move {
-        let mut talk = Talk { out, inputs };
+        let mut talk = Talk { out, inputs, scope };
         let last = match answer(request, &mut talk).await {
             Ok(()) => Reply::Done,
             Err(failure) => Reply::Failed(failure),

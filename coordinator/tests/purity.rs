@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The file at the head of each pure module, and the folder with all of it.
-const PURE: [(&str, &str); 6] = [
+const PURE: [(&str, &str); 7] = [
     ("proto/src/lib.rs", "proto/src"),
     ("cache/src/tree/mod.rs", "cache/src/tree"),
     ("coordinator/src/dockerfile/mod.rs", "coordinator/src/dockerfile"),
     ("coordinator/src/graph/mod.rs", "coordinator/src/graph"),
     ("coordinator/src/core/mod.rs", "coordinator/src/core"),
+    ("coordinator/src/images/mod.rs", "coordinator/src/images"),
     ("coordinator/src/raft/driver/mod.rs", "coordinator/src/raft/driver"),
 ];
 
@@ -86,7 +87,7 @@ fn pure_modules_let_clippy_look() {
         assert!(text.contains(DENIED), "{head} does not say {DENIED}");
         let mut files = Vec::new();
         sources(&root().join(folder), &mut files);
-        assert!(files.len() > 5, "{folder} has {} files", files.len());
+        assert!(files.len() > 3, "{folder} has {} files", files.len());
         for file in files {
             let text = fs::read_to_string(&file).expect("a file of the workspace");
             let excepts = text.contains("allow(clippy::disallowed");

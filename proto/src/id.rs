@@ -281,6 +281,12 @@ impl Millis {
 #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub struct Scope(String);
 
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The project of those who say none.
 pub const DEFAULT_PROJECT: &str = "default";
 
@@ -337,6 +343,17 @@ impl Scope {
         Self::of(self.project(), TRUSTED)
     }
 
+    /// Whether whoever has this scope may work in `other`: the same one, one whose name goes on from
+    /// its own (`dev/ann/fix` from `dev/ann`), or, for who is trusted, any of the project.
+    pub fn admits(&self, other: &Self) -> bool {
+        let goes_on = || {
+            let rest = other.own().strip_prefix(self.own());
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        let is_trusted = self.own() == TRUSTED;
+        self.project() == other.project() && (is_trusted || self == other || goes_on())
+    }
+
     /// The same scope of another project, whose name was checked.
     pub fn in_project(&self, project: &str) -> Self {
         Self::of(project, self.own())
@@ -379,6 +396,26 @@ mod tests {
         assert_eq!(scope.base().as_str(), "web:trusted");
         assert_eq!(Scope::parse("default:trusted"), Ok(Scope::trusted()));
         assert_eq!(scope.in_project("default").as_str(), "dev/ann");
+        let admits =
+            |from: &str, to: &str| Scope::parse(from).unwrap().admits(&Scope::parse(to).unwrap());
+        for (from, to) in [
+            ("trusted", "trusted"),
+            ("trusted", "branch/pr-1"),
+            ("web:trusted", "web:dev/ann"),
+            ("branch/pr", "branch/pr/17"),
+            ("dev/ann", "dev/ann"),
+        ] {
+            assert!(admits(from, to), "{from} {to}");
+        }
+        for (from, to) in [
+            ("dev/ann", "trusted"),
+            ("dev/ann", "dev/anna"),
+            ("branch/pr/17", "branch/pr"),
+            ("trusted", "web:trusted"),
+            ("web:trusted", "dev/ann"),
+        ] {
+            assert!(!admits(from, to), "{from} {to}");
+        }
         for bad in ["", "main", "branch/", "dev/a b", "trusted/x", ":trusted", "A:trusted", "a:b:c"]
         {
             assert!(Scope::parse(bad).is_err(), "{bad}");

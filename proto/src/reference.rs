@@ -19,6 +19,12 @@ const REPOSITORY_BYTES_MAX: usize = 255;
 /// Bytes of a tag.
 const TAG_BYTES_MAX: usize = 128;
 
+/// A full name as people know it: without what is understood.
+pub fn familiar(reference: &str) -> &str {
+    let name = reference.strip_prefix("docker.io/").unwrap_or(reference);
+    name.strip_prefix("library/").unwrap_or(name)
+}
+
 /// An image's name in full.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {

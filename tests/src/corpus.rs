@@ -73,6 +73,11 @@ pub fn registry() -> Registry {
     Registry::serving(&storage())
 }
 
+/// Copies the files of a registry with the base images.
+pub(crate) fn copy_storage(to: &Path) {
+    run(command(tool("cp")).arg("-a").arg(storage()).arg(to)).ok();
+}
+
 /// The files of a registry with the base images, made once.
 fn storage() -> PathBuf {
     let script = home().join("images/make.py");

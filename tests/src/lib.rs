@@ -6,6 +6,7 @@
 //! when the process is killed. It panics with a message that says what to do: that is what a test
 //! wants.
 
+pub mod afar;
 pub mod builder;
 pub mod command;
 pub mod corpus;

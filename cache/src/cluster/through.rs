@@ -544,17 +544,6 @@ impl Store for Through {
             self.own.put_row(table, key, value)?;
         }
         let Some(shared) = shared(table, Some(value)) else { return Ok(()) };
-        if table == Table::Image {
-            let names = table
-                .names(key, value)
-                .map_err(|why| StoreError::Row { table, why: why.to_owned() })?;
-            let size = |(id, size): (BlobId, Option<u64>)| match size {
-                Some(size) => Ok((id, size)),
-                None => Ok((id, self.own.blob_size(&id)?)),
-            };
-            let blobs = names.blobs.into_iter().map(size).collect::<Result<_, StoreError>>()?;
-            self.send(blobs)?;
-        }
         self.wait(|| "A row".to_owned(), self.farm.put_row(shared, key, value))
     }
 
@@ -595,6 +584,10 @@ impl Store for Through {
         if let Some(known) = self.peers.as_ref().filter(|_| !peers.is_empty()) {
             known.know(peers);
         }
+    }
+
+    fn publish(&self, blobs: &[(BlobId, u64)]) -> Result<(), StoreError> {
+        self.send(blobs.iter().copied().collect())
     }
 
     fn pin(&self) -> Pin {

@@ -22,8 +22,8 @@ const PIECE_BYTES: usize = 1 << 20;
 pub enum Rights {
     /// Everything.
     Coordinator,
-    /// Read and put bytes and trees; of rows, those that all of a farm share. Nothing that counts
-    /// as a result.
+    /// Read and put bytes and trees; of rows, those that all of a farm share, but give images no
+    /// names. Nothing that counts as a result.
     Worker,
     /// Read and put bytes and trees.
     Client,
@@ -48,8 +48,10 @@ impl Rights {
             | Request::PutChunks(_)
             | Request::PutNodes(_)
             | Request::Barrier => self != Self::Reader,
-            Request::PutRow(blob::Table::CacheMount, ..)
-            | Request::DeleteRow(blob::Table::CacheMount, _) => self == Self::Coordinator,
+            Request::PutRow(blob::Table::CacheMount | blob::Table::Image, ..)
+            | Request::DeleteRow(blob::Table::CacheMount | blob::Table::Image, _) => {
+                self == Self::Coordinator
+            }
             Request::Row(..) | Request::Rows(..) | Request::PutRow(..) | Request::DeleteRow(..) => {
                 matches!(self, Self::Worker | Self::Coordinator)
             }

@@ -10,9 +10,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 /// alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
-    /// The local image store. Key: a full reference (`docker.io/library/app:latest`), or the
-    /// image id of an image without a name. Value: [`Image`]. A root: never collected. Keeps its
-    /// config and its trees, and its layers as they came where [`Table::OciBlob`] has them.
+    /// The image store. Key: [`Image::key`], of a full reference (`docker.io/library/app:latest`)
+    /// or the image id of an image without a name. Value: [`Image`]. A root: never collected. Keeps
+    /// its config and its trees, and its layers as they came where [`Table::OciBlob`] has them.
     Image,
     /// Blobs by the digest that registries know them by. Key: [`OciDigest`] bytes. Value:
     /// [`OciBlob`]. Collected by last use.
@@ -67,7 +67,10 @@ impl Table {
                 let original = |l: &ImageLayer| l.original.as_ref().map(|(_, digest, _)| *digest);
                 Ok(Names {
                     blobs: vec![(image.config, None)],
-                    trees: image.layers.iter().filter_map(|l| Some(l.diff?.0)).collect(),
+                    trees: {
+                        let diffs = image.layers.iter().filter_map(|layer| layer.diff);
+                        diffs.chain(image.archive).map(|root| root.0).collect()
+                    },
                     layers: image.layers.iter().filter_map(original).collect(),
                 })
             }
@@ -244,7 +247,7 @@ impl PackedBlock {
     }
 }
 
-/// An image of the local image store.
+/// An image of the image store.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Image {
     /// SHA-256 of the config: the image id.
@@ -261,6 +264,24 @@ pub struct Image {
     pub created_ms: u64,
     /// Bytes of all files of all layers.
     pub size: u64,
+    /// The full references by which its packed layers were pulled: where they can be had again.
+    pub references: Vec<String>,
+    /// Its packed layers that no registry is known to have: a directory with a file for each, named
+    /// by the hexadecimal SHA-256.
+    pub archive: Option<RootId>,
+}
+
+impl Image {
+    /// The key of an image's row: who sees it, and its name or id.
+    pub fn key(scope: &Scope, name: &str) -> Vec<u8> {
+        [scope.as_str(), " ", name].concat().into_bytes()
+    }
+
+    /// The name or id of a row of this scope.
+    pub fn name_in<'k>(scope: &Scope, key: &'k [u8]) -> Option<&'k str> {
+        let key = std::str::from_utf8(key).ok()?;
+        key.strip_prefix(scope.as_str())?.strip_prefix(' ')
+    }
 }
 
 /// One layer of an image.

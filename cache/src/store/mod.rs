@@ -289,6 +289,12 @@ pub trait Store: Send + Sync {
     /// Other workers may have what is soon read here.
     fn know_peers(&self, _peers: &[Peer]) {}
 
+    /// Makes that everybody can read these blobs, each with its size, where the store is a part of a
+    /// larger one.
+    fn publish(&self, _blobs: &[(BlobId, u64)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// As long as the pin lives, nothing that was put, read or called present since it was taken is
     /// collected.
     fn pin(&self) -> Pin;

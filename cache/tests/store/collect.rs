@@ -207,6 +207,8 @@ fn image(config: BlobId, tree: &Tree, original: OciDigest) -> Image {
         tagged_ms: 0,
         created_ms: 0,
         size: 0,
+        references: Vec::new(),
+        archive: None,
     }
 }
 

@@ -217,6 +217,8 @@ fn an_image_whose_config_is_lost_goes_with_a_repair_only() {
         tagged_ms: 0,
         created_ms: 0,
         size: 0,
+        references: Vec::new(),
+        archive: None,
     };
     store.put_row(Table::Image, b"app", &image.to_bytes()).unwrap();
     flip(&path.join("segments/00000000.seg"), 77);

@@ -209,6 +209,8 @@ fn row_value(table: Table, names: &[u8]) -> Vec<u8> {
             tagged_ms: 1,
             created_ms: 2,
             size: 3,
+            references: Vec::new(),
+            archive: None,
         }
         .to_bytes(),
         Table::OciBlob => OciBlob { blob, size, repository: None }.to_bytes(),

@@ -3,6 +3,7 @@
 use super::{list, size};
 use crate::progress::Mode;
 use clap::Args;
+use ops::config::Fallback;
 use proto::step::NetworkMode;
 use proto::wire::build::Entitlement;
 use std::path::PathBuf;
@@ -125,6 +126,18 @@ pub struct Build {
     #[arg(long, value_name = "LIST", value_parser = list)]
     pub cpuset_mems: Option<String>,
 
+    /// Whose results are made, within what the certificate allows: branch/NAME or dev/NAME. What is
+    /// trusted is read, not written
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
+    /// How much the build matters among its user's, from 0 to 8; at most what the certificate
+    /// allows, which is also what is taken without it
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub priority: Option<u8>,
+    /// What to do when the farm cannot be reached: none, or local for a build on this machine
+    #[arg(long, value_name = "HOW", value_parser = fallback)]
+    pub fallback: Option<Fallback>,
+
     /// Has no effect: the farm's own cache is always used
     #[arg(long, value_name = "CACHE", hide_short_help = true)]
     pub cache_from: Vec<String>,
@@ -167,6 +180,14 @@ fn entitlement(text: &str) -> Result<Entitlement, String> {
             Some(name) => Ok(Entitlement::Device(Some(name.to_owned()))),
             None => Err("expected network.host, security.insecure or device".to_owned()),
         },
+    }
+}
+
+fn fallback(text: &str) -> Result<Fallback, String> {
+    match text {
+        "none" => Ok(Fallback::None),
+        "local" => Ok(Fallback::Local),
+        _ => Err("expected none or local".to_owned()),
     }
 }
 

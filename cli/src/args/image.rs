@@ -45,6 +45,9 @@ pub struct Run {
     /// Memory that it may use: 512m
     #[arg(short, long, value_parser = size)]
     pub memory: Option<u64>,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// List images
@@ -69,6 +72,9 @@ pub struct Images {
     /// Print JSON, one line for each image
     #[arg(long, value_parser = ["json", "table"], default_value = "table")]
     pub format: String,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Remove images
@@ -84,6 +90,9 @@ pub struct Remove {
     /// Also an id with several names
     #[arg(short, long)]
     pub force: bool,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Give an image another name
@@ -97,6 +106,9 @@ pub struct Tag {
     pub source: String,
     /// The new name
     pub target: String,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Show everything about images, as JSON
@@ -109,6 +121,9 @@ pub struct Inspect {
     /// Names, or the beginnings of ids
     #[arg(required = true)]
     pub images: Vec<String>,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Show how an image came about
@@ -123,6 +138,9 @@ pub struct History {
     /// Do not cut long texts
     #[arg(long)]
     pub no_trunc: bool,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Bring an image from its registry
@@ -140,6 +158,9 @@ pub struct Pull {
     /// Print only the image's name
     #[arg(short, long)]
     pub quiet: bool,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Send an image to its registry
@@ -153,6 +174,9 @@ pub struct Push {
     /// Print only the digest
     #[arg(short, long)]
     pub quiet: bool,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Write images to an archive
@@ -171,6 +195,9 @@ pub struct Save {
     /// The archive's form
     #[arg(long, value_parser = ["docker", "oci"], default_value = "docker")]
     pub format: String,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }
 
 /// Take images from an archive
@@ -186,4 +213,7 @@ pub struct Load {
     /// Print only errors
     #[arg(short, long)]
     pub quiet: bool,
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
 }

@@ -24,7 +24,7 @@ use crate::progress::{Display, Mode, Settings, StartError};
 use cache::scan;
 use context::{Context, Named};
 use line::{Heard, Line, Shown, reattach};
-use ops::config::Config;
+use ops::config::{Config, Fallback};
 use output::Target;
 use proto::error::{Class, Failure};
 use proto::wire::build::{
@@ -59,7 +59,10 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
         }
     };
     unused(&args);
-    let farm = Farm::find(farm, config).await?;
+    let farm = match args.fallback.unwrap_or(config.farm.fallback) {
+        Fallback::None => Farm::find(farm, config).await?,
+        Fallback::Local => Farm::find_or_local(farm, config).await?,
+    };
     let display = Arc::new(Display::start(mode, &look).map_err(bad_display)?);
     let client = Client {
         farm: farm.clone(),

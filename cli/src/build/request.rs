@@ -61,6 +61,8 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         outputs,
         annotations: pairs("--annotation", &args.annotation)?,
         description: description(args, &tags),
+        scope: args.scope.clone(),
+        priority: args.priority,
     };
     Ok(Asked { request, targets })
 }

@@ -1,11 +1,12 @@
 //! What is asked of a coordinator and is not a build.
 
 use super::coordinator::Desk;
-use super::{members, office};
+use super::{disks, members, office};
 use crate::error::user;
 use crate::talk::Talk;
-use crate::up::admin::{builds, mounts};
+use crate::up::admin::{builds, images, mounts};
 use cache::net::quic::ALPN;
+use coordinator::core::place::PRIORITY_MAX;
 use ops::identity::{Grant, Project, Right, Role};
 use proto::error::{Class, Failure};
 use proto::id::{CacheId, Scope};
@@ -13,16 +14,13 @@ use proto::wire::admin::{NodeOrder, NodeRow, Reply, Request};
 use proto::wire::cluster::CacheState;
 use std::time::Duration;
 
-/// The highest priority that a client may ask for, unless its token says otherwise.
-const PRIORITY_MAX: u8 = 100;
-
 /// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asks {
-    /// Whoever may look after the farm.
-    Operator,
-    /// Anybody else.
-    Builder,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asks {
+    /// Whether he may look after the farm.
+    pub may_operate: bool,
+    /// Whose images he sees, and whose builds.
+    pub scope: Scope,
 }
 
 /// Answers one request.
@@ -33,13 +31,16 @@ pub async fn answer(
     talk: &mut Talk,
 ) -> Result<(), Failure> {
     let coordinator = desk.coordinator();
-    if is_for_operators(&request) && asks != Asks::Operator {
+    if is_for_operators(&request) && !asks.may_operate {
         let message = "Only who looks after the farm may do this";
         return Err(Failure::new(Class::Denied, message).hint(
             "Do it on the coordinator's machine, or join with a token made by `slipway token create \
              --role client --admin`.",
         ));
     }
+    let seen = coordinator.images(asks.scope.clone());
+    let Some(request) = images::answer(seen, request, talk).await? else { return Ok(()) };
+    let by = (!asks.may_operate).then_some(&asks.scope);
     match request {
         Request::Status => {
             talk.say(Reply::Status {
@@ -51,9 +52,9 @@ pub async fn answer(
             .await;
             Ok(())
         }
-        Request::Builds { count } => builds::list(coordinator, talk, count).await,
-        Request::Logs(build) => builds::steps(coordinator, talk, &build).await,
-        Request::Cancel(build) => builds::cancel(coordinator, &build).await,
+        Request::Builds { count } => builds::list(coordinator, by, talk, count).await,
+        Request::Logs(build) => builds::steps(coordinator, by, talk, &build).await,
+        Request::Cancel(build) => builds::cancel(coordinator, by, &build).await,
         Request::CreateToken { role, ttl_ms, uses, project, scope, admin } => {
             let right = right(&role, &project, &scope, admin)?;
             let token = desk.office().create(right, Duration::from_millis(ttl_ms), uses).await?;
@@ -74,6 +75,18 @@ pub async fn answer(
         Request::Mounts => mounts::list(coordinator, talk).await,
         Request::Mount { scope, id, order } => {
             mounts::order(coordinator, talk, (&scope, &id), order).await
+        }
+        Request::Usage => disks::usage(desk.party(), desk.membership(), talk).await,
+        Request::Prune(what) => disks::prune(desk.party(), desk.membership(), talk, what).await,
+        Request::Verify { repair } => {
+            disks::verify(desk.party(), desk.membership(), talk, repair).await
+        }
+        Request::Run(_) => {
+            let message = "People's containers do not run on a farm's machines";
+            Err(user(message).hint(
+                "`slipway run` fetches the image and runs it on this machine. Elsewhere: slipway \
+                 save IMAGE | docker load",
+            ))
         }
         other => {
             let name = format!("{other:?}");

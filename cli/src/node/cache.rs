@@ -3,6 +3,8 @@
 use super::listen::{Guest, Host, listen};
 use super::party::Party;
 use super::uplink::{follow, keep, no_map};
+use crate::talk::{Talk, converse};
+use crate::up::admin::disk::Disk;
 use crate::up::settings::{disk_budget, open_store};
 use cache::net::serve::{Rights, serve};
 use cache::net::{Dial, NetError, Stream};
@@ -13,6 +15,7 @@ use ops::identity::tls::ClientAuth;
 use proto::error::{Class, Failure};
 use proto::id::CacheId;
 use proto::wire::Service;
+use proto::wire::admin::Request;
 use proto::wire::cluster::{CacheHello, CacheState, FromMember, Map};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -108,8 +111,12 @@ async fn member(uplink: Arc<dyn Dial>, sayer: Sayer, maps: watch::Sender<Arc<Map
 impl Host for Shelf {
     fn admits(&self, guest: &Guest, service: Service) -> Result<(), Failure> {
         guest.known()?;
+        let is_coordinator =
+            guest.subject.as_ref().is_some_and(|subject| subject.has(Role::Coordinator));
         match service {
             Service::Blobs => Ok(()),
+            // Whoever looks after the farm asks its coordinator.
+            Service::Admin if is_coordinator => Ok(()),
             other => {
                 Err(Failure::new(Class::Denied, format!("A cache node does not serve {other:?}")))
             }
@@ -119,9 +126,14 @@ impl Host for Shelf {
     async fn serve(
         self: Arc<Self>,
         guest: Guest,
-        _: Service,
+        service: Service,
         stream: Stream,
     ) -> Result<(), NetError> {
+        if service == Service::Admin {
+            let disk = Disk { store: self.store.clone(), layers: None };
+            return converse(stream, async |request, talk| answer(&disk, request, talk).await)
+                .await;
+        }
         let has = |role: Role| guest.subject.as_ref().is_some_and(|subject| subject.has(role));
         let rights = match () {
             () if has(Role::Coordinator) => Rights::Coordinator,
@@ -130,5 +142,13 @@ impl Host for Shelf {
             () => Rights::Client,
         };
         serve(self.store.clone(), stream, rights).await
+    }
+}
+
+/// Does with the node's own store what the coordinator asks for.
+async fn answer(disk: &Disk, request: Request, talk: &mut Talk) -> Result<(), Failure> {
+    match disk.answer(request, talk).await? {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(Class::User, "A cache node looks after its store only")),
     }
 }

@@ -11,12 +11,13 @@ use crate::up::door::handshake;
 use cache::cluster::Cluster;
 use cache::net::unix::Listener;
 use cache::net::{NetError, Stream};
+use coordinator::core::place::PRIORITY_MAX;
 use coordinator::server::{Caller, Coordinator, Membership, Settings, Who};
 use ops::config::Config;
 use ops::identity::tls::ClientAuth;
 use ops::identity::{Role, Subject};
 use proto::error::{Class, Failure};
-use proto::id::{CacheId, Millis, WorkerId};
+use proto::id::{CacheId, Millis, Scope, WorkerId};
 use proto::platform::Platform;
 use proto::wire::Service;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub struct Desk {
     membership: Membership,
     office: Office,
     started: Millis,
+    party: Party,
 }
 
 /// Starts it; its tasks are added to `tasks`.
@@ -56,7 +58,8 @@ pub async fn start(
     let endpoint = party.listen(settings.listen, ClientAuth::Optional)?;
     tracing::info!(address = %settings.listen, "the coordinator listens");
     let started = Millis(crate::clock::now_ms());
-    let desk = Arc::new(Desk { coordinator, membership, office, started });
+    let party = party.clone();
+    let desk = Arc::new(Desk { coordinator, membership, office, started, party });
     tasks.spawn(listen(endpoint, desk.clone()));
     let socket = crate::farm::socket(&config.home);
     let listener = Listener::bind(&socket)
@@ -102,7 +105,7 @@ fn who(subject: &Subject) -> Option<Who> {
     Some(Who {
         name: subject.name().to_string(),
         scope: grant.scope.in_project(grant.project.as_str()),
-        priority: 0,
+        priority: grant.priority_max.min(PRIORITY_MAX),
     })
 }
 
@@ -162,10 +165,10 @@ impl Host for Desk {
             }
             Service::Certificates => self.office.serve(guest.subject.as_ref(), stream).await,
             Service::Admin => {
+                let Some(who) = guest.subject.as_ref().and_then(who) else { return Ok(()) };
                 let grant = guest.subject.as_ref().and_then(|subject| subject.grant());
-                let is_operator = grant.is_some_and(|grant| grant.admin);
-                let asks = if is_operator { Asks::Operator } else { Asks::Builder };
-                self.admin(asks, stream).await
+                let may_operate = grant.is_some_and(|grant| grant.admin);
+                self.admin(Asks { may_operate, scope: who.scope }, stream).await
             }
             Service::Blobs => Ok(()),
         }
@@ -188,6 +191,11 @@ impl Desk {
         &self.office
     }
 
+    /// Who it is for others.
+    pub fn party(&self) -> &Party {
+        &self.party
+    }
+
     /// When it began.
     pub fn started(&self) -> Millis {
         self.started
@@ -208,7 +216,10 @@ impl Desk {
             )),
         };
         match handshake(&mut stream, &open, welcome).await? {
-            true => self.admin(Asks::Operator, stream).await,
+            true => {
+                let owner = Asks { may_operate: true, scope: Scope::trusted() };
+                self.admin(owner, stream).await
+            }
             false => Ok(()),
         }
     }

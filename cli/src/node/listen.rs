@@ -17,6 +17,9 @@ use tokio::task::JoinSet;
 /// How long somebody may take to say what a stream is for.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 
+/// How long whoever serves a stream may take to see that its connection has ended.
+const END_WAIT: Duration = Duration::from_secs(5);
+
 /// Somebody who dialled.
 #[derive(Debug, Clone)]
 pub struct Guest {
@@ -85,7 +88,10 @@ async fn receive<H: Host>(host: Arc<H>, caller: Caller) {
             }
         });
     }
-    // The connection has ended: so have its streams, and what is done for nobody stops.
+    // The connection has ended, and whoever serves its streams sees it: a worker that is gone, for
+    // one, is taken note of. What goes on for nobody is stopped.
+    let ended = async { while streams.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(END_WAIT, ended).await;
 }
 
 async fn open<H: Host>(host: Arc<H>, guest: Guest, mut stream: Stream) -> Result<(), NetError> {

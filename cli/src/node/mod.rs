@@ -17,6 +17,7 @@ mod admin;
 mod cache;
 pub mod certificates;
 mod coordinator;
+mod disks;
 mod end;
 pub mod join;
 mod ledger;

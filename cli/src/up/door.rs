@@ -9,7 +9,6 @@ use cache::net::{NetError, Stream};
 use coordinator::server::Who;
 use proto::error::{Class, Failure};
 use proto::id::Millis;
-use proto::platform::Platform;
 use proto::wire::{Open, Opened, Service, VERSION};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +24,6 @@ pub struct House {
     pub life: Shared,
     /// When it began.
     pub started: Millis,
-    /// How large layers are.
-    pub sizes: admin::images::Sizes,
-    /// What its containers run on.
-    pub platform: Platform,
 }
 
 /// Answers whoever opened a stream; says whether it is open now.

@@ -24,7 +24,6 @@ use ops::config::Config;
 use parts::Parts;
 use proto::error::{Class, Failure};
 use proto::id::Millis;
-use proto::platform::Platform;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -71,13 +70,7 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     }
     let life = Shared::new(Life::new(idle, Instant::now()));
     let started = Millis(crate::clock::now_ms());
-    let house = Arc::new(House {
-        parts,
-        life,
-        started,
-        sizes: Default::default(),
-        platform: Platform::host(),
-    });
+    let house = Arc::new(House { parts, life, started });
     serve(&house, listener, &mut signals).await;
     end(house, &mut signals).await;
     drop(lock);

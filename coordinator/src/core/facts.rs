@@ -122,7 +122,8 @@ pub struct Who {
 impl Who {
     /// The user of a farm of one machine.
     pub fn alone() -> Self {
-        Self { name: "local".to_owned(), scope: Scope::trusted(), priority: 0 }
+        let priority = super::place::PRIORITY_MAX;
+        Self { name: "local".to_owned(), scope: Scope::trusted(), priority }
     }
 }
 

@@ -32,6 +32,8 @@ fn request() -> BuildRequest {
         outputs: vec![Output::CacheOnly],
         annotations: Vec::new(),
         description: String::new(),
+        scope: None,
+        priority: None,
     }
 }
 

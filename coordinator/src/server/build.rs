@@ -87,7 +87,7 @@ pub enum Outcome {
 impl Build {
     /// A build that begins, or goes on after the coordinator was started again.
     pub fn new(id: BuildId, started: Millis, who: Who, request: BuildRequest) -> Arc<Self> {
-        let row = BuildRow::new(id.clone(), started, &request);
+        let row = BuildRow::new(id.clone(), who.scope.clone(), started, &request);
         let audience = Arc::new(Audience::new(id.clone(), now().0));
         Arc::new(Self {
             id,

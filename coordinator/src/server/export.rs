@@ -1,7 +1,7 @@
 //! What is made of a build's result.
 
-use super::Server;
 use super::build::Build;
+use super::{Server, gallery};
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
 use proto::step::Target;
@@ -74,7 +74,13 @@ async fn image(
     let _ = teller.await;
     build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
     match result? {
-        Reply::Exported(made) => Ok(*made),
+        Reply::Exported(made, kept) => {
+            if let (OutputResult::Image(image), Some(kept)) = (&*made, kept) {
+                let kept = gallery::read_image(&kept)?;
+                gallery::keep(server, &build.who.scope, &kept, &image.names).await?;
+            }
+            Ok(*made)
+        }
         other => Err(Failure::new(Class::Bug, format!("A worker answered {other:?}"))),
     }
 }

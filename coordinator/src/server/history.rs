@@ -3,20 +3,22 @@
 use super::Server;
 use cache::net::NetError;
 use proto::error::Failure;
-use proto::id::{BlobId, BuildId, Millis, OciDigest};
+use proto::id::{BlobId, BuildId, Millis, OciDigest, Scope};
 use proto::step::StepId;
 use proto::wire::build::{BuildRequest, BuildResult, OutputResult, Summary};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of rows of the history.
-const ROW_VERSION: u8 = 1;
+const ROW_VERSION: u8 = 2;
 
 /// What is kept of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct BuildRow {
     /// Its name.
     pub id: BuildId,
+    /// Whose results it takes and makes.
+    pub scope: Scope,
     /// When it began.
     pub started: Millis,
     /// When it ended, if it has.
@@ -58,9 +60,10 @@ pub struct RowStep {
 
 impl BuildRow {
     /// A build that begins.
-    pub fn new(id: BuildId, started: Millis, request: &BuildRequest) -> Self {
+    pub fn new(id: BuildId, scope: Scope, started: Millis, request: &BuildRequest) -> Self {
         Self {
             id,
+            scope,
             started,
             ended: None,
             dockerfile: request.dockerfile_name.clone(),

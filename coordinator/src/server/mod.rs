@@ -6,7 +6,9 @@
 mod audience;
 mod build;
 mod effects;
+mod errands;
 mod export;
+mod gallery;
 mod history;
 mod ledger;
 mod library;
@@ -15,6 +17,7 @@ mod look;
 mod members;
 mod mounts;
 mod narrate;
+mod narrow;
 mod orders;
 mod overview;
 mod plan;
@@ -29,17 +32,21 @@ use crate::core::{Core, Effect, Event};
 use build::Builds;
 use cache::cluster::Cluster;
 use cache::net::{NetError, Stream};
+use errands::Errands;
+use gallery::Gallery;
 use library::Library;
 use logs::LogHub;
 use look::Mail;
 use mounts::Mounts;
-use proto::id::{BuildId, Millis};
+use proto::id::{BuildId, Millis, Scope};
 use proto::platform::Platform;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use workers::Workers;
 
+pub use errands::{Heard, Person, Question};
+pub use gallery::Images;
 pub use history::{BuildRow, RowStep};
 pub use ledger::Ledger;
 pub use members::{CacheRow, Membership};
@@ -59,6 +66,8 @@ struct Server {
     inbox: mpsc::Sender<Mail>,
     library: Library,
     builds: Builds,
+    errands: Errands,
+    gallery: Gallery,
     workers: Workers,
     logs: LogHub,
     mounts: Mounts,
@@ -106,6 +115,8 @@ impl Coordinator {
             inbox,
             library: Library::new(store),
             builds: Builds::default(),
+            errands: Errands::default(),
+            gallery: Gallery::default(),
             workers: Workers::new(),
             logs: LogHub::default(),
             mounts: Mounts::new(),
@@ -133,6 +144,11 @@ impl Coordinator {
     /// Serves one worker, until it is gone. `who` is none for a farm of one process.
     pub async fn serve_worker(&self, stream: Stream, who: Option<Caller>) -> Result<(), NetError> {
         workers::serve(self.0.clone(), stream, who).await
+    }
+
+    /// The image store as those of a scope see it.
+    pub fn images(&self, scope: Scope) -> Images {
+        Images::new(self.0.clone(), scope)
     }
 
     /// How many builds are under way.

@@ -128,7 +128,8 @@ async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, 
                 0 | 1 => format!("[internal] load metadata for {reference}"),
                 _ => format!("[{platform} internal] load metadata for {reference}"),
             };
-            (name, Call::ResolveImage { build: id, reference, platform, pull })
+            let scope = build.who.scope.clone();
+            (name, Call::ResolveImage { build: id, reference, platform, pull, scope })
         }
         Wanted::File { url } => {
             (format!("[internal] load {url}"), Call::ResolveFile { build: id, url })

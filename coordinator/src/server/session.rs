@@ -4,7 +4,7 @@ use super::audience::Heard;
 use super::build::{Build, Outcome};
 use super::history;
 use super::narrate::narrate;
-use super::{Server, export, now, plan, tally};
+use super::{Server, export, narrow, now, plan, tally};
 use crate::core::facts::{Fact, Submitted, Unfinished, Who};
 use crate::core::{Event, Notice, Plan};
 use bytes::Bytes;
@@ -34,7 +34,8 @@ pub async fn serve(server: Arc<Server>, stream: Stream, who: Who) -> Result<(), 
     let begun = match from.expect::<ToCoordinator>().await?.0 {
         ToCoordinator::Submit(request) => begin(&server, *request, who).await.map(|b| (b, None)),
         ToCoordinator::Attach { build, heard } => match known(&server, &build).await {
-            Some(known) if known.who.scope.project() == who.scope.project() => Ok((known, heard)),
+            // Whoever listens answers, too: with files and secrets that go into the result.
+            Some(known) if who.scope.admits(&known.who.scope) => Ok((known, heard)),
             _ => Err(gone(&build)),
         },
         other => {
@@ -100,6 +101,7 @@ async fn begin(
     who: Who,
 ) -> Result<Arc<Build>, Failure> {
     check(&request)?;
+    let who = narrow::who(who, request.scope.as_deref(), request.priority)?;
     let (id, at) = (new_id(), now());
     if server.keeps_facts {
         let request = keep(server, rkyv::to_bytes(&request).map_err(bug)?).await?;
@@ -207,7 +209,7 @@ async fn take_up(
 }
 
 /// A name for a build: 60 bits of chance.
-fn new_id() -> BuildId {
+pub fn new_id() -> BuildId {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     let text: String = (u64::from_le_bytes(bytes) >> 4)

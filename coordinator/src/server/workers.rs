@@ -8,7 +8,7 @@ use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, RootId, WorkerId};
 use proto::limit::PEERS_MAX;
 use proto::platform::Platform;
-use proto::wire::build::{self, LogPlace};
+use proto::wire::build::LogPlace;
 use proto::wire::worker::{
     Bind, Call, Lease, Moved, Outcome, Peer, Reply, Report, Task, ToCoordinator, ToWorker,
     WorkerState,
@@ -470,13 +470,7 @@ async fn listen(
             ToCoordinator::Ask(number, id, ask) => {
                 let (server, out) = (server.clone(), out.clone());
                 tokio::spawn(async move {
-                    let answer = match server.builds.get(&id) {
-                        Some(build) => build.ask(ask).await,
-                        None => build::Answer::Failed(Failure::new(
-                            Class::Cancelled,
-                            format!("The build {id} has ended"),
-                        )),
-                    };
+                    let answer = server.ask(&id, ask).await;
                     let _ = out.send(ToWorker::Answer(number, answer)).await;
                 });
             }

@@ -127,5 +127,7 @@ fn request(case: &Case) -> Result<BuildRequest, String> {
         outputs: vec![Output::CacheOnly],
         annotations: Vec::new(),
         description: String::new(),
+        scope: None,
+        priority: None,
     })
 }

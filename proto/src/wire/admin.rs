@@ -1,6 +1,6 @@
 //! Images, the cache and past builds: what the commands around `build` ask for.
 //!
-//! One request on a stream; then answers, the last of which is [`Reply::Done`] or
+//! One [`Asked`] on a stream; then answers, the last of which is [`Reply::Done`] or
 //! [`Reply::Failed`].
 
 use crate::error::Failure;
@@ -11,6 +11,16 @@ use crate::wire::build::{ArchiveEntry, ArchiveFormat, Login, Stream, Summary};
 use crate::wire::overview::Overview;
 use crate::wire::worker::Moved;
 use rkyv::{Archive, Deserialize, Serialize};
+
+/// The first message of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Asked {
+    /// A scope below the client's own, without the project, whose images are meant; none for the
+    /// client's own.
+    pub scope: Option<String>,
+    /// What is asked for.
+    pub request: Request,
+}
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -61,8 +71,8 @@ pub enum Request {
         /// The archive's form.
         format: ArchiveFormat,
     },
-    /// Takes an archive: [`Input::Data`] follows. [`Reply::Text`] for each image.
-    Load,
+    /// Takes the images of an archive, which is in the store. [`Reply::Text`] for each image.
+    Load(BlobId),
     /// The builds that are under way and the last ones that have ended. [`Reply::Build`] for each.
     Builds {
         /// At most so many.

@@ -99,6 +99,10 @@ pub struct BuildRequest {
     pub annotations: Vec<(String, String)>,
     /// The person's own words for the build, for `slipway builds`.
     pub description: String,
+    /// A scope below the client's own, without the project; none for the client's own.
+    pub scope: Option<String>,
+    /// A priority of at most the client's own; none for that one.
+    pub priority: Option<u8>,
 }
 
 /// `--no-cache` and `--no-cache-filter`.

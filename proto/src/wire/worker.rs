@@ -6,12 +6,14 @@
 //! started, and a report is repeated until the coordinator has it.
 
 use crate::error::Failure;
-use crate::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest, RootId, WorkerId};
+use crate::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest, RootId, Scope, WorkerId};
 use crate::mount;
 use crate::platform::Platform;
 use crate::record::Cost;
 use crate::step::{BaseImage, GitOp, HttpOp, ImageOp, Needs, PackedRef, RunOp};
-use crate::wire::build::{Answer, Ask, Output, OutputResult, Packing, Resources, Stream};
+use crate::wire::build::{
+    Answer, ArchiveEntry, ArchiveFormat, Ask, Output, OutputResult, Packing, Resources, Stream,
+};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What a worker says.
@@ -108,8 +110,10 @@ pub enum Call {
         reference: String,
         /// The platform.
         platform: Platform,
-        /// Whether the registry is asked even when the local store has an image of that name.
+        /// Whether the registry is asked even when the image store has an image of that name.
         pull: bool,
+        /// Whose names of the image store count.
+        scope: Scope,
     },
     /// Finds out what is at a URL. [`Reply::File`].
     ResolveFile {
@@ -133,6 +137,40 @@ pub enum Call {
     PrepareLayer(RootId, Option<Packing>),
     /// Makes an output. [`Reply::Exported`].
     Export(Export),
+    /// Brings an image from its registry. [`Reply::Pulled`].
+    Pull {
+        /// Whose logins count.
+        build: BuildId,
+        /// The full reference.
+        reference: String,
+        /// The platform.
+        platform: Platform,
+    },
+    /// Sends an image of the image store to its registry. [`Reply::Pushed`].
+    Push {
+        /// Whose logins count.
+        build: BuildId,
+        /// The full reference.
+        reference: String,
+        /// The image, as the image store has it.
+        image: Vec<u8>,
+    },
+    /// Packs images of the image store for an archive. [`Reply::Saved`].
+    Save {
+        /// Whose logins count.
+        build: BuildId,
+        /// The images, as the image store has them, each with its names in the archive.
+        images: Vec<(Vec<u8>, Vec<String>)>,
+        /// The archive's form.
+        format: ArchiveFormat,
+    },
+    /// Takes the images of an archive. [`Reply::Loaded`].
+    Load {
+        /// The archive.
+        archive: BlobId,
+        /// Of images for several platforms, the one that is taken.
+        platform: Platform,
+    },
 }
 
 /// An output to make.
@@ -189,8 +227,17 @@ pub enum Reply {
     Archive(Option<RootId>),
     /// It was done.
     Done,
-    /// The output.
-    Exported(Box<OutputResult>),
+    /// The output; and the image that is to be kept under its names, if it is one, as the image
+    /// store has it.
+    Exported(Box<OutputResult>, Option<Vec<u8>>),
+    /// The digest of what the reference stands for, and the image as the image store has it.
+    Pulled(OciDigest, Vec<u8>),
+    /// The digest of what was sent.
+    Pushed(OciDigest),
+    /// What stands in the archive.
+    Saved(Vec<ArchiveEntry>),
+    /// The images, as the image store has them, each with its names.
+    Loaded(Vec<(Vec<u8>, Vec<String>)>),
 }
 
 /// What a worker is doing.

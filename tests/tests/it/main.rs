@@ -1,5 +1,6 @@
 //! All scenarios: one binary, one module each.
 
+mod afar;
 mod bad_input;
 mod cache;
 mod cluster;

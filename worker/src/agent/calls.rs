@@ -1,8 +1,9 @@
 //! Calls: what any worker can do, and that can be done twice without harm.
 
 use super::link::Link;
-use super::{Machine, export, git, images, web};
+use super::{Machine, export, git, images, kept, web};
 use crate::image::{blocking, unpack};
+use cache::store::Persisted;
 use proto::error::Failure;
 use proto::wire::worker::{Call, Reply, ToCoordinator};
 use std::sync::Arc;
@@ -29,9 +30,10 @@ async fn answer(
     let heard = link.clone();
     let told = move |moved| heard.hint(ToCoordinator::CallProgress(number, moved));
     match call {
-        Call::ResolveImage { build, reference, platform, pull } => {
-            let image = images::resolve(machine, link, &build, &reference, &platform, pull).await?;
-            Ok(Reply::Image(Box::new(image)))
+        Call::ResolveImage { build, reference, platform, pull, scope } => {
+            let scope = (!pull).then_some(scope);
+            let image = images::resolve(machine, link, &build, &reference, &platform, scope);
+            Ok(Reply::Image(Box::new(image.await?)))
         }
         Call::ResolveFile { build: _, url } => {
             let found = web::find(machine, &url, told).await?;
@@ -52,8 +54,18 @@ async fn answer(
             Ok(Reply::Done)
         }
         Call::Export(order) => {
-            let made = export::export(machine, link, order, told).await?;
-            Ok(Reply::Exported(Box::new(made)))
+            let (made, kept) = export::export(machine, link, order, told).await?;
+            Ok(Reply::Exported(Box::new(made), kept.map(|image| image.to_bytes())))
         }
+        Call::Pull { build, reference, platform } => {
+            kept::pull(machine, &link.session(&build), &reference, &platform, told).await
+        }
+        Call::Push { build, reference, image } => {
+            kept::push(machine, &link.session(&build), &reference, &image, told).await
+        }
+        Call::Save { build, images, format } => {
+            kept::save(machine, &link.session(&build), images, format, told).await
+        }
+        Call::Load { archive, platform } => kept::load(machine, archive, platform).await,
     }
 }

@@ -1,15 +1,15 @@
 //! Outputs: configs, layers and manifests put together, kept, pushed, or named for the client.
 
-use super::Machine;
 use super::images::{self, registry_failure, store_failure};
 use super::link::Link;
+use super::{Machine, original};
 use crate::image::local::{self, How, LocalError};
 use crate::image::manifest::{
     Annotations, Document, HistoryRow, ImageSet, ManifestError, PackedPart, assemble, config,
     convert_layer_media, read_time, time_text,
 };
-use crate::image::registry::{Part, Reference, Session, parse_reference};
-use crate::image::{Progress, archive, blocking, naming, pack, push, rows};
+use crate::image::registry::{Reference, Session, parse_reference};
+use crate::image::{Progress, archive, blocking, pack, push, rows};
 use cache::store::{Compression, Image, ImageLayer, Store};
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, Millis, OciDigest, RootId};
@@ -22,13 +22,13 @@ use proto::wire::worker::{Export, ExportImage, Moved};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Makes an output.
+/// Makes an output. Answers with it the image that is to be kept, if it is one.
 pub async fn export(
     machine: &Arc<Machine>,
     link: &Link,
     export: Export,
     told: impl Fn(Moved) + Send + Sync + 'static,
-) -> Result<OutputResult, Failure> {
+) -> Result<(OutputResult, Option<Image>), Failure> {
     let _pin = machine.store.pin();
     cache::crash::reach(cache::crash::Phase::Export);
     let session = link.session(&export.build);
@@ -36,7 +36,7 @@ pub async fn export(
     let maker = Maker { machine, session, progress };
     match &export.output {
         Output::Image(output) => maker.image(&export, output).await,
-        Output::Archive(output) => maker.archive(&export, output).await,
+        Output::Archive(output) => Ok((maker.archive(&export, output).await?, None)),
         Output::Files | Output::CacheOnly => {
             Err(Failure::new(Class::Bug, "The output needs no worker"))
         }
@@ -75,10 +75,13 @@ fn manifest_failure(error: &ManifestError) -> Failure {
 }
 
 impl Maker<'_> {
-    async fn image(&self, export: &Export, output: &ImageOutput) -> Result<OutputResult, Failure> {
+    async fn image(
+        &self,
+        export: &Export,
+        output: &ImageOutput,
+    ) -> Result<(OutputResult, Option<Image>), Failure> {
         if output.store && export.images.len() > 1 {
-            let message = "The local image store keeps images of one platform, and the build has \
-                           several";
+            let message = "The image store keeps images of one platform, and the build has several";
             return Err(Failure::new(Class::User, message)
                 .hint("Push the image (--push), or write an archive (-o type=oci,dest=FILE)."));
         }
@@ -110,14 +113,14 @@ impl Maker<'_> {
                     .map_err(|e| registry_failure(&e))?;
             }
         }
-        if output.store {
-            for one in configured {
-                let names = output.names.clone();
-                let store = self.machine.store.clone();
-                blocking(move || keep(&*store, one, &names)).await?;
-            }
+        let mut kept = None;
+        if output.store
+            && let Some(one) = configured.pop()
+        {
+            let store = self.machine.store.clone();
+            kept = Some(blocking(move || keep(&*store, one)).await?);
         }
-        Ok(OutputResult::Image(result))
+        Ok((OutputResult::Image(result), kept))
     }
 
     async fn archive(
@@ -133,6 +136,7 @@ impl Maker<'_> {
         let set = self.pack(export, &configured, &output.packing).await?;
         let plan = archive::plan(&set, &output.names, output.format)
             .map_err(|e| Failure::new(e.class(), e.to_string()))?;
+        original::publish(self.machine, &plan).await?;
         let top = set.top();
         let result = ImageResult {
             config: configured[0].image.id,
@@ -171,7 +175,9 @@ impl Maker<'_> {
             let mut parts = Vec::new();
             for (at, layer) in one.image.layers.iter().enumerate() {
                 if let Some(base) = base.filter(|_| at < of_base) {
-                    self.fetch(base, layer).await?;
+                    let from = [base.reference.clone()];
+                    original::bring(self.machine, &self.session, layer, &from, &self.progress)
+                        .await?;
                 }
                 parts.push(self.part(layer, how).await?);
             }
@@ -184,20 +190,6 @@ impl Maker<'_> {
             return Ok(ImageSet::single(images.remove(0)));
         }
         ImageSet::indexed(images, how.media, &annotations).map_err(|e| manifest_failure(&e))
-    }
-
-    /// Gets a base's layer as its registry packed it, if it came from one and is not here.
-    async fn fetch(&self, base: &BaseImage, layer: &ImageLayer) -> Result<(), Failure> {
-        let Some((media_type, digest, size)) = layer.original.clone() else { return Ok(()) };
-        let (store, wanted) = (self.machine.store.clone(), digest);
-        let here = blocking(move || rows::oci_blob(&*store, &wanted)).await;
-        if here.map_err(|e| store_failure(&e))?.is_some() {
-            return Ok(());
-        }
-        let reference = parse_reference(&base.reference).map_err(|e| registry_failure(&e))?;
-        let part = Part { media_type, digest, size };
-        let pulled = self.machine.puller.blob(&self.session, &reference, &part, &self.progress);
-        pulled.await.map(drop).map_err(|e| registry_failure(&e))
     }
 
     async fn part(&self, layer: &ImageLayer, how: How) -> Result<PackedPart, Failure> {
@@ -263,6 +255,8 @@ fn configure(
         tagged_ms: super::now().0,
         created_ms: created.unwrap_or(Millis(0)).0,
         size: local::size_of(store, &trees).map_err(|e| store_failure(&e))?,
+        references: export.base.iter().map(|base| base.reference.clone()).collect(),
+        archive: None,
     };
     Ok(Configured { image, config })
 }
@@ -346,17 +340,19 @@ fn clamp(rows: &mut [HistoryRow], epoch: i64) {
     }
 }
 
-/// Keeps the image in the local image store.
-fn keep(store: &dyn Store, one: Configured, names: &[String]) -> Result<(), Failure> {
+/// Keeps what an image of the image store needs; its row is the coordinator's. Blocks.
+fn keep(store: &dyn Store, one: Configured) -> Result<Image, Failure> {
     let failed = |e: cache::store::StoreError| store_failure(&e);
+    let size = one.config.bytes.len() as u64;
     crate::image::put_any(store, one.image.config, one.config.bytes).map_err(failed)?;
+    store.publish(&[(one.image.config, size)]).map_err(failed)?;
     for layer in &one.image.layers {
         if let Some(diff) = layer.diff.filter(|_| layer.original.is_none()) {
             // Whoever builds upon the image finds the layer by its diff id.
             rows::put_unpacked(store, &layer.diff_id, diff).map_err(failed)?;
         }
     }
-    naming::keep(store, &one.image, names, super::now()).map_err(failed)
+    Ok(one.image)
 }
 
 /// Makes a layer before an output needs it. Blocks.

@@ -12,7 +12,7 @@ use crate::rootfs::Stack;
 use cache::store::{Image, ImageLayer, Persisted, Store, StoreError, StoreNodes, Table};
 use cache::tree::apply::{apply, explicit};
 use proto::error::{Class, Failure};
-use proto::id::{BuildId, OciDigest, RootId, TreeId};
+use proto::id::{BuildId, OciDigest, RootId, Scope, TreeId};
 use proto::platform::Platform;
 use proto::step::{ImageOp, ImageOrigin, PackedRef};
 use proto::tree::{Meta, Mtime, Presence, Root, empty_dir};
@@ -41,16 +41,27 @@ fn with_hint(failure: Failure, hint: Option<String>) -> Failure {
     }
 }
 
-/// The image of that name, or of that id, in the local image store.
-pub fn local(store: &dyn Store, reference: &str) -> Result<Option<Image>, StoreError> {
-    let row = store.row(Table::Image, reference.as_bytes())?;
-    Ok(row.and_then(|bytes| Image::from_bytes(&bytes)))
+/// The image of that name in the image store: the scope's own, or else a trusted one.
+fn named(store: &dyn Store, scope: &Scope, name: &str) -> Result<Option<Image>, StoreError> {
+    let image = |scope: &Scope| -> Result<Option<Image>, StoreError> {
+        let row = store.row(Table::Image, &Image::key(scope, name))?;
+        Ok(row.and_then(|bytes| Image::from_bytes(&bytes)))
+    };
+    match image(scope)? {
+        None if scope.base() != *scope => image(&scope.base()),
+        found => Ok(found),
+    }
 }
 
-/// The local image with that id, whatever its names are.
+/// All images of the image store, whosever they are.
+pub fn kept(store: &dyn Store) -> Result<impl Iterator<Item = Image>, StoreError> {
+    let rows = store.rows(Table::Image, b"")?.into_iter();
+    Ok(rows.filter_map(|(_, bytes)| Image::from_bytes(&bytes)))
+}
+
+/// The kept image with that id, whatever its names are.
 fn by_id(store: &dyn Store, id: &OciDigest) -> Result<Option<Image>, StoreError> {
-    let images = store.rows(Table::Image, b"")?.into_iter();
-    Ok(images.filter_map(|(_, bytes)| Image::from_bytes(&bytes)).find(|image| image.id == *id))
+    Ok(kept(store)?.find(|image| image.id == *id))
 }
 
 /// A layer as those who build upon the image know it. One that was never packed goes by its diff
@@ -64,20 +75,20 @@ fn packed_ref(layer: &ImageLayer) -> PackedRef {
     }
 }
 
-/// Finds out what a reference stands for: in the local image store, unless `pull` says that the
-/// registry is to be asked, then at its registry.
+/// Finds out what a reference stands for: in the image store, as those of `scope` see it, then at
+/// its registry; there alone without a scope.
 pub async fn resolve(
     machine: &Machine,
     link: &Link,
     build: &BuildId,
     text: &str,
     platform: &Platform,
-    pull: bool,
+    scope: Option<Scope>,
 ) -> Result<ResolvedImage, Failure> {
     let reference = parse_reference(text).map_err(|e| registry_failure(&e))?;
-    if !pull {
+    if let Some(scope) = scope {
         let (store, name) = (machine.store.clone(), reference.to_string());
-        let found = blocking(move || local_image(&*store, &name)).await;
+        let found = blocking(move || local_image(&*store, &scope, &name)).await;
         let found = found.map_err(|e| store_failure(&e))?;
         if let Some((image, config)) = found.filter(|(image, _)| fits(&image.platform, platform)) {
             let origin = ImageOrigin::Local;
@@ -113,8 +124,12 @@ fn fits(has: &Platform, wanted: &Platform) -> bool {
         && (has.variant == wanted.variant || has.variant.is_empty() || wanted.variant.is_empty())
 }
 
-fn local_image(store: &dyn Store, name: &str) -> Result<Option<(Image, String)>, StoreError> {
-    let Some(image) = local(store, name)? else { return Ok(None) };
+fn local_image(
+    store: &dyn Store,
+    scope: &Scope,
+    name: &str,
+) -> Result<Option<(Image, String)>, StoreError> {
+    let Some(image) = named(store, scope, name)? else { return Ok(None) };
     let config = store.read(&image.config)?;
     Ok(Some((image, String::from_utf8_lossy(&config).into_owned())))
 }

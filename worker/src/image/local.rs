@@ -9,9 +9,8 @@ use super::rows;
 use cache::store::{Compression, Image, ImageLayer, Store, StoreError};
 use proto::error::Class;
 use proto::id::{BlobId, Millis, OciDigest, RootId};
-use proto::tree::{AnyNode, Node};
+use proto::tree::AnyNode;
 use proto::wire::build::MediaTypes;
-use std::collections::HashSet;
 
 /// Why an image of the local store could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -43,33 +42,12 @@ impl LocalError {
 }
 
 /// The bytes of all files of these layers, those of hard links several times: quickly known, and an
-/// upper bound of [`disk_size`].
+/// upper bound of what they take on a disk.
 pub fn size_of(store: &dyn Store, layers: &[RootId]) -> Result<u64, StoreError> {
     layers.iter().try_fold(0u64, |sum, layer| match &*store.node(&layer.0)? {
         AnyNode::Root(root) => Ok(sum.saturating_add(root.dir.summary.bytes)),
         AnyNode::Dir(_) => Ok(sum),
     })
-}
-
-/// The bytes that the files of a layer take on a disk: a file with several names counts once.
-pub fn disk_size(store: &dyn Store, layer: &RootId) -> Result<u64, StoreError> {
-    let AnyNode::Root(root) = &*store.node(&layer.0)? else { return Ok(0) };
-    let (mut dirs, mut linked, mut sum) = (vec![root.dir.tree], HashSet::new(), 0u64);
-    while let Some(tree) = dirs.pop() {
-        let AnyNode::Dir(dir) = &*store.node(&tree)? else { continue };
-        for entry in dir.entries() {
-            match &entry.node {
-                Node::Dir(below, _) => dirs.push(below.tree),
-                Node::File { blob, size, link }
-                    if link.is_none_or(|link| linked.insert((link, *blob))) =>
-                {
-                    sum = sum.saturating_add(*size);
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(sum)
 }
 
 /// A pulled image as the table `Image` keeps it. `layers` are its diff trees, lowest first.
@@ -93,6 +71,8 @@ pub fn pulled(
         tagged_ms: now.0,
         created_ms: created.0,
         size: size_of(store, layers)?,
+        references: vec![image.reference.to_string()],
+        archive: None,
     })
 }
 

@@ -14,7 +14,6 @@ pub mod archive;
 mod below;
 pub mod local;
 pub mod manifest;
-pub mod naming;
 pub mod pack;
 pub mod pull;
 pub mod push;

@@ -3,16 +3,34 @@
 use crate::error::user;
 use crate::talk::Talk;
 use coordinator::server::{BuildRow, Coordinator, RowStep};
-use proto::error::Failure;
-use proto::id::BuildId;
+use proto::error::{Class, Failure};
+use proto::id::{BuildId, Scope};
 use proto::wire::admin::{BuildInfo, Reply, StepInfo};
 
 /// How far back a build is looked for.
 const LOOK_BACK: u32 = 10_000;
 
-/// `Request::Builds`.
-pub async fn list(coordinator: &Coordinator, talk: &Talk, count: u32) -> Result<(), Failure> {
-    for row in coordinator.builds(count).await? {
+/// The builds that are seen: those of the scope's project, or all without one.
+async fn seen(
+    coordinator: &Coordinator,
+    by: Option<&Scope>,
+    count: u32,
+) -> Result<Vec<BuildRow>, Failure> {
+    let Some(by) = by else { return Ok(coordinator.builds(count).await?) };
+    let mut rows = coordinator.builds(LOOK_BACK).await?;
+    rows.retain(|row| row.scope.project() == by.project());
+    rows.truncate(count as usize);
+    Ok(rows)
+}
+
+/// `Request::Builds`, of somebody who has a scope, or may see all.
+pub async fn list(
+    coordinator: &Coordinator,
+    by: Option<&Scope>,
+    talk: &Talk,
+    count: u32,
+) -> Result<(), Failure> {
+    for row in seen(coordinator, by, count).await? {
         talk.say(Reply::Build(Box::new(info(row)))).await;
     }
     Ok(())
@@ -35,8 +53,13 @@ fn unknown(build: &BuildId) -> Failure {
 }
 
 /// `Request::Logs`.
-pub async fn steps(coordinator: &Coordinator, talk: &Talk, build: &BuildId) -> Result<(), Failure> {
-    let rows = coordinator.builds(LOOK_BACK).await?;
+pub async fn steps(
+    coordinator: &Coordinator,
+    by: Option<&Scope>,
+    talk: &Talk,
+    build: &BuildId,
+) -> Result<(), Failure> {
+    let rows = seen(coordinator, by, LOOK_BACK).await?;
     let row = rows.into_iter().find(|row| row.id == *build).ok_or_else(|| unknown(build))?;
     for step in row.steps {
         let RowStep { name, started, ended, cached, error, log, .. } = step;
@@ -46,13 +69,19 @@ pub async fn steps(coordinator: &Coordinator, talk: &Talk, build: &BuildId) -> R
 }
 
 /// `Request::Cancel`.
-pub async fn cancel(coordinator: &Coordinator, build: &BuildId) -> Result<(), Failure> {
-    if coordinator.cancel(build).await {
-        return Ok(());
+pub async fn cancel(
+    coordinator: &Coordinator,
+    by: Option<&Scope>,
+    build: &BuildId,
+) -> Result<(), Failure> {
+    let rows = seen(coordinator, by, LOOK_BACK).await?;
+    let row = rows.iter().find(|row| row.id == *build).ok_or_else(|| unknown(build))?;
+    if let Some(by) = by.filter(|by| !by.admits(&row.scope)) {
+        let message = format!("The build `{build}` is of `{}`, and you are of `{by}`", row.scope);
+        return Err(Failure::new(Class::Denied, message));
     }
-    let rows = coordinator.builds(LOOK_BACK).await?;
-    match rows.iter().any(|row| row.id == *build) {
-        true => Err(user(format!("The build `{build}` has ended already"))),
-        false => Err(unknown(build)),
+    match coordinator.cancel(build).await {
+        true => Ok(()),
+        false => Err(user(format!("The build `{build}` has ended already"))),
     }
 }

@@ -1,18 +1,19 @@
 //! All that is asked of a farm and is not a build. One file for each group of requests.
 
 pub mod builds;
-mod disk;
+pub mod disk;
 pub mod images;
 pub mod mounts;
-mod names;
 mod run;
 mod transfer;
 
 use super::door::{House, ending};
 use crate::talk::{Talk, converse};
 use cache::net::{NetError, Stream};
-use cache::store::{DiskStore, StoreError};
+use cache::store::StoreError;
+use disk::Disk;
 use proto::error::{Class, Failure};
+use proto::id::Scope;
 use proto::wire::admin::{Reply, Request};
 use std::sync::Arc;
 
@@ -38,30 +39,25 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
             // The stream's end tells that the farm has ended.
             return std::future::pending().await;
         }
-        Request::Cancel(build) => return builds::cancel(&house.parts.coordinator, &build).await,
+        Request::Cancel(build) => {
+            return builds::cancel(&house.parts.coordinator, None, &build).await;
+        }
         Request::Overview => {
             return crate::node::members::overview(&house.parts.coordinator, talk).await;
         }
         _ => {}
     }
     let _work = house.life.work().ok_or_else(ending)?;
+    let images = house.parts.coordinator.images(Scope::trusted());
+    let Some(request) = images::answer(images, request, talk).await? else { return Ok(()) };
+    let layers = Some(house.parts.worker.layers().clone());
+    let disk = Disk { store: house.parts.store.clone(), layers };
+    let Some(request) = disk.answer(request, talk).await? else { return Ok(()) };
     match request {
-        Request::Images => images::list(house, talk).await,
-        Request::Inspect(name) => images::inspect(house, talk, name).await,
-        Request::History(name) => images::history(house, talk, name).await,
-        Request::Tag { source, target } => images::tag(house, source, target).await,
-        Request::Remove { names, force } => images::remove(house, talk, names, force).await,
-        Request::Pull { reference, platform } => {
-            transfer::pull(house, talk, &reference, platform).await
+        Request::Builds { count } => {
+            builds::list(&house.parts.coordinator, None, talk, count).await
         }
-        Request::Push { reference } => transfer::push(house, talk, reference).await,
-        Request::Save { names, format } => transfer::save(house, talk, names, format).await,
-        Request::Load => transfer::load(house, talk).await,
-        Request::Builds { count } => builds::list(&house.parts.coordinator, talk, count).await,
-        Request::Logs(build) => builds::steps(&house.parts.coordinator, talk, &build).await,
-        Request::Usage => disk::usage(house, talk).await,
-        Request::Prune(prune) => disk::prune(house, talk, prune).await,
-        Request::Verify { repair } => disk::verify(house, talk, repair).await,
+        Request::Logs(build) => builds::steps(&house.parts.coordinator, None, talk, &build).await,
         Request::Run(run) => run::run(house, talk, *run).await,
         Request::Mounts => mounts::list(&house.parts.coordinator, talk).await,
         Request::Mount { scope, id, order } => {
@@ -72,9 +68,22 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
         | Request::RevokeToken(_)
         | Request::Nodes
         | Request::Node { .. } => Err(alone()),
-        Request::Status | Request::Shutdown { .. } | Request::Cancel(_) | Request::Overview => {
-            unreachable!("answered above")
-        }
+        Request::Status
+        | Request::Shutdown { .. }
+        | Request::Cancel(_)
+        | Request::Overview
+        | Request::Images
+        | Request::Inspect(_)
+        | Request::History(_)
+        | Request::Tag { .. }
+        | Request::Remove { .. }
+        | Request::Pull { .. }
+        | Request::Push { .. }
+        | Request::Save { .. }
+        | Request::Load(_)
+        | Request::Usage
+        | Request::Prune(_)
+        | Request::Verify { .. } => unreachable!("answered above"),
     }
 }
 
@@ -88,15 +97,6 @@ fn alone() -> Failure {
 /// What the store did not do, as the person is told.
 fn store_failure(error: StoreError) -> Failure {
     Failure::new(error.class(), error.to_string())
-}
-
-/// Works with the store on a thread that may block.
-async fn with_store<T: Send + 'static>(
-    house: &House,
-    work: impl FnOnce(&DiskStore) -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let store = house.parts.store.clone();
-    blocking(move || work(&store)).await
 }
 
 /// Works on a thread that may block.

@@ -1,14 +1,13 @@
 //! `slipway run`: a container of an image.
 
-use super::images::{config, find};
-use super::{blocking, with_store};
+use super::blocking;
 use crate::error::user;
 use crate::talk::Talk;
 use crate::up::door::House;
 use bytes::Bytes;
 use cache::store::Image;
 use proto::error::{Class, Failure};
-use proto::id::RootId;
+use proto::id::{RootId, Scope};
 use proto::step::{NetworkMode, RunOp, SecurityMode};
 use proto::wire::admin::{Input, Reply, Run};
 use proto::wire::build::Stream;
@@ -33,13 +32,10 @@ const NOT_FOUND: i32 = 127;
 
 /// `Request::Run`.
 pub async fn run(house: &House, talk: &mut Talk, run: Run) -> Result<(), Failure> {
-    let name = run.image.clone();
-    let found = with_store(house, move |store| {
-        let (image, _) = find(store, &name)?;
-        let config = config(store, &image)?;
-        Ok((image, config))
-    });
-    let (image, config) = found.await?;
+    let images = house.parts.coordinator.images(Scope::trusted());
+    let images = images.narrowed(talk.scope.as_deref())?;
+    let (image, _) = images.find(&run.image).await?;
+    let config = images.config(&image).await?;
     let stack = house.parts.worker.stack_of(&layers(&image)?).await?;
     let mut op = order(&run, &config, &hostname(house))?;
     op.network = house.parts.worker.network(op.network);

@@ -215,5 +215,7 @@ fn request() -> BuildRequest {
         outputs: vec![Output::CacheOnly],
         annotations: Vec::new(),
         description: String::new(),
+        scope: None,
+        priority: None,
     }
 }

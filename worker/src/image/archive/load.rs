@@ -12,7 +12,9 @@ use cache::store::{Image, ImageLayer, OciBlob, Store, StoreError};
 use proto::error::Class;
 use proto::id::{Millis, OciDigest, RootId};
 use proto::limit;
+use proto::path::FileName;
 use proto::platform::Platform;
+use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -280,6 +282,7 @@ impl Loading<'_> {
         }
         self.keep(&config)?;
         let (mut layers, mut roots) = (Vec::new(), Vec::new());
+        let files: Vec<Found> = packed.iter().map(|file| file.found).collect();
         for (file, diff_id) in packed.into_iter().zip(read.diff_ids) {
             let root = self.unpack(&file, diff_id, &roots)?;
             self.keep(&file.found)?;
@@ -296,6 +299,8 @@ impl Loading<'_> {
             tagged_ms: self.now.0,
             created_ms: created.0,
             size: size_of(self.store, &roots)?,
+            references: Vec::new(),
+            archive: Some(self.archive(&files)?),
         })
     }
 
@@ -316,6 +321,22 @@ impl Loading<'_> {
             rows::put_unpacked(self.store, &diff_id, done.root)?;
         }
         Ok(done.root)
+    }
+
+    /// The packed layers as a directory: no registry is known to have them.
+    fn archive(&self, layers: &[Found]) -> Result<RootId, StoreError> {
+        let meta = Meta::root_owned(0o444, Mtime::default());
+        let mut files = BTreeMap::new();
+        for layer in layers {
+            let name = FileName::new(layer.digest.hex().as_bytes()).expect("hexadecimal digits");
+            let node = Node::File { blob: layer.blob, size: layer.size, link: None };
+            files.insert(layer.digest, Entry { name, meta: meta.clone(), node });
+        }
+        let dir = Dir::new(files.into_values().collect()).seal();
+        let meta = Meta::root_owned(0o755, Mtime::default());
+        let (root, bytes) = Root { meta, dir: dir.dir, presence: Presence::Merge }.seal();
+        self.store.put_nodes(&[dir.bytes, bytes])?;
+        Ok(root)
     }
 
     /// Remembers a file by its digest.

@@ -54,6 +54,8 @@ fn sample(arch: &str) -> (Arc<MemoryStore>, Image) {
         tagged_ms: 7,
         created_ms: 5000,
         size: 700_000 + arch.len() as u64,
+        references: Vec::new(),
+        archive: None,
     };
     (store, image)
 }

@@ -1,12 +1,14 @@
-//! Which image a person means, and what taking one away does. Pure. The rules are Docker's.
+//! Which image a person means, and what taking one away does. The rules are Docker's.
 
-use crate::error::user;
-use crate::images::familiar;
+use super::naming::{Change, Known};
 use cache::store::Image;
-use proto::error::Failure;
+use proto::error::{Class, Failure};
 use proto::id::OciDigest;
-use worker::image::naming::{Change, Known};
-use worker::image::registry::parse_reference;
+use proto::reference::{Reference, familiar};
+
+fn user(message: String) -> Failure {
+    Failure::new(Class::User, message)
+}
 
 /// What somebody means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,7 @@ impl<'k> Meant<'k> {
 /// The image that `text` means: a name first, then the beginning of an id.
 pub fn find<'k>(all: &'k [Known], text: &str) -> Result<Meant<'k>, Failure> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    let full = parse_reference(text).map(|reference| reference.to_string());
+    let full = Reference::parse(text).map(|reference| reference.to_string());
     let named = |full: &String| all.iter().find(|known| known.key == *full);
     if let Some(known) = full.as_ref().ok().and_then(named) {
         return Ok(Meant::Name(known));
@@ -48,7 +50,10 @@ pub fn find<'k>(all: &'k [Known], text: &str) -> Result<Meant<'k>, Failure> {
     }
     match (found, full) {
         (Some(image), _) => Ok(Meant::Id(image)),
-        (None, Err(e)) if !is_hex => Err(user(e.to_string())),
+        (None, Err(e)) if !is_hex => {
+            let text: String = text.chars().take(200).collect();
+            Err(user(format!("`{text}` is not a valid image name: {e}")))
+        }
         _ => Err(user(format!("There is no image `{text}`"))
             .hint("See `slipway images`; `slipway pull` brings one from its registry.")),
     }
@@ -93,22 +98,28 @@ pub fn listed(all: &[Known]) -> impl Iterator<Item = &Known> {
     all.iter().filter(move |known| known.name().is_some() || !is_named(known.image.id))
 }
 
+/// An image for tests.
+#[cfg(test)]
+pub(super) fn image(id: u8) -> Image {
+    Image {
+        id: OciDigest::from_bytes([id; 32]),
+        platform: proto::platform::Platform::parse("linux/amd64").unwrap(),
+        config: proto::id::BlobId::of(&[id]),
+        layers: Vec::new(),
+        tagged_ms: 1,
+        created_ms: 1,
+        size: 0,
+        references: Vec::new(),
+        archive: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::id::BlobId;
-    use proto::platform::Platform;
 
     fn known(key: &str, id: u8) -> Known {
-        let image = Image {
-            id: OciDigest::from_bytes([id; 32]),
-            platform: Platform::parse("linux/amd64").unwrap(),
-            config: BlobId::of(&[id]),
-            layers: Vec::new(),
-            tagged_ms: 1,
-            created_ms: 1,
-            size: 0,
-        };
+        let image = image(id);
         let key = if key.is_empty() { image.id.to_string() } else { format!("docker.io/{key}") };
         Known { key, image }
     }
