@@ -7,6 +7,7 @@
 //! wants.
 
 pub mod builder;
+pub mod cluster;
 pub mod command;
 pub mod corpus;
 pub mod engine;

@@ -1,6 +1,7 @@
 //! A store at the other end of a stream.
 
 mod chunks;
+pub(crate) mod nodes;
 
 use super::{NetError, Receiver, Sender, Stream};
 use crate::store::{BlobWriter, Store, StoreError, Table};
@@ -29,6 +30,8 @@ pub enum Rights {
     Client,
     /// Read bytes and trees.
     Reader,
+    /// Another node of the same farm: read everything, and tell what it has collected.
+    Node,
 }
 
 impl Rights {
@@ -47,7 +50,7 @@ impl Rights {
             | Request::PutLarge(..)
             | Request::PutChunks(_)
             | Request::PutNodes(_)
-            | Request::Barrier => self != Self::Reader,
+            | Request::Barrier => !matches!(self, Self::Reader | Self::Node),
             Request::Row(..) | Request::Rows(..) | Request::PutRow(..) | Request::DeleteRow(..) => {
                 matches!(self, Self::Worker | Self::Coordinator)
             }
@@ -56,15 +59,18 @@ impl Rights {
             | Request::PutRecord(_)
             | Request::PutBuild(..)
             | Request::Builds(_) => self == Self::Coordinator,
+            Request::Compare(..) | Request::List(..) | Request::Entries(_) | Request::Forget(_) => {
+                self == Self::Node
+            }
         }
     }
 }
 
 /// Answers requests until the other end closes the stream. What a client asks for is pinned for as
-/// long; coordinators keep their streams, and whoever runs them pins for each build.
+/// long; all others keep their streams, and what they do for a build is pinned for the build.
 pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Result<(), NetError> {
     let Stream { mut to, mut from } = stream;
-    let _pin = (rights != Rights::Coordinator).then(|| store.pin());
+    let _pin = (rights == Rights::Client).then(|| store.pin());
     while let Some((request, payload)) = from.next::<Request>().await? {
         let store = store.clone();
         if !rights.allow(&request) {
@@ -199,6 +205,10 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
         },
         Request::PutRow(table, key, value) => done(store.put_row(own(table), &key, &value)),
         Request::DeleteRow(table, key) => done(store.delete_row(own(table), &key).map(drop)),
+        request @ (Request::Compare(..)
+        | Request::List(..)
+        | Request::Entries(_)
+        | Request::Forget(_)) => nodes::answer(store, request),
         Request::GetLarge(..)
         | Request::PutLarge(..)
         | Request::GetBlobs(_)

@@ -5,6 +5,8 @@ use crate::error::user;
 use crate::talk::Talk;
 use crate::up::admin::builds;
 use cache::net::quic::ALPN;
+use coordinator::core::members::RemoveError;
+use coordinator::server::{CacheOrder, Leaving};
 use ops::identity::{Grant, Project, Right, Role};
 use proto::error::{Class, Failure};
 use proto::id::{CacheId, Scope};
@@ -118,7 +120,12 @@ fn nodes(desk: &Desk) -> Vec<NodeRow> {
         }
         .to_owned(),
         address: row.address,
-        detail: format!("{} of {}", gb(row.bytes.0), gb(row.bytes.1)),
+        detail: match (row.is_gone, row.state) {
+            (true, CacheState::Serving | CacheState::Syncing | CacheState::Leaving) => {
+                "cannot be reached".to_owned()
+            }
+            _ => format!("{} of {}", gb(row.bytes.0), gb(row.bytes.1)),
+        },
     };
     let worker = |row: coordinator::server::WorkerRow| NodeRow {
         name: row.id.to_string(),
@@ -135,14 +142,32 @@ async fn change(desk: &Desk, name: &str, order: NodeOrder) -> Result<(), Failure
     let id = CacheId::parse(name).map_err(|e| user(e.to_string()))?;
     let membership = desk.membership();
     let is_cache = membership.rows().iter().any(|row| row.id == id);
+    let failed = |e: RemoveError| user(e.to_string());
     match order {
-        NodeOrder::Remove if is_cache => {
-            membership.remove(&id, true).map_err(|e| user(e.to_string()))
-        }
+        NodeOrder::Remove if is_cache => membership.order(&id, CacheOrder::Remove).map_err(failed),
+        NodeOrder::Uncordon if is_cache => membership.order(&id, CacheOrder::Stay).map_err(failed),
         NodeOrder::Drain if is_cache => {
-            membership.remove(&id, false).map_err(|e| user(e.to_string()))
+            membership.order(&id, CacheOrder::Leave).map_err(failed)?;
+            match membership.left(&id).await.map_err(failed)? {
+                Leaving::Stuck(nodes) => Err(stuck(&id, &nodes)),
+                _ => Ok(()),
+            }
         }
+        NodeOrder::Cordon if is_cache => Err(user(format!("`{name}` is a cache node"))
+            .hint("`slipway node drain` has it give what it has to the others.")),
         _ => Err(user(format!("There is no member `{name}` of which that can be said"))
             .hint("See `slipway node ls`.")),
     }
+}
+
+fn stuck(id: &CacheId, nodes: &[CacheId]) -> Failure {
+    let names: Vec<String> = nodes.iter().map(|node| format!("`{node}`")).collect();
+    let message = format!(
+        "`{id}` cannot give what it has to the others while {} cannot be reached",
+        names.join(", ")
+    );
+    Failure::new(Class::Unavailable, message).hint(
+        "It goes on when they are back. Ask again then; or remove those that will not come back: \
+         slipway node rm NAME.",
+    )
 }

@@ -2,7 +2,7 @@
 
 use super::listen::{Guest, Host, listen};
 use super::party::Party;
-use super::uplink::{cluster, keep, watch_maps};
+use super::uplink::{keep, writing};
 use crate::up::settings::{disk_budget, open_store, worker_settings};
 use cache::cluster::through::Through;
 use cache::net::serve::{Rights, serve};
@@ -41,7 +41,7 @@ pub async fn start(
     let (numerator, denominator) = STORE_SHARE;
     let own = budget / denominator * numerator;
     let store = open_store(config.home.join("worker-store"), own).await?;
-    let farm = cluster(party, watch_maps(uplink.clone()));
+    let farm = writing(party, uplink.clone());
     let through: Arc<dyn Store> = Arc::new(Through::new(store.clone(), farm));
     let slots = config.worker.slots.or(config.slots);
     let settings = worker_settings(id, slots, None, budget - own, false, config)?;

@@ -20,6 +20,7 @@ mod workers;
 
 use crate::core::facts::Fact;
 pub use crate::core::facts::Who;
+pub use crate::core::members::Leaving;
 use crate::core::{Core, Effect, Event};
 use build::Builds;
 use cache::cluster::Cluster;
@@ -35,7 +36,7 @@ use workers::Workers;
 
 pub use history::{BuildRow, RowStep};
 pub use ledger::Ledger;
-pub use members::{CacheRow, Membership};
+pub use members::{CacheOrder, CacheRow, Membership};
 pub use workers::WorkerRow;
 
 /// Events that wait for the core before whoever sends one waits.
