@@ -1,6 +1,7 @@
 //! Many cache nodes as one store.
 
 mod look;
+mod results;
 
 use super::placement::{At, Placement};
 use crate::chunk::{ChunkSource, Moved};
@@ -11,13 +12,11 @@ use crate::net::{Dial, NetError};
 use bytes::Bytes;
 use futures::future::{join, join_all};
 use proto::error::{Class, Failure};
-use proto::id::{BlobId, CacheId, ContentKey, DefKey, Scope, TreeId};
-use proto::record::{Alias, Record};
+use proto::id::{BlobId, CacheId, TreeId};
 use proto::tree::AnyNode;
 use proto::wire::Binary;
-use proto::wire::blob::{PutRecord, Table};
 use proto::wire::cluster::{CacheNode, CacheState, Map};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,6 +74,14 @@ impl View {
 
     fn id(&self, at: At) -> &CacheId {
         &self.map.nodes[at].id
+    }
+
+    /// Those of whom one is asked first whether they have a blob.
+    fn first_readers(&self, blob: &BlobId, suspects: &HashSet<At>) -> Vec<At> {
+        let mut readers = self.placement.readers(blob);
+        readers.retain(|at| self.map.nodes[*at].state.reads() && !suspects.contains(at));
+        readers.truncate(self.placement.replicas());
+        readers
     }
 
     fn serves(&self, at: At) -> bool {
@@ -302,12 +309,13 @@ impl Cluster {
         if let Some(one) = view.only() {
             return one.missing(blobs, trees).await;
         }
-        let readers = self.readers(&view);
+        let (readers, _) = self.without_suspects(&view, self.readers(&view));
+        let suspects = self.suspects(&view);
         let mut asked: BTreeMap<At, Vec<BlobId>> = BTreeMap::new();
         let mut holders: HashMap<BlobId, bool> = HashMap::with_capacity(blobs.len());
         for blob in &blobs {
             holders.insert(*blob, false);
-            for at in view.placement.readers(blob).into_iter().take(view.placement.replicas()) {
+            for at in view.first_readers(blob, &suspects) {
                 asked.entry(at).or_default().push(*blob);
             }
         }
@@ -334,7 +342,7 @@ impl Cluster {
             return Err(failed);
         }
         let away = blobs.iter().filter(|blob| !holders[blob]).copied().collect::<Vec<_>>();
-        let found = self.look_further(&view, &away, None).await;
+        let found = self.look_further(&view, &away, None, &suspects).await;
         for (blob, size) in away.iter().zip(found.sizes) {
             holders.insert(*blob, size.is_some());
         }
@@ -586,73 +594,6 @@ impl Cluster {
         Err(failed)
     }
 
-    /// See [`Blobs::records`]. A record that a serving node lacks does not count.
-    pub async fn records(
-        &self,
-        scope: &Scope,
-        keys: Vec<ContentKey>,
-    ) -> Result<Vec<Option<Record>>, NetError> {
-        let ask = |client: Blobs| {
-            let keys = keys.clone();
-            async move { client.records(scope, keys).await }
-        };
-        self.agreed(ask, |a, b| if b.version > a.version { b } else { a }).await
-    }
-
-    /// See [`Blobs::aliases`].
-    pub async fn aliases(
-        &self,
-        scope: &Scope,
-        keys: Vec<DefKey>,
-    ) -> Result<Vec<Option<Alias>>, NetError> {
-        let ask = |client: Blobs| {
-            let keys = keys.clone();
-            async move { client.aliases(scope, keys).await }
-        };
-        self.agreed(ask, |a, b| if b.version > a.version { b } else { a }).await
-    }
-
-    /// What all nodes know that serve and answer. One that failed lately is not asked where others
-    /// are.
-    async fn agreed<T, F, R>(
-        &self,
-        ask: F,
-        newer: impl Fn(T, T) -> T,
-    ) -> Result<Vec<Option<T>>, NetError>
-    where
-        F: Fn(Blobs) -> R,
-        R: Future<Output = Result<Vec<Option<T>>, NetError>>,
-    {
-        let view = self.view();
-        let nodes = view.placement.all(|state| state == CacheState::Serving);
-        let (nodes, _) = self.without_suspects(&view, nodes);
-        let mut agreed: Option<Vec<Option<T>>> = None;
-        let mut failed = nobody("say what was built");
-        for (_, answer) in self.on_all(&view, &nodes, |_, client| ask(client)).await {
-            match (answer, agreed.take()) {
-                (Ok(answer), None) => agreed = Some(answer),
-                (Ok(answer), Some(so_far)) => {
-                    let both = so_far.into_iter().zip(answer);
-                    agreed = Some(both.map(|(a, b)| Some(newer(a?, b?))).collect());
-                }
-                (Err(error), so_far) => {
-                    failed = error;
-                    agreed = so_far;
-                }
-            }
-        }
-        agreed.ok_or(failed)
-    }
-
-    /// See [`Blobs::put_record`]. Nodes that could not take it are [`Cluster::stale`].
-    pub async fn put_record(&self, record: PutRecord) -> Result<(), NetError> {
-        let put = |_, client: Blobs| {
-            let record = record.clone();
-            async move { client.put_record(record).await }
-        };
-        self.write("take results", put).await
-    }
-
     /// Waits for nodes that lack something that the others have, and so must not be asked before
     /// they have got it.
     pub async fn stale(&self) -> Vec<CacheId> {
@@ -664,52 +605,6 @@ impl Cluster {
             }
             told.await;
         }
-    }
-
-    /// See [`Blobs::put_build`].
-    pub async fn put_build(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), NetError> {
-        let put = |_, client: Blobs| {
-            let (key, value) = (key.clone(), value.clone());
-            async move { client.put_build(key, value).await }
-        };
-        self.write("take the history of builds", put).await
-    }
-
-    /// See [`Blobs::builds`].
-    pub async fn builds(&self, count: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NetError> {
-        let view = self.view();
-        let ask = |client: Blobs| async move { client.builds(count).await };
-        self.on_one(&view, self.row_readers(&view), "give the history of builds", ask).await
-    }
-
-    /// See [`Blobs::row`].
-    pub async fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, NetError> {
-        let view = self.view();
-        let ask = |client: Blobs| async move { client.row(table, key).await };
-        self.on_one(&view, self.row_readers(&view), "give rows", ask).await
-    }
-
-    /// See [`Blobs::rows`].
-    pub async fn rows(
-        &self,
-        table: Table,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NetError> {
-        let view = self.view();
-        let ask = |client: Blobs| async move { client.rows(table, prefix).await };
-        self.on_one(&view, self.row_readers(&view), "give rows", ask).await
-    }
-
-    /// See [`Blobs::put_row`].
-    pub async fn put_row(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), NetError> {
-        let put = |_, client: Blobs| async move { client.put_row(table, key, value).await };
-        self.write("take rows", put).await
-    }
-
-    /// See [`Blobs::delete_row`].
-    pub async fn delete_row(&self, table: Table, key: &[u8]) -> Result<(), NetError> {
-        let delete = |_, client: Blobs| async move { client.delete_row(table, key).await };
-        self.write("take rows away", delete).await
     }
 
     /// Keeps on all nodes that answer what they say or take from now on.

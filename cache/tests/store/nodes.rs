@@ -290,8 +290,8 @@ async fn two_stores_find_all_differences_and_say_little_about_the_rest() {
     let (own, theirs) = (open("own"), open("theirs"));
     let key = |n: u32| blake3::hash(&n.to_le_bytes()).as_bytes().to_vec();
     let (mut lacking, mut extra, mut other) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
-    for n in 0..30_000u32 {
-        let (in_own, in_theirs) = (n % 1000 != 1 && n < 25_000, n % 1000 != 2);
+    for n in 0..10_000u32 {
+        let (in_own, in_theirs) = (n % 1000 != 1 && n < 8_000, n % 1000 != 2);
         if in_own {
             own.put_row(Table::Build, &key(n), b"same").unwrap();
         }
@@ -322,11 +322,11 @@ async fn two_stores_find_all_differences_and_say_little_about_the_rest() {
     assert!(lacking.is_empty() && extra.is_empty() && other.is_empty());
     assert!(answered.load(Ordering::SeqCst) > 30 * 64);
     let same = open("same");
-    for n in 0..30_000u32 {
+    for n in 0..10_000u32 {
         same.put_row(Table::Build, &key(n), b"same").unwrap();
     }
     let copy = open("copy");
-    for n in 0..30_000u32 {
+    for n in 0..10_000u32 {
         copy.put_row(Table::Build, &key(n), b"same").unwrap();
     }
     let (peer, answered) = harness::peer(copy);
@@ -335,7 +335,7 @@ async fn two_stores_find_all_differences_and_say_little_about_the_rest() {
         assert_eq!(differences, []);
     }
     let bytes = answered.load(Ordering::SeqCst);
-    assert!(bytes < 4096, "{bytes} bytes for 30,000 things that are the same");
+    assert!(bytes < 4096, "{bytes} bytes for 10,000 things that are the same");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

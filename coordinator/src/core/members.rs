@@ -97,8 +97,8 @@ impl Members {
     }
 
     /// What [`Members::snapshot`] gave, with as many copies as are wanted now. The nodes that were
-    /// there have time to come back.
-    pub fn restore(bytes: &[u8], replicas: u8, now: Millis) -> Result<Self, BadMembers> {
+    /// there count as gone from `gone` on, if they are not back by then.
+    pub fn restore(bytes: &[u8], replicas: u8, gone: Millis) -> Result<Self, BadMembers> {
         let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
         let mut members = rkyv::from_bytes::<Self, RkyvError>(&aligned)
@@ -108,7 +108,7 @@ impl Members {
             members.epoch += 1;
         }
         for member in members.nodes.values_mut().filter(|m| m.state != CacheState::Down) {
-            member.gone_at = Some(now);
+            member.gone_at = Some(gone);
         }
         Ok(members)
     }
@@ -171,7 +171,9 @@ impl Members {
             self.epoch += 1;
         }
         match known.state {
-            CacheState::Down if alone && !others_wait => self.set(id, CacheState::Serving),
+            CacheState::Down if alone && (known.whole || !others_wait) => {
+                self.set(id, CacheState::Serving);
+            }
             CacheState::Down => self.set(id, CacheState::Syncing),
             // It has just begun, or lost something.
             CacheState::Serving if *synced == 0 && !alone => self.set(id, CacheState::Syncing),
@@ -200,31 +202,36 @@ impl Members {
             .filter(|(_, member)| !stays(member.state))
             .filter_map(|(id, member)| Some((id.clone(), member.gone_at?)))
             .collect();
-        let mut next = None;
-        for (id, at) in gone {
-            let until = Millis(at.0 + lost_after_ms);
-            if until > now {
-                next = Some(next.map_or(until, |n: Millis| n.min(until)));
-                continue;
+        let until = |at: Millis| Millis(at.0 + lost_after_ms);
+        let (late, rest): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|(_, at)| until(*at) <= now);
+        let mut served = Vec::new();
+        for (id, _) in late {
+            if self.nodes[&id].state == CacheState::Serving {
+                served.push(id.clone());
             }
-            let served = self.nodes[&id].state == CacheState::Serving;
-            let last = served && !self.serves(&id);
             self.set(&id, CacheState::Down);
-            self.nodes.entry(id).and_modify(|member| member.whole = last);
         }
-        next
+        // Those that went last went together: each of them has everything.
+        let nobody_serves = self.nodes.values().all(|m| m.state != CacheState::Serving);
+        for id in served.into_iter().filter(|_| nobody_serves) {
+            self.nodes.entry(id).and_modify(|member| member.whole = true);
+        }
+        rest.into_iter().map(|(_, at)| until(at)).min()
     }
 
-    /// A node lacks something that others have.
-    pub fn stale(&mut self, id: &CacheId) {
+    /// A node lacks something that others have. Answers whether it serves no more because of that.
+    pub fn stale(&mut self, id: &CacheId) -> bool {
         let serves = self.serves(id);
         match self.nodes.get_mut(id) {
             Some(member) if member.state == CacheState::Syncing => member.missed = true,
             Some(member) if member.state == CacheState::Serving && serves => {
                 self.set(id, CacheState::Syncing);
+                return true;
             }
             _ => {}
         }
+        false
     }
 
     /// A node is to give what it has to others, and then to go.
@@ -393,7 +400,7 @@ mod tests {
         members.hello(&hello("b", u64::MAX));
         members.gone(Millis(0), &id("b"));
         members.expire(Millis(10), 10);
-        members.stale(&id("a"));
+        assert!(!members.stale(&id("a")));
         assert_eq!(states(&members)[0], CacheState::Serving, "somebody has to serve");
     }
 
@@ -418,8 +425,8 @@ mod tests {
         members.hello(&hello("a", 0));
         members.hello(&hello("b", 0));
         let first = members.map().epoch;
-        members.stale(&id("b"));
-        members.stale(&id("b"));
+        assert!(!members.stale(&id("b")));
+        assert!(!members.stale(&id("b")));
         assert_eq!(members.map().epoch, first, "it is told when it has come so far");
         members.hello(&hello("b", first));
         assert_eq!(states(&members)[1], CacheState::Syncing);
@@ -427,6 +434,8 @@ mod tests {
         assert_eq!(states(&members)[1], CacheState::Syncing, "as of then it had not got it");
         members.hello(&hello("b", first + 1));
         assert_eq!(states(&members)[1], CacheState::Serving);
+        assert!(members.stale(&id("b")));
+        assert_eq!(states(&members)[1], CacheState::Syncing);
     }
 
     #[test]
@@ -507,5 +516,21 @@ mod tests {
         let other = Members::restore(&kept, 3, Millis(100)).unwrap().map();
         assert_eq!((other.replicas, other.epoch), (3, members.map().epoch + 1));
         assert!(Members::restore(b"nothing", 2, Millis(0)).is_err());
+    }
+
+    #[test]
+    fn of_those_that_went_together_each_has_everything() {
+        let mut members = Members::new(2);
+        members.hello(&hello("a", 0));
+        members.hello(&hello("b", 0));
+        members.hello(&hello("b", u64::MAX));
+        members.gone(Millis(0), &id("a"));
+        members.gone(Millis(1), &id("b"));
+        members.expire(Millis(100), 10);
+        assert_eq!(states(&members), [CacheState::Down; 2]);
+        members.hello(&hello("b", 0));
+        assert_eq!(states(&members), [CacheState::Down, CacheState::Serving]);
+        members.hello(&hello("a", 0));
+        assert_eq!(states(&members), [CacheState::Syncing, CacheState::Serving]);
     }
 }

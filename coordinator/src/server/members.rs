@@ -5,9 +5,10 @@ use crate::core::facts::Fact;
 use crate::core::members::{Leaving, Members, RemoveError};
 use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
-use proto::id::CacheId;
+use proto::id::{CacheId, Millis};
 use proto::limit::CACHE_NODES_MAX;
 use proto::wire::cluster::{CacheHello, CacheState, FromMember, Map};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,10 @@ use tokio::sync::{Notify, watch};
 
 /// How often nodes that have been gone are looked at when none is to be given up soon.
 const LOOK: Duration = Duration::from_secs(3600);
+
+/// How long it can take until a node knows that its connection to an earlier life of this process
+/// is gone.
+const NOTICED_AFTER: Duration = Duration::from_secs(30);
 
 /// Under what name the log keeps the cache nodes.
 const KEPT: &[u8] = b"cache nodes";
@@ -33,6 +38,35 @@ struct Inner {
     changed: Notify,
     /// A node has said something.
     heard: watch::Sender<()>,
+    /// The number of each node's latest stream.
+    streams: Mutex<HashMap<CacheId, u64>>,
+}
+
+/// A stream of a cache node. However it ends, also when whoever serves it is stopped, the node is
+/// gone; unless it has opened another one.
+struct Present {
+    inner: Arc<Inner>,
+    id: CacheId,
+    number: u64,
+}
+
+impl Present {
+    fn new(inner: &Arc<Inner>, id: &CacheId) -> Self {
+        let mut streams = inner.streams();
+        let number = streams.get(id).map_or(0, |last| last + 1);
+        streams.insert(id.clone(), number);
+        drop(streams);
+        Self { inner: inner.clone(), id: id.clone(), number }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        if self.inner.streams().get(&self.id) == Some(&self.number) {
+            self.inner.members().gone(now(), &self.id);
+            self.inner.gone.notify_one();
+        }
+    }
 }
 
 /// A cache node, for people.
@@ -66,7 +100,9 @@ impl Membership {
     /// come; one that is gone for `lost_after` is given up.
     pub fn new(replicas: u8, lost_after: Duration, ledger: Ledger) -> Self {
         let kept = ledger.read(|facts| facts.kept.get(KEPT).cloned());
-        let kept = kept.map(|bytes| Members::restore(&bytes, replicas, now()));
+        // They have to notice that it begins anew before they can come back.
+        let gone = Millis(now().0 + NOTICED_AFTER.as_millis() as u64);
+        let kept = kept.map(|bytes| Members::restore(&bytes, replicas, gone));
         let members = kept.transpose().unwrap_or_else(|e| {
             tracing::error!("{e}; the cache nodes are those that come from now on");
             None
@@ -75,7 +111,8 @@ impl Membership {
         let (maps, _) = watch::channel(Arc::new(members.map()));
         let (members, heard) = (Mutex::new(members), watch::Sender::new(()));
         let (gone, changed) = (Notify::new(), Notify::new());
-        let inner = Arc::new(Inner { members, maps, lost_after, gone, changed, heard });
+        let streams = Mutex::default();
+        let inner = Arc::new(Inner { members, maps, lost_after, gone, changed, heard, streams });
         tokio::spawn(expire(Arc::downgrade(&inner)));
         tokio::spawn(publish(inner.clone(), ledger));
         Self(inner)
@@ -105,9 +142,10 @@ impl Membership {
 
     /// A node lacks what others have.
     pub fn stale(&self, id: &CacheId) {
-        tracing::warn!(node = %id, "a cache node missed a write, and catches up before it serves");
-        self.members().stale(id);
-        self.0.tell();
+        if self.members().stale(id) {
+            tracing::warn!(node = %id, "a cache node missed a write, and catches up before it serves");
+            self.0.tell();
+        }
     }
 
     /// Changes what becomes of a node.
@@ -155,6 +193,7 @@ impl Membership {
                         format!("The certificate is not one of the cache node {}", hello.id);
                     return Err(NetError::Refused(Failure::new(Class::Denied, message)));
                 };
+                let _present = Present::new(&self.0, &id);
                 self.hear(hello, from);
                 let heard = async {
                     while let Some((word, _)) = words.next::<FromMember>().await? {
@@ -168,13 +207,10 @@ impl Membership {
                     }
                     Ok(())
                 };
-                let ended = tokio::select! {
+                tokio::select! {
                     ended = heard => ended,
                     ended = send_maps(to, self.maps()) => ended,
-                };
-                self.members().gone(now(), &id);
-                self.0.gone.notify_one();
-                ended
+                }
             }
         }
     }
@@ -215,6 +251,10 @@ impl Membership {
 impl Inner {
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<CacheId, u64>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has everybody told, if there is something to tell.

@@ -1,13 +1,14 @@
 //! Who has which blobs.
 
-use super::{Cluster, View};
+use super::{Cluster, View, locked};
 use crate::cluster::placement::At;
 use crate::net::NetError;
 use crate::net::blobs::Blobs;
 use crate::store::disk::Found;
 use proto::id::{BlobId, CacheId};
 use proto::limit;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 impl Cluster {
     /// The sizes of blobs that a node other than `but` has.
@@ -19,18 +20,16 @@ impl Cluster {
         Ok(self.look(ids, but).await.sizes)
     }
 
-    /// What nodes other than `but` have of these blobs.
+    /// What nodes other than `but` have of these blobs. First those are asked that should have them
+    /// and did not fail lately; for the rest, all others that may.
     pub async fn look(&self, ids: &[BlobId], but: Option<&CacheId>) -> Found {
         let view = self.view();
-        let owners = |id: &BlobId| {
-            let mut readers = view.placement.readers(id);
-            readers.truncate(view.placement.replicas());
-            readers
-        };
-        let mut found = self.ask_sizes(&view, ids, but, owners).await;
+        let suspects = self.suspects(&view);
+        let first = |id: &BlobId| view.first_readers(id, &suspects);
+        let mut found = self.ask_sizes(&view, ids, but, first).await;
         let away: Vec<usize> = (0..ids.len()).filter(|at| found.sizes[*at].is_none()).collect();
         let asked: Vec<BlobId> = away.iter().map(|at| ids[*at]).collect();
-        let further = self.look_further(&view, &asked, but).await;
+        let further = self.look_further(&view, &asked, but, &suspects).await;
         for (at, size) in away.into_iter().zip(further.sizes) {
             found.sizes[at] = size;
         }
@@ -38,18 +37,30 @@ impl Cluster {
         found
     }
 
-    /// What nodes have of blobs that their first readers do not have: those that had them before a
-    /// change, and those that are still catching up.
+    /// What nodes have of blobs that their [`View::first_readers`] do not have: those that had them
+    /// before a change, those that are still catching up, those that failed lately.
     pub(super) async fn look_further(
         &self,
         view: &View,
         ids: &[BlobId],
         but: Option<&CacheId>,
+        suspects: &HashSet<At>,
     ) -> Found {
         let others = |id: &BlobId| {
-            view.placement.readers(id).into_iter().skip(view.placement.replicas()).collect()
+            let first = view.first_readers(id, suspects);
+            let mut readers = view.placement.readers(id);
+            readers.retain(|at| !first.contains(at));
+            readers
         };
         self.ask_sizes(view, ids, but, others).await
+    }
+
+    /// The nodes that failed lately.
+    pub(super) fn suspects(&self, view: &View) -> HashSet<At> {
+        let known = locked(&self.known);
+        let now = Instant::now();
+        let is_suspect = |at: &At| known.suspects.get(view.id(*at)).is_some_and(|t| *t > now);
+        (0..view.map.nodes.len()).filter(is_suspect).collect()
     }
 
     async fn ask_sizes(
