@@ -17,6 +17,9 @@ use tokio::task::JoinSet;
 /// How long somebody may take to say what a stream is for.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 
+/// How long those who serve a connection's streams may take to notice that it has ended.
+const END_WAIT: Duration = Duration::from_secs(10);
+
 /// Somebody who dialled.
 #[derive(Debug, Clone)]
 pub struct Guest {
@@ -85,7 +88,10 @@ async fn receive<H: Host>(host: Arc<H>, caller: Caller) {
             }
         });
     }
-    // The connection has ended: so have its streams, and what is done for nobody stops.
+    // The connection has ended, and with it its streams. Whoever serves one notices, and does what
+    // is to be done when somebody is gone; what is done for nobody after that stops.
+    let ending = async { while streams.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(END_WAIT, ending).await;
 }
 
 async fn open<H: Host>(host: Arc<H>, guest: Guest, mut stream: Stream) -> Result<(), NetError> {

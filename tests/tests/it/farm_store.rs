@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, HOME};
 use tests::command::{DEADLINE, Outcome};
 use tests::hosts::Host;
 use tests::http::{Response, Server};
@@ -189,4 +189,55 @@ fn cache_nodes_are_added_drained_and_removed() {
     context(&third, server.address());
     build(&cluster, &third);
     assert_each_ran(&server, 1);
+}
+
+/// Takes away the files of a cache node's larger blobs that begin so, as a disk may.
+fn lose_blobs(host: &Host, beginning: &str) {
+    let length = beginning.len();
+    let script = format!(
+        "for file in $(find {HOME}/cache/blobs -type f); do \
+            if [ \"$(head -c {length} $file)\" = '{beginning}' ]; then rm $file; fi; done"
+    );
+    host.command("sh", ["-euc", &script]).run().ok();
+}
+
+#[test]
+fn what_no_cache_node_has_any_more_is_made_again() {
+    let cluster = Cluster::new(SETTINGS);
+    let server = cluster.site().host("outside").serve(PORT, |_| Response::new(200, "ok\n"));
+    let caches = ["cache-1", "cache-2", "cache-3"].map(|name| {
+        let host = cluster.member(name, "cache");
+        cluster.until_state(name, "serving");
+        host
+    });
+    cluster.member("worker-1", "worker");
+    let client = cluster.join("client-1", "client");
+    context(&client, server.address());
+    build(&cluster, &client);
+    assert_each_ran(&server, 1);
+
+    // Two nodes' disks lose something of what they had: others have copies.
+    lose_blobs(&caches[0], "three-");
+    lose_blobs(&caches[1], "side-");
+    let other = cluster.join("client-2", "client");
+    context(&other, server.address());
+    build(&cluster, &other);
+    assert_each_ran(&server, 1);
+
+    // All of them do: a step that needs it has it made again.
+    caches.iter().for_each(|host| lose_blobs(host, "two-"));
+    let text = dockerfile(server.address());
+    let more = "FROM chain AS more\nRUN tail -n 1 /out/two.large > /out/last\nFROM scratch\n";
+    let text =
+        text.replacen("FROM scratch\nCOPY --from=chain", &format!("{more}COPY --from=chain"), 1);
+    let text = format!("{text}COPY --from=more /out/last /last\n");
+    cluster.member("worker-2", "worker");
+    cluster.kill("worker-1");
+    let third = cluster.join("client-3", "client");
+    context(&third, server.address());
+    third.write("/root/context/Dockerfile", text);
+    build(&cluster, &third);
+    assert_eq!(third.read("/root/out/last"), b"two-300000\n");
+    assert_eq!(server.count("/two"), 2, "{:?}", server.requests());
+    assert_eq!(server.count("/side"), 1, "it was not lost");
 }
