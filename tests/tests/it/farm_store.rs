@@ -20,6 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A shell without an image: of Debian's package, in the context.
 const BUSYBOX: &str = "/usr/bin/busybox";
 
+/// What makes a base of it.
+const BASE: &str = "COPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \
+    \"/bin/busybox mkdir -p /tmp && /bin/busybox --install -s /bin\"]\n";
+
 /// A chain of steps, a second stage beside it, and a last one over both. Each step asks the server,
 /// and makes a small and a larger file that nothing else has.
 fn dockerfile(server: &str) -> String {
@@ -29,11 +33,9 @@ fn dockerfile(server: &str) -> String {
              echo {name} > /out/{name} && seq 1 300000 | sed s/^/{name}-/ > /out/{name}.large\n"
         )
     };
-    let base = "COPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \
-                \"/bin/busybox mkdir -p /tmp && /bin/busybox --install -s /bin\"]\n";
     [
         "FROM scratch AS base\n",
-        base,
+        BASE,
         "FROM base AS chain\nCOPY data /data\n",
         &step("one"),
         &step("two"),
@@ -241,4 +243,45 @@ fn what_no_cache_node_has_any_more_is_made_again() {
     // Once for each result that turns out to need it: the step's own, and the copy of it.
     assert!((2..=3).contains(&server.count("/two")), "{:?}", server.requests());
     assert_eq!(server.count("/side"), 1, "it was not lost");
+}
+
+/// A build of one file of about ten megabytes that nothing else has.
+fn large_build(cluster: &Cluster, client: &Host, server: &Server, name: &str) {
+    let text = format!(
+        "FROM scratch AS base\n{BASE}FROM base AS made\n\
+         RUN wget -q -O /dev/null http://{}/{name} && seq 1 900000 | sed s/^/{name}-/ > /file\n\
+         FROM scratch\nCOPY --from=made /file /file\n",
+        server.address()
+    );
+    client.write("/root/context/Dockerfile", text);
+    let outcome = cluster.slipway(client, &FLAGS).run();
+    assert_eq!(outcome.code, 0, "{outcome}\n{}", cluster.everything());
+    assert!(client.read("/root/out/file").ends_with(format!("{name}-900000\n").as_bytes()));
+}
+
+#[test]
+fn what_there_is_no_room_for_is_made_again() {
+    let cluster = Cluster::new(&format!("{SETTINGS}grace = \"1s\"\n"));
+    let server = cluster.site().host("outside").serve(PORT, |_| Response::new(200, "ok\n"));
+    let names = ["cache-1", "cache-2", "cache-3"];
+    for name in names {
+        let settings = "[cache]\nbudget = \"40MB\"\n";
+        cluster.site().host(name).write(format!("{HOME}/config.toml"), settings);
+        cluster.member(name, "cache");
+        cluster.until_state(name, "serving");
+    }
+    cluster.member("worker-1", "worker");
+    let client = cluster.join("client-1", "client");
+    context(&client, server.address());
+    for n in 0..10 {
+        large_build(&cluster, &client, &server, &format!("big{n}"));
+    }
+    cluster.until("something was collected", |c| {
+        names.iter().any(|name| c.log(name).contains("tells the others what was collected"))
+    });
+    // The oldest is gone, the newest is not; whoever has collected, all say the same.
+    large_build(&cluster, &client, &server, "big9");
+    assert_eq!(server.count("/big9"), 1);
+    large_build(&cluster, &client, &server, "big0");
+    assert_eq!(server.count("/big0"), 2);
 }
