@@ -136,6 +136,10 @@ impl Members {
     fn set(&mut self, id: &CacheId, state: CacheState) {
         self.epoch += 1;
         let epoch = self.epoch;
+        if state == CacheState::Serving {
+            // From now on it takes what those that wait for their turn do not.
+            self.nodes.values_mut().for_each(|member| member.whole = false);
+        }
         if let Some(member) = self.nodes.get_mut(id) {
             (member.state, member.since) = (state, epoch);
             (member.whole, member.missed) = (false, false);

@@ -1,6 +1,8 @@
 //! How cache nodes come, catch up, leave and go.
 
 use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 fn id(name: &str) -> CacheId {
     CacheId::parse(name).unwrap()
@@ -217,4 +219,165 @@ fn of_those_that_went_together_each_has_everything() {
     assert_eq!(states(&members), [CacheState::Down, CacheState::Serving]);
     members.hello(&hello("a", 0));
     assert_eq!(states(&members), [CacheState::Syncing, CacheState::Serving]);
+}
+
+/// A farm whose nodes come, go and miss writes as chance has it.
+struct World {
+    members: Members,
+    now: u64,
+    writes: u32,
+    /// Writes that counted.
+    taken: BTreeSet<u32>,
+    nodes: Vec<SimNode>,
+}
+
+#[derive(Default)]
+struct SimNode {
+    up: bool,
+    /// What it has on its disk.
+    has: BTreeSet<u32>,
+    /// The map up to which it says that it has everything.
+    synced: u64,
+    /// A look at the others that is under way: since which map, and what it has seen.
+    looking: Option<(u64, BTreeSet<u32>)>,
+}
+
+#[derive(Debug, Clone)]
+enum Happens {
+    /// A process begins, or begins anew.
+    Starts(usize),
+    /// A connection breaks, and comes back later.
+    Breaks(usize),
+    Returns(usize),
+    /// Whoever is gone for long is given up.
+    TimePasses,
+    /// Something is written; those in the mask do not hear of it.
+    Write(u8),
+    LooksAtOthers(usize),
+    HasLooked(usize),
+    Leaves(usize),
+    Stays(usize),
+    CoordinatorRestarts,
+}
+
+const NODES: usize = 4;
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let node = 0..NODES;
+    prop_oneof![
+        2 => node.clone().prop_map(Happens::Starts),
+        2 => node.clone().prop_map(Happens::Breaks),
+        2 => node.clone().prop_map(Happens::Returns),
+        1 => Just(Happens::TimePasses),
+        4 => any::<u8>().prop_map(Happens::Write),
+        2 => any::<()>().prop_map(|()| Happens::Write(0)),
+        4 => node.clone().prop_map(Happens::LooksAtOthers),
+        4 => node.clone().prop_map(Happens::HasLooked),
+        1 => node.clone().prop_map(Happens::Leaves),
+        1 => node.prop_map(Happens::Stays),
+        1 => Just(Happens::CoordinatorRestarts),
+    ]
+}
+
+impl World {
+    fn new() -> Self {
+        let nodes = (0..NODES).map(|_| SimNode::default()).collect();
+        let (members, taken) = (Members::new(2), BTreeSet::new());
+        Self { members, now: 0, writes: 0, taken, nodes }
+    }
+
+    fn id(at: usize) -> CacheId {
+        id(&format!("n{at}"))
+    }
+
+    fn state(&self, at: usize) -> Option<CacheState> {
+        let map = self.members.map();
+        map.nodes.iter().find(|node| node.id == Self::id(at)).map(|node| node.state)
+    }
+
+    fn says(&mut self, at: usize) {
+        self.nodes[at].up = true;
+        self.members.hello(&hello(&format!("n{at}"), self.nodes[at].synced));
+    }
+
+    fn apply(&mut self, happens: &Happens) {
+        match *happens {
+            Happens::Starts(at) => {
+                (self.nodes[at].synced, self.nodes[at].looking) = (0, None);
+                self.says(at);
+            }
+            Happens::Breaks(at) => {
+                self.nodes[at].up = false;
+                self.members.gone(Millis(self.now), &Self::id(at));
+            }
+            Happens::Returns(at) if self.state(at).is_some() => self.says(at),
+            Happens::TimePasses => {
+                self.now += 100;
+                self.members.expire(Millis(self.now), 10);
+            }
+            Happens::Write(deaf) => self.write(deaf),
+            Happens::LooksAtOthers(at) if self.state(at) == Some(CacheState::Syncing) => {
+                let serving: Vec<usize> =
+                    (0..NODES).filter(|n| self.state(*n) == Some(CacheState::Serving)).collect();
+                if !serving.is_empty() && serving.iter().all(|n| self.nodes[*n].up) {
+                    let seen = serving.iter().flat_map(|n| self.nodes[*n].has.clone()).collect();
+                    self.nodes[at].looking = Some((self.members.map().epoch, seen));
+                }
+            }
+            Happens::HasLooked(at) => {
+                if let Some((epoch, seen)) = self.nodes[at].looking.take() {
+                    self.nodes[at].has.extend(seen);
+                    self.nodes[at].synced = epoch;
+                    if self.nodes[at].up {
+                        self.says(at);
+                    }
+                }
+            }
+            Happens::Leaves(at) => drop(self.members.leave(&Self::id(at))),
+            Happens::Stays(at) => drop(self.members.stay(&Self::id(at))),
+            Happens::CoordinatorRestarts => {
+                let kept = self.members.snapshot();
+                self.members = Members::restore(&kept, 2, Millis(self.now)).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, deaf: u8) {
+        self.writes += 1;
+        let (mut counts, mut missed) = (false, Vec::new());
+        for at in 0..NODES {
+            let Some(state) = self.state(at).filter(|state| state.writes()) else { continue };
+            if self.nodes[at].up && deaf & (1 << at) == 0 {
+                self.nodes[at].has.insert(self.writes);
+                counts |= state == CacheState::Serving;
+            } else {
+                missed.push(at);
+            }
+        }
+        if counts {
+            self.taken.insert(self.writes);
+            for at in missed {
+                self.members.stale(&Self::id(at));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens, a node that serves has all that ever counted.
+    #[test]
+    fn who_serves_has_everything(all in proptest::collection::vec(happens(), 1..120)) {
+        let mut world = World::new();
+        for happens in &all {
+            world.apply(happens);
+            for at in (0..NODES).filter(|at| world.state(*at) == Some(CacheState::Serving)) {
+                let has = &world.nodes[at].has;
+                let lacks: Vec<u32> = world.taken.difference(has).copied().collect();
+                prop_assert!(lacks.is_empty(), "n{} lacks {:?} after {:?}", at, lacks, happens);
+            }
+        }
+    }
 }
