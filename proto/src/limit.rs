@@ -116,6 +116,22 @@ pub const PIN_GRACE_MS: u64 = 60_000;
 
 /// Bytes of a request for a certificate.
 pub const CSR_BYTES_MAX: usize = 16 << 10;
+
+/// Ranges that two nodes of a farm compare at once.
+pub const RANGES_MAX: usize = 64;
+
+/// Things in one range, for who compares, and in one answer that lists things.
+pub const RANGE_ITEMS: usize = 4096;
+
+/// Records and rows that one node asks another for, or tells it of, at once.
+pub const ENTRIES_MAX: usize = 1024;
+
+/// Bytes of records and rows in one answer, after which the rest is left out, to be asked for again.
+pub const ENTRIES_BYTES: usize = 4 << 20;
+
+/// Cache nodes of one farm.
+pub const CACHE_NODES_MAX: usize = 1000;
+
 /// Blobs up to this size move whole. Larger ones move by their chunks: what the other end has of
 /// them, in this blob or in another, does not move.
 pub const WHOLE_BLOB_BYTES_MAX: u64 = 2 << 20;

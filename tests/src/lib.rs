@@ -8,6 +8,7 @@
 
 pub mod afar;
 pub mod builder;
+pub mod cluster;
 pub mod command;
 pub mod corpus;
 pub mod engine;

@@ -1,5 +1,8 @@
 //! Many cache nodes as one store.
 
+mod look;
+mod results;
+
 use super::placement::{At, Placement};
 use crate::chunk::{ChunkSource, Moved};
 use crate::net::blobs::Blobs;
@@ -9,13 +12,11 @@ use crate::net::{Dial, NetError};
 use bytes::Bytes;
 use futures::future::{join, join_all};
 use proto::error::{Class, Failure};
-use proto::id::{BlobId, CacheId, ContentKey, DefKey, Scope, TreeId};
-use proto::record::{Alias, Record};
+use proto::id::{BlobId, CacheId, TreeId};
 use proto::tree::AnyNode;
 use proto::wire::Binary;
-use proto::wire::blob::{PutRecord, Table};
 use proto::wire::cluster::{CacheNode, CacheState, Map};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,6 +75,18 @@ impl View {
     fn id(&self, at: At) -> &CacheId {
         &self.map.nodes[at].id
     }
+
+    /// Those of whom one is asked first whether they have a blob.
+    fn first_readers(&self, blob: &BlobId, suspects: &HashSet<At>) -> Vec<At> {
+        let mut readers = self.placement.readers(blob);
+        readers.retain(|at| self.map.nodes[*at].state.reads() && !suspects.contains(at));
+        readers.truncate(self.placement.replicas());
+        readers
+    }
+
+    fn serves(&self, at: At) -> bool {
+        self.map.nodes[at].state == CacheState::Serving
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,6 +128,26 @@ impl Cluster {
         Arc::new(Self::new(Box::new(move |_| dial.clone()), binary, map))
     }
 
+    /// The maps as they come.
+    pub fn maps(&self) -> watch::Receiver<Arc<Map>> {
+        self.map.clone()
+    }
+
+    /// A node that the latest map has.
+    pub fn node(&self, id: &CacheId) -> Option<Blobs> {
+        let view = self.view();
+        let at = view.map.nodes.iter().position(|node| node.id == *id)?;
+        Some(view.clients[at].clone())
+    }
+
+    /// Those other than `but` who have the blob, or may have it.
+    pub fn others(&self, id: &BlobId, but: &CacheId) -> Vec<Blobs> {
+        let view = self.view();
+        let readers = self.trusted_first(&view, view.placement.readers(id));
+        let others = readers.into_iter().filter(|at| view.id(*at) != but);
+        others.map(|at| view.clients[at].clone()).collect()
+    }
+
     /// The latest map.
     pub fn map(&self) -> Arc<Map> {
         self.map.borrow().clone()
@@ -153,9 +186,31 @@ impl Cluster {
         nodes
     }
 
-    /// Nodes that know all trees and records, another one first each time.
+    /// Those that did not fail lately, if one of them serves; and the others. Who failed lately is not
+    /// waited for where others do.
+    fn without_suspects(&self, view: &View, nodes: Vec<At>) -> (Vec<At>, Vec<At>) {
+        let mut known = locked(&self.known);
+        let now = Instant::now();
+        known.suspects.retain(|_, until| *until > now);
+        let fine = |at: &At| !known.suspects.contains_key(view.id(*at));
+        if !nodes.iter().any(|at| fine(at) && view.serves(*at)) {
+            return (nodes, Vec::new());
+        }
+        nodes.into_iter().partition(fine)
+    }
+
+    /// Nodes that know all trees, another one first each time.
     fn readers(&self, view: &View) -> Vec<At> {
-        let mut nodes = view.placement.all(CacheState::reads);
+        self.taking_turns(view, CacheState::reads)
+    }
+
+    /// Nodes that know all rows: one that leaves hears of no changes.
+    fn row_readers(&self, view: &View) -> Vec<At> {
+        self.taking_turns(view, |state| state == CacheState::Serving)
+    }
+
+    fn taking_turns(&self, view: &View, wanted: impl Fn(CacheState) -> bool) -> Vec<At> {
+        let mut nodes = view.placement.all(wanted);
         if !nodes.is_empty() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % nodes.len();
             nodes.rotate_left(turn);
@@ -212,27 +267,35 @@ impl Cluster {
         Err(failed)
     }
 
-    /// Done on all nodes that take writes; counts when one that serves did it. Answers those that
-    /// did not.
-    async fn write<F, R>(&self, what: &str, ask: F) -> Result<Vec<CacheId>, NetError>
+    /// Done on all nodes that take writes; counts when one that serves did it. Those that did not
+    /// are [`Cluster::stale`].
+    async fn write<F, R>(&self, what: &str, ask: F) -> Result<(), NetError>
     where
         F: Fn(At, Blobs) -> R,
         R: Future<Output = Result<(), NetError>>,
     {
         let view = self.view();
         let nodes = view.placement.all(CacheState::writes);
-        let serves = |at: At| view.map.nodes[at].state == CacheState::Serving;
-        let (mut done, mut failed, mut missed) = (false, nobody(what), Vec::new());
+        let (nodes, suspects) = self.without_suspects(&view, nodes);
+        let mut missed: Vec<CacheId> = suspects.iter().map(|at| view.id(*at).clone()).collect();
+        let (mut done, mut failed) = (false, nobody(what));
         for (at, answer) in self.on_all(&view, &nodes, ask).await {
             match answer {
-                Ok(()) => done |= serves(at),
+                Ok(()) => done |= view.serves(at),
                 Err(error) => {
                     missed.push(view.id(at).clone());
                     failed = error;
                 }
             }
         }
-        if done { Ok(missed) } else { Err(failed) }
+        if !done {
+            return Err(failed);
+        }
+        if !missed.is_empty() {
+            locked(&self.stale).extend(missed);
+            self.stale_told.notify_one();
+        }
+        Ok(())
     }
 
     /// See [`Blobs::missing`]. A tree is missing when a node that serves lacks it; a blob, when
@@ -246,12 +309,13 @@ impl Cluster {
         if let Some(one) = view.only() {
             return one.missing(blobs, trees).await;
         }
-        let readers = self.readers(&view);
+        let (readers, _) = self.without_suspects(&view, self.readers(&view));
+        let suspects = self.suspects(&view);
         let mut asked: BTreeMap<At, Vec<BlobId>> = BTreeMap::new();
         let mut holders: HashMap<BlobId, bool> = HashMap::with_capacity(blobs.len());
         for blob in &blobs {
             holders.insert(*blob, false);
-            for at in view.placement.readers(blob).into_iter().take(view.placement.replicas()) {
+            for at in view.first_readers(blob, &suspects) {
                 asked.entry(at).or_default().push(*blob);
             }
         }
@@ -277,37 +341,13 @@ impl Cluster {
         if !answered {
             return Err(failed);
         }
+        let away = blobs.iter().filter(|blob| !holders[blob]).copied().collect::<Vec<_>>();
+        let found = self.look_further(&view, &away, None, &suspects).await;
+        for (blob, size) in away.iter().zip(found.sizes) {
+            holders.insert(*blob, size.is_some());
+        }
         let blobs = blobs.into_iter().filter(|blob| !holders[blob]).collect();
         Ok((blobs, trees.into_iter().filter(|tree| lacking.contains(tree)).collect()))
-    }
-
-    /// The sizes of blobs that a node other than `but` has.
-    pub async fn sizes(
-        &self,
-        ids: &[BlobId],
-        but: Option<&CacheId>,
-    ) -> Result<Vec<Option<u64>>, NetError> {
-        let view = self.view();
-        let mut asked: BTreeMap<At, Vec<usize>> = BTreeMap::new();
-        for (place, id) in ids.iter().enumerate() {
-            let readers = view.placement.readers(id).into_iter();
-            for at in readers.take(view.placement.replicas()).filter(|at| Some(view.id(*at)) != but)
-            {
-                asked.entry(at).or_default().push(place);
-            }
-        }
-        let nodes: Vec<At> = asked.keys().copied().collect();
-        let ask = |at: At, client: Blobs| {
-            let ids = asked[&at].iter().map(|place| ids[*place]).collect();
-            async move { client.sizes(ids).await }
-        };
-        let mut sizes = vec![None; ids.len()];
-        for (at, answer) in self.on_all(&view, &nodes, ask).await {
-            for (place, size) in asked[&at].iter().zip(answer.into_iter().flatten()) {
-                sizes[*place] = sizes[*place].or(size);
-            }
-        }
-        Ok(sizes)
     }
 
     /// See [`Blobs::put_blobs`]: as many copies as there are to be, where so many nodes can take
@@ -364,7 +404,7 @@ impl Cluster {
             let nodes = nodes.clone();
             async move { client.put_nodes(nodes.to_vec()).await }
         };
-        self.write("take trees", put).await.map(drop)
+        self.write("take trees", put).await
     }
 
     /// See [`Blobs::put_large`]. The bytes go to all owners at the same time.
@@ -470,7 +510,7 @@ impl Cluster {
     /// See [`Blobs::barrier`].
     pub async fn barrier(&self) -> Result<(), NetError> {
         let barrier = |_, client: Blobs| async move { client.barrier().await };
-        self.write("make durable what was put", barrier).await.map(drop)
+        self.write("make durable what was put", barrier).await
     }
 
     /// See [`Blobs::get_blobs`].
@@ -554,76 +594,6 @@ impl Cluster {
         Err(failed)
     }
 
-    /// See [`Blobs::records`]. A record that a serving node lacks does not count.
-    pub async fn records(
-        &self,
-        scope: &Scope,
-        keys: Vec<ContentKey>,
-    ) -> Result<Vec<Option<Record>>, NetError> {
-        let ask = |client: Blobs| {
-            let keys = keys.clone();
-            async move { client.records(scope, keys).await }
-        };
-        self.agreed(ask, |a, b| if b.version > a.version { b } else { a }).await
-    }
-
-    /// See [`Blobs::aliases`].
-    pub async fn aliases(
-        &self,
-        scope: &Scope,
-        keys: Vec<DefKey>,
-    ) -> Result<Vec<Option<Alias>>, NetError> {
-        let ask = |client: Blobs| {
-            let keys = keys.clone();
-            async move { client.aliases(scope, keys).await }
-        };
-        self.agreed(ask, |a, b| if b.version > a.version { b } else { a }).await
-    }
-
-    /// What all nodes know that serve and answer.
-    async fn agreed<T, F, R>(
-        &self,
-        ask: F,
-        newer: impl Fn(T, T) -> T,
-    ) -> Result<Vec<Option<T>>, NetError>
-    where
-        F: Fn(Blobs) -> R,
-        R: Future<Output = Result<Vec<Option<T>>, NetError>>,
-    {
-        let view = self.view();
-        let nodes = view.placement.all(|state| state == CacheState::Serving);
-        let mut agreed: Option<Vec<Option<T>>> = None;
-        let mut failed = nobody("say what was built");
-        for (_, answer) in self.on_all(&view, &nodes, |_, client| ask(client)).await {
-            match (answer, agreed.take()) {
-                (Ok(answer), None) => agreed = Some(answer),
-                (Ok(answer), Some(so_far)) => {
-                    let both = so_far.into_iter().zip(answer);
-                    agreed = Some(both.map(|(a, b)| Some(newer(a?, b?))).collect());
-                }
-                (Err(error), so_far) => {
-                    failed = error;
-                    agreed = so_far;
-                }
-            }
-        }
-        agreed.ok_or(failed)
-    }
-
-    /// See [`Blobs::put_record`]. Nodes that could not take it are [`Cluster::stale`].
-    pub async fn put_record(&self, record: PutRecord) -> Result<(), NetError> {
-        let put = |_, client: Blobs| {
-            let record = record.clone();
-            async move { client.put_record(record).await }
-        };
-        let missed = self.write("take results", put).await?;
-        if !missed.is_empty() {
-            locked(&self.stale).extend(missed);
-            self.stale_told.notify_one();
-        }
-        Ok(())
-    }
-
     /// Waits for nodes that lack something that the others have, and so must not be asked before
     /// they have got it.
     pub async fn stale(&self) -> Vec<CacheId> {
@@ -635,52 +605,6 @@ impl Cluster {
             }
             told.await;
         }
-    }
-
-    /// See [`Blobs::put_build`].
-    pub async fn put_build(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), NetError> {
-        let put = |_, client: Blobs| {
-            let (key, value) = (key.clone(), value.clone());
-            async move { client.put_build(key, value).await }
-        };
-        self.write("take the history of builds", put).await.map(drop)
-    }
-
-    /// See [`Blobs::builds`].
-    pub async fn builds(&self, count: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NetError> {
-        let view = self.view();
-        let ask = |client: Blobs| async move { client.builds(count).await };
-        self.on_one(&view, self.readers(&view), "give the history of builds", ask).await
-    }
-
-    /// See [`Blobs::row`].
-    pub async fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, NetError> {
-        let view = self.view();
-        let ask = |client: Blobs| async move { client.row(table, key).await };
-        self.on_one(&view, self.readers(&view), "give rows", ask).await
-    }
-
-    /// See [`Blobs::rows`].
-    pub async fn rows(
-        &self,
-        table: Table,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, NetError> {
-        let view = self.view();
-        let ask = |client: Blobs| async move { client.rows(table, prefix).await };
-        self.on_one(&view, self.readers(&view), "give rows", ask).await
-    }
-
-    /// See [`Blobs::put_row`].
-    pub async fn put_row(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), NetError> {
-        let put = |_, client: Blobs| async move { client.put_row(table, key, value).await };
-        self.write("take rows", put).await.map(drop)
-    }
-
-    /// See [`Blobs::delete_row`].
-    pub async fn delete_row(&self, table: Table, key: &[u8]) -> Result<(), NetError> {
-        let delete = |_, client: Blobs| async move { client.delete_row(table, key).await };
-        self.write("take rows away", delete).await.map(drop)
     }
 
     /// Keeps on all nodes that answer what they say or take from now on.

@@ -38,6 +38,14 @@ impl Placement {
         Self { nodes: map.nodes.iter().map(node).collect(), replicas }
     }
 
+    /// The placement when these are the nodes that own blobs.
+    pub fn among(nodes: &[CacheId], replicas: u8) -> Self {
+        let node =
+            |id: &CacheId| Node { id: id.clone(), state: CacheState::Serving, seed: seed(id) };
+        let replicas = usize::from(replicas.max(1));
+        Self { nodes: nodes.iter().map(node).collect(), replicas }
+    }
+
     /// All nodes that `wanted` says yes to, the blob's first owner first.
     fn ranked(&self, blob: &BlobId, wanted: impl Fn(CacheState) -> bool) -> Vec<At> {
         let key = u64::from_le_bytes(blob.as_bytes()[..8].try_into().expect("eight of 32 bytes"));
@@ -54,9 +62,11 @@ impl Placement {
     }
 
     /// Where to look for a blob, in order: its owners first, then all others that can be asked,
-    /// which may have it from before a change.
+    /// which may have it from before a change; at last those that are catching up.
     pub fn readers(&self, blob: &BlobId) -> Vec<At> {
-        self.ranked(blob, CacheState::reads)
+        let mut nodes = self.ranked(blob, CacheState::reads);
+        nodes.extend(self.ranked(blob, |state| state == CacheState::Syncing));
+        nodes
     }
 
     /// Where to put a blob, in order: the first ones, as many as there are to be copies, then those
@@ -65,12 +75,17 @@ impl Placement {
         self.ranked(blob, CacheState::writes)
     }
 
-    /// Whether the node is one of those on which the blob should be, once all that is under way is
-    /// done. A node that cannot be reached keeps its place until it is removed.
+    /// The nodes on which the blob should be, once all that is under way is done. A node that cannot
+    /// be reached keeps its place until it is removed.
+    pub fn owners(&self, blob: &BlobId) -> Vec<At> {
+        let mut owners = self.ranked(blob, |state| state != CacheState::Leaving);
+        owners.truncate(self.replicas);
+        owners
+    }
+
+    /// Whether the node is one of the [`Placement::owners`].
     pub fn owns(&self, node: &CacheId, blob: &BlobId) -> bool {
-        let stays = |state| state != CacheState::Leaving;
-        let ranked = self.ranked(blob, stays);
-        ranked.into_iter().take(self.replicas).any(|at| self.nodes[at].id == *node)
+        self.owners(blob).into_iter().any(|at| self.nodes[at].id == *node)
     }
 
     /// How many copies there are to be.
@@ -117,7 +132,7 @@ mod tests {
         (0..count).map(|n| BlobId::of(&n.to_le_bytes()))
     }
 
-    fn owners(placement: &Placement, map: &Map, blob: &BlobId) -> Vec<String> {
+    fn names(placement: &Placement, map: &Map, blob: &BlobId) -> Vec<String> {
         let all = map.nodes.iter().filter(|node| placement.owns(&node.id, blob));
         all.map(|node| node.id.to_string()).collect()
     }
@@ -144,7 +159,7 @@ mod tests {
         let (before, after) = (Placement::new(&four), Placement::new(&five));
         let mut moved = 0;
         for blob in blobs(10_000) {
-            let (old, new) = (owners(&before, &four, &blob), owners(&after, &five, &blob));
+            let (old, new) = (names(&before, &four, &blob), names(&after, &five, &blob));
             let gone: Vec<_> = old.iter().filter(|node| !new.contains(node)).collect();
             let came: Vec<_> = new.iter().filter(|node| !old.contains(node)).collect();
             assert!(came.iter().all(|node| *node == "e"), "{old:?} {new:?}");
@@ -166,6 +181,25 @@ mod tests {
             assert_eq!(placement.writers(&blob).len(), 2);
             assert!(!placement.readers(&blob).contains(&0));
             assert_eq!(placement.owns(&a, &blob), whole.owns(&a, &blob));
+        }
+    }
+
+    #[test]
+    fn a_node_that_catches_up_is_looked_at_last_and_one_that_leaves_owns_nothing() {
+        let mut moving = map(&["a", "b", "c", "d"], 2);
+        moving.nodes[1].state = CacheState::Syncing;
+        moving.nodes[2].state = CacheState::Leaving;
+        let placement = Placement::new(&moving);
+        let names = ["a", "b", "d"].map(|name| CacheId::parse(name).unwrap());
+        let among = Placement::among(&names, 2);
+        for blob in blobs(200) {
+            let readers = placement.readers(&blob);
+            assert_eq!((readers.len(), readers[3]), (4, 1));
+            assert!(!placement.writers(&blob).contains(&2));
+            assert!(!placement.owners(&blob).contains(&2));
+            for node in &moving.nodes {
+                assert_eq!(placement.owns(&node.id, &blob), among.owns(&node.id, &blob));
+            }
         }
     }
 }

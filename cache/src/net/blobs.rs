@@ -30,14 +30,19 @@ impl Blobs {
     }
 
     pub(super) async fn stream(&self) -> Result<Stream, NetError> {
-        let idle = self.idle.lock().unwrap_or_else(|p| p.into_inner()).pop();
-        match idle {
+        match self.idle_stream() {
             Some(stream) => Ok(stream),
-            None => {
-                let stream = self.dial.dial().await?;
-                Ok(stream.open(self.binary.clone(), Service::Blobs).await?.stream)
-            }
+            None => self.new_stream().await,
         }
+    }
+
+    fn idle_stream(&self) -> Option<Stream> {
+        self.idle.lock().unwrap_or_else(|p| p.into_inner()).pop()
+    }
+
+    pub(super) async fn new_stream(&self) -> Result<Stream, NetError> {
+        let stream = self.dial.dial().await?;
+        Ok(stream.open(self.binary.clone(), Service::Blobs).await?.stream)
     }
 
     /// Gives a stream back for later use. One on which something broke is not given back.
@@ -61,7 +66,25 @@ impl Blobs {
         request: &Request,
         payload: &[Bytes],
     ) -> Result<Reply, NetError> {
-        let mut stream = self.stream().await?;
+        if let Some(stream) = self.idle_stream() {
+            match self.ask_on(stream, request, payload).await {
+                // The other end has begun anew since the stream was used last: that is no failure
+                // of what is asked now. It can be asked twice.
+                Err(error @ (NetError::Broken(_) | NetError::Closed)) => {
+                    self.drop_idle_if_broken(&error);
+                }
+                other => return other,
+            }
+        }
+        self.ask_on(self.new_stream().await?, request, payload).await
+    }
+
+    async fn ask_on(
+        &self,
+        mut stream: Stream,
+        request: &Request,
+        payload: &[Bytes],
+    ) -> Result<Reply, NetError> {
         stream.to.send_with(request, payload).await?;
         let (reply, _) = stream.from.expect::<Reply>().await?;
         self.keep(stream);
@@ -223,6 +246,17 @@ impl Blobs {
             AnyNode::decode(bytes).map(Arc::new).map_err(|_| wrong(id))
         };
         ids.iter().zip(&parts).map(read).collect()
+    }
+
+    /// Tree nodes' encodings, in the order asked for, verified.
+    pub async fn get_encoded(&self, ids: &[TreeId]) -> Result<Vec<Bytes>, NetError> {
+        let parts = self.get_many(&Request::GetNodes(ids.to_vec()), ids.len()).await?;
+        for (id, bytes) in ids.iter().zip(&parts) {
+            if node_id(bytes) != *id {
+                return Err(NetError::Unexpected(format!("tree {id} came with other bytes")));
+            }
+        }
+        Ok(parts)
     }
 
     async fn get_many(&self, request: &Request, count: usize) -> Result<Vec<Bytes>, NetError> {

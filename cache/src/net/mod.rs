@@ -6,6 +6,7 @@
 pub mod blobs;
 pub mod chunks;
 pub mod local;
+pub mod nodes;
 pub mod quic;
 pub mod remote;
 pub mod rows;

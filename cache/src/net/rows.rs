@@ -23,7 +23,7 @@ impl Blobs {
 
     /// Keeps what is said or taken from now on.
     pub async fn pin(&self) -> Result<RemotePin, NetError> {
-        let mut stream = self.stream().await?;
+        let mut stream = self.new_stream().await?;
         stream.to.send(&Request::Pin).await?;
         match stream.from.expect::<Reply>().await?.0 {
             Reply::Done => Ok(RemotePin { _stream: stream }),

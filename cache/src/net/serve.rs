@@ -1,6 +1,7 @@
 //! A store at the other end of a stream.
 
 mod chunks;
+pub(crate) mod nodes;
 
 use super::{NetError, Receiver, Sender, Stream};
 use crate::store::{BlobWriter, Store, StoreError, Table};
@@ -29,6 +30,8 @@ pub enum Rights {
     Client,
     /// Read bytes and trees.
     Reader,
+    /// Another node of the same farm: read everything, and tell what it has collected.
+    Node,
 }
 
 impl Rights {
@@ -47,7 +50,7 @@ impl Rights {
             | Request::PutLarge(..)
             | Request::PutChunks(_)
             | Request::PutNodes(_)
-            | Request::Barrier => self != Self::Reader,
+            | Request::Barrier => !matches!(self, Self::Reader | Self::Node),
             Request::PutRow(blob::Table::CacheMount | blob::Table::Image, ..)
             | Request::DeleteRow(blob::Table::CacheMount | blob::Table::Image, _) => {
                 self == Self::Coordinator
@@ -60,15 +63,18 @@ impl Rights {
             | Request::PutRecord(_)
             | Request::PutBuild(..)
             | Request::Builds(_) => self == Self::Coordinator,
+            Request::Compare(..) | Request::List(..) | Request::Entries(_) | Request::Forget(_) => {
+                self == Self::Node
+            }
         }
     }
 }
 
 /// Answers requests until the other end closes the stream. What a client asks for is pinned for as
-/// long; coordinators keep their streams, and whoever runs them pins for each build.
+/// long; all others keep their streams, and what they do for a build is pinned for the build.
 pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Result<(), NetError> {
     let Stream { mut to, mut from } = stream;
-    let _pin = (rights != Rights::Coordinator).then(|| store.pin());
+    let _pin = (rights == Rights::Client).then(|| store.pin());
     while let Some((request, payload)) = from.next::<Request>().await? {
         let store = store.clone();
         if !rights.allow(&request) {
@@ -88,6 +94,7 @@ pub async fn serve(store: Arc<dyn Store>, stream: Stream, rights: Rights) -> Res
             Request::GetChunkList(id) => chunks::send_chunk_list(store, &mut to, id).await?,
             Request::GetChunks(id, some) => chunks::send_chunks(store, &mut to, id, some).await?,
             Request::PutChunks(id) => chunks::take_chunks(store, &mut to, &mut from, id).await?,
+            Request::Sizes(ids) => to.send(&sizes(&*store, &ids).await).await?,
             other => {
                 let reply = blocking(move || small(&*store, other, &payload)).await;
                 to.send(&reply).await?;
@@ -111,6 +118,27 @@ async fn hold(store: Arc<dyn Store>, mut to: Sender, mut from: Receiver) -> Resu
         });
     }
     ended.map(drop)
+}
+
+/// How many sizes are looked up before other tasks have their turn: less than a millisecond's work.
+const SIZES_AT_ONCE: usize = 256;
+
+/// Answers sizes, without a thread of those for what blocks: all of these can be waiting for the
+/// answers of other nodes, which wait for this one.
+async fn sizes(store: &dyn Store, ids: &[BlobId]) -> Reply {
+    if ids.len() > limit::FIND_MISSING_MAX {
+        let what = format!("At most {} ids can be asked for", limit::FIND_MISSING_MAX);
+        return Reply::Failed(Failure::new(Class::User, what));
+    }
+    let mut sizes = Vec::with_capacity(ids.len());
+    for some in ids.chunks(SIZES_AT_ONCE) {
+        match store.sizes(some) {
+            Ok(more) => sizes.extend(more),
+            Err(e) => return Reply::Failed(failure(&e)),
+        }
+        tokio::task::yield_now().await;
+    }
+    Reply::Sizes(sizes)
 }
 
 /// Does work that blocks on a thread for that.
@@ -189,10 +217,6 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
             Ok(rows) => Reply::Builds(rows.into_iter().rev().take(count as usize).collect()),
             Err(e) => Reply::Failed(failure(&e)),
         },
-        Request::Sizes(ids) => match store.sizes(&ids) {
-            Ok(sizes) => Reply::Sizes(sizes),
-            Err(e) => Reply::Failed(failure(&e)),
-        },
         Request::Row(table, key) => match store.row(own(table), &key) {
             Ok(value) => Reply::Rows(value.map(|value| (key, value)).into_iter().collect()),
             Err(e) => Reply::Failed(failure(&e)),
@@ -203,6 +227,10 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
         },
         Request::PutRow(table, key, value) => done(store.put_row(own(table), &key, &value)),
         Request::DeleteRow(table, key) => done(store.delete_row(own(table), &key).map(drop)),
+        request @ (Request::Compare(..)
+        | Request::List(..)
+        | Request::Entries(_)
+        | Request::Forget(_)) => nodes::answer(store, request),
         Request::GetLarge(..)
         | Request::PutLarge(..)
         | Request::GetBlobs(_)
@@ -210,6 +238,7 @@ fn small(store: &dyn Store, request: Request, payload: &Bytes) -> Reply {
         | Request::GetChunkList(_)
         | Request::GetChunks(..)
         | Request::PutChunks(_)
+        | Request::Sizes(_)
         | Request::Pin => unreachable!("answered by `serve`"),
     }
 }

@@ -295,6 +295,11 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
+    /// The store on this machine's disk that it is, if it is one.
+    fn disk(&self) -> Option<&DiskStore> {
+        None
+    }
+
     /// As long as the pin lives, nothing that was put, read or called present since it was taken is
     /// collected.
     fn pin(&self) -> Pin;

@@ -6,6 +6,7 @@ mod common;
 mod damage;
 mod files;
 mod full;
+mod nodes;
 mod open;
 mod place;
 mod power;

@@ -6,7 +6,9 @@ use crate::error::user;
 use crate::talk::Talk;
 use crate::up::admin::{builds, images, mounts};
 use cache::net::quic::ALPN;
+use coordinator::core::members::RemoveError;
 use coordinator::core::place::PRIORITY_MAX;
+use coordinator::server::{CacheOrder, Leaving};
 use ops::identity::{Grant, Project, Right, Role};
 use proto::error::{Class, Failure};
 use proto::id::{CacheId, Scope};
@@ -144,7 +146,12 @@ fn caches(desk: &Desk) -> Vec<NodeRow> {
         }
         .to_owned(),
         address: row.address,
-        detail: format!("{} of {}", gb(row.bytes.0), gb(row.bytes.1)),
+        detail: match (row.is_gone, row.state) {
+            (true, CacheState::Serving | CacheState::Syncing | CacheState::Leaving) => {
+                "cannot be reached".to_owned()
+            }
+            _ => format!("{} of {}", gb(row.bytes.0), gb(row.bytes.1)),
+        },
     };
     desk.membership().rows().into_iter().map(cache).collect()
 }
@@ -166,14 +173,32 @@ async fn change(desk: &Desk, name: &str, order: NodeOrder, talk: &Talk) -> Resul
         }
         return members::change(desk, &worker, order, talk).await;
     }
+    let failed = |e: RemoveError| user(e.to_string());
     match order {
-        NodeOrder::Remove if is_cache => {
-            membership.remove(&id, true).map_err(|e| user(e.to_string()))
-        }
+        NodeOrder::Remove if is_cache => membership.order(&id, CacheOrder::Remove).map_err(failed),
+        NodeOrder::Uncordon if is_cache => membership.order(&id, CacheOrder::Stay).map_err(failed),
         NodeOrder::Drain if is_cache => {
-            membership.remove(&id, false).map_err(|e| user(e.to_string()))
+            membership.order(&id, CacheOrder::Leave).map_err(failed)?;
+            match membership.left(&id).await.map_err(failed)? {
+                Leaving::Stuck(nodes) => Err(stuck(&id, &nodes)),
+                _ => Ok(()),
+            }
         }
+        NodeOrder::Cordon if is_cache => Err(user(format!("`{name}` is a cache node"))
+            .hint("`slipway node drain` has it give what it has to the others.")),
         _ => Err(user(format!("There is no member `{name}` of which that can be said"))
             .hint("See `slipway node ls`.")),
     }
+}
+
+fn stuck(id: &CacheId, nodes: &[CacheId]) -> Failure {
+    let names: Vec<String> = nodes.iter().map(|node| format!("`{node}`")).collect();
+    let message = format!(
+        "`{id}` cannot give what it has to the others while {} cannot be reached",
+        names.join(", ")
+    );
+    Failure::new(Class::Unavailable, message).hint(
+        "It goes on when they are back. Ask again then; or remove those that will not come back: \
+         slipway node rm NAME.",
+    )
 }

@@ -2,24 +2,29 @@
 
 use super::listen::{Guest, Host, listen};
 use super::party::Party;
-use super::uplink::{follow, keep, no_map};
+use super::uplink::{cluster, follow, keep, no_map};
 use crate::talk::{Talk, converse};
 use crate::up::admin::disk::Disk;
 use crate::up::settings::{disk_budget, open_store};
+use cache::cluster::member::Member;
 use cache::net::serve::{Rights, serve};
-use cache::net::{Dial, NetError, Stream};
+use cache::net::{Dial, NetError, Sender, Stream};
 use cache::store::DiskStore;
 use ops::config::Config;
 use ops::identity::Role;
 use ops::identity::tls::ClientAuth;
 use proto::error::{Class, Failure};
-use proto::id::CacheId;
+use proto::id::{CacheId, Millis};
 use proto::wire::Service;
 use proto::wire::admin::Request;
 use proto::wire::cluster::{CacheHello, CacheState, FromMember, Map};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How often a cache node says how much it holds.
+const SAY_AGAIN: Duration = Duration::from_secs(15);
 
 /// A cache node, with what its guests are served with.
 pub struct Shelf {
@@ -59,9 +64,21 @@ pub async fn start(
     let id = CacheId::parse(&name).map_err(|e| Failure::new(Class::User, e.to_string()))?;
     let host = config.node.advertise.as_ref().map(ToString::to_string).unwrap_or_default();
     let address = format!("{host}:{}", config.cache_listen.port());
-    let say = Sayer { id: id.clone(), address, store: store.clone(), budget };
     let (told, maps) = watch::channel(Arc::new(no_map()));
-    tasks.spawn(member(uplink, say, told));
+    let member = Member::join(store.clone(), cluster(party, maps.clone()), id.clone());
+    let (started, reporter) = (Millis(crate::clock::now_ms()), member.clone());
+    let say =
+        Sayer { id: id.clone(), address, store: store.clone(), budget, started, member: reporter };
+    tasks.spawn(async move {
+        tokio::select! {
+            () = report(uplink, told, say) => {}
+            () = member.run() => tracing::error!(
+                "this cache node was removed from the farm; start it again to have it join anew"
+            ),
+        }
+        // What it has can still be read, by those who have not heard of it.
+        std::future::pending().await
+    });
     Ok(Shelved { store, id, maps })
 }
 
@@ -70,39 +87,45 @@ struct Sayer {
     address: String,
     store: Arc<DiskStore>,
     budget: u64,
+    started: Millis,
+    member: Arc<Member>,
 }
 
 impl Sayer {
-    fn hello(&self, synced: u64) -> FromMember {
-        FromMember::Cache(CacheHello {
+    async fn say(&self, to: &mut Sender) -> Result<(), NetError> {
+        let hello = self.member.hello();
+        let word = FromMember::Cache(CacheHello {
             id: self.id.clone(),
             address: self.address.clone(),
-            synced,
+            started: self.started,
+            synced: hello.synced,
             held_bytes: self.store.held_bytes(),
             budget_bytes: self.budget,
-        })
+        });
+        let said = to.send(&word).await;
+        if said.is_err() {
+            hello.failed();
+        }
+        said
     }
 }
 
-/// Keeps the coordinator informed.
-async fn member(uplink: Arc<dyn Dial>, sayer: Sayer, maps: watch::Sender<Arc<Map>>) {
+/// Keeps the coordinator informed, and hears which nodes there are.
+async fn report(uplink: Arc<dyn Dial>, maps: watch::Sender<Arc<Map>>, sayer: Sayer) {
     let (maps, sayer) = (&maps, &sayer);
     keep(uplink, Service::Cluster, |stream| async move {
         let Stream { mut to, from } = stream;
-        to.send(&sayer.hello(0)).await?;
-        let mut told: watch::Receiver<Arc<Map>> = maps.subscribe();
-        let caught_up = async {
+        let say = async {
             loop {
-                let epoch = told.borrow_and_update().epoch;
-                to.send(&sayer.hello(epoch)).await?;
-                if told.changed().await.is_err() {
-                    return Ok::<_, NetError>(());
-                }
+                sayer.say(&mut to).await?;
+                let changed = sayer.member.changed();
+                // How much it holds changes all the time.
+                let _ = tokio::time::timeout(SAY_AGAIN, changed).await;
             }
         };
         tokio::select! {
             ended = follow(from, maps) => ended,
-            ended = caught_up => ended,
+            ended = say => ended,
         }
     })
     .await;
@@ -138,7 +161,7 @@ impl Host for Shelf {
         let rights = match () {
             () if has(Role::Coordinator) => Rights::Coordinator,
             () if has(Role::Worker) => Rights::Worker,
-            () if has(Role::Cache) => Rights::Reader,
+            () if has(Role::Cache) => Rights::Node,
             () => Rights::Client,
         };
         serve(self.store.clone(), stream, rights).await

@@ -41,9 +41,9 @@ pub async fn start(
 ) -> Result<Arc<Desk>, Failure> {
     let settings = &config.coordinator;
     let replicas = u8::try_from(settings.replicas).unwrap_or(proto::limit::REPLICAS_MAX);
-    let membership = Membership::new(replicas, settings.lost_after);
-    let store = cluster(party, membership.maps());
     let ledger = ledger::open(config, party).await?;
+    let membership = Membership::new(replicas, settings.lost_after, ledger.clone());
+    let store = cluster(party, membership.maps());
     tasks.spawn(ledger::watch(ledger.clone()));
     let office = Office::open(config, party, ledger.clone())?;
     let coordinator = Coordinator::start(Settings {
@@ -159,9 +159,10 @@ impl Host for Desk {
                 self.coordinator.serve_worker(stream, caller).await
             }
             Service::Cluster => {
-                let cache = guest.subject.filter(|subject| subject.has(Role::Cache));
+                let cache = guest.subject.as_ref().filter(|subject| subject.has(Role::Cache));
                 let cache = cache.and_then(|s| CacheId::parse(s.name().as_str()).ok());
-                self.membership.serve(stream, cache, guest.address.ip()).await
+                let writes = guest.subject.is_some_and(|subject| subject.has(Role::Worker));
+                self.membership.serve(stream, cache, guest.address.ip(), writes).await
             }
             Service::Certificates => self.office.serve(guest.subject.as_ref(), stream).await,
             Service::Admin => {

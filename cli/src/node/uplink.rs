@@ -88,11 +88,30 @@ pub fn no_map() -> Map {
     Map { epoch: 0, replicas: 1, nodes: Vec::new() }
 }
 
-/// Follows the maps of a coordinator for as long as the process lives.
-pub fn watch_maps(dial: Arc<dyn Dial>) -> watch::Receiver<Arc<Map>> {
+/// The farm's store by the maps of a coordinator, who is told of nodes that missed something that
+/// is written. For as long as the process lives.
+pub fn writing(party: &Party, dial: Arc<dyn Dial>) -> Arc<Cluster> {
     let (maps, watched) = watch::channel(Arc::new(no_map()));
-    tokio::spawn(async move { watch_on(dial, &maps).await });
-    watched
+    let farm = cluster(party, watched);
+    let told = farm.clone();
+    tokio::spawn(async move {
+        let (maps, told) = (&maps, &told);
+        keep(dial, Service::Cluster, |stream| async move {
+            let Stream { mut to, from } = stream;
+            to.send(&FromMember::Watch).await?;
+            let tell = async {
+                loop {
+                    to.send(&FromMember::Missed(told.stale().await)).await?;
+                }
+            };
+            tokio::select! {
+                ended = follow(from, maps) => ended,
+                ended = tell => ended,
+            }
+        })
+        .await;
+    });
+    farm
 }
 
 /// Follows the maps of a coordinator.

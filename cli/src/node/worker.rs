@@ -2,7 +2,7 @@
 
 use super::listen::{Guest, Host, listen};
 use super::party::Party;
-use super::uplink::{cluster, keep, watch_maps};
+use super::uplink::{keep, writing};
 use crate::farm::binary;
 use crate::up::settings::{disk_budget, open_store, worker_settings};
 use cache::cluster::through::{ConnectPeer, Through, Traffic};
@@ -54,7 +54,7 @@ pub async fn start(
     let (numerator, denominator) = STORE_SHARE;
     let own = budget / denominator * numerator;
     let store = open_store(config.home.join("worker-store"), own).await?;
-    let farm = cluster(party, watch_maps(uplink.clone()));
+    let farm = writing(party, uplink.clone());
     let through = Through::new(store.clone(), farm).with_peers(peers(party));
     let traffic = through.traffic();
     let through: Arc<dyn Store> = Arc::new(through);

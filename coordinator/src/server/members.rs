@@ -1,11 +1,14 @@
 //! The cache nodes of a farm: hears them, and tells everybody which there are.
 
-use super::now;
-use crate::core::members::{Members, RemoveError};
+use super::{Ledger, now};
+use crate::core::facts::Fact;
+use crate::core::members::{Leaving, Members, RemoveError};
 use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
-use proto::id::CacheId;
+use proto::id::{CacheId, Millis};
+use proto::limit::CACHE_NODES_MAX;
 use proto::wire::cluster::{CacheHello, CacheState, FromMember, Map};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +16,13 @@ use tokio::sync::{Notify, watch};
 
 /// How often nodes that have been gone are looked at when none is to be given up soon.
 const LOOK: Duration = Duration::from_secs(3600);
+
+/// How long it can take until a node knows that its connection to an earlier life of this process
+/// is gone.
+const NOTICED_AFTER: Duration = Duration::from_secs(30);
+
+/// Under what name the log keeps the cache nodes.
+const KEPT: &[u8] = b"cache nodes";
 
 /// The cache nodes of a farm. Clones are the same ones.
 #[derive(Clone)]
@@ -24,6 +34,39 @@ struct Inner {
     lost_after: Duration,
     /// A node's connection broke.
     gone: Notify,
+    /// Something is to be told.
+    changed: Notify,
+    /// A node has said something.
+    heard: watch::Sender<()>,
+    /// The number of each node's latest stream.
+    streams: Mutex<HashMap<CacheId, u64>>,
+}
+
+/// A stream of a cache node. However it ends, also when whoever serves it is stopped, the node is
+/// gone; unless it has opened another one.
+struct Present {
+    inner: Arc<Inner>,
+    id: CacheId,
+    number: u64,
+}
+
+impl Present {
+    fn new(inner: &Arc<Inner>, id: &CacheId) -> Self {
+        let mut streams = inner.streams();
+        let number = streams.get(id).map_or(0, |last| last + 1);
+        streams.insert(id.clone(), number);
+        drop(streams);
+        Self { inner: inner.clone(), id: id.clone(), number }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        if self.inner.streams().get(&self.id) == Some(&self.number) {
+            self.inner.members().gone(now(), &self.id);
+            self.inner.gone.notify_one();
+        }
+    }
 }
 
 /// A cache node, for people.
@@ -35,19 +78,43 @@ pub struct CacheRow {
     pub address: String,
     /// How it is.
     pub state: CacheState,
+    /// Whether it cannot be heard at the moment.
+    pub is_gone: bool,
     /// Bytes that it holds, and may hold.
     pub bytes: (u64, u64),
 }
 
+/// What becomes of a cache node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOrder {
+    /// It gives what it has to others.
+    Leave,
+    /// It was told to leave, and is to stay.
+    Stay,
+    /// It goes at once, with all that it has.
+    Remove,
+}
+
 impl Membership {
-    /// No nodes yet. Each blob is to be on `replicas` of those that come; one that is gone for
-    /// `lost_after` is given up.
-    pub fn new(replicas: u8, lost_after: Duration) -> Self {
-        let members = Members::new(replicas);
+    /// Those nodes that `ledger` keeps. Each blob is to be on `replicas` of them and of those that
+    /// come; one that is gone for `lost_after` is given up.
+    pub fn new(replicas: u8, lost_after: Duration, ledger: Ledger) -> Self {
+        let kept = ledger.read(|facts| facts.kept.get(KEPT).cloned());
+        // They have to notice that it begins anew before they can come back.
+        let gone = Millis(now().0 + NOTICED_AFTER.as_millis() as u64);
+        let kept = kept.map(|bytes| Members::restore(&bytes, replicas, gone));
+        let members = kept.transpose().unwrap_or_else(|e| {
+            tracing::error!("{e}; the cache nodes are those that come from now on");
+            None
+        });
+        let members = members.unwrap_or_else(|| Members::new(replicas));
         let (maps, _) = watch::channel(Arc::new(members.map()));
-        let members = Mutex::new(members);
-        let inner = Arc::new(Inner { members, maps, lost_after, gone: Notify::new() });
+        let (members, heard) = (Mutex::new(members), watch::Sender::new(()));
+        let (gone, changed) = (Notify::new(), Notify::new());
+        let streams = Mutex::default();
+        let inner = Arc::new(Inner { members, maps, lost_after, gone, changed, heard, streams });
         tokio::spawn(expire(Arc::downgrade(&inner)));
+        tokio::spawn(publish(inner.clone(), ledger));
         Self(inner)
     }
 
@@ -67,6 +134,7 @@ impl Membership {
             id: id.clone(),
             address: member.address.clone(),
             state: member.state,
+            is_gone: member.is_gone(),
             bytes: member.bytes,
         };
         members.all().map(row).collect()
@@ -74,38 +142,58 @@ impl Membership {
 
     /// A node lacks what others have.
     pub fn stale(&self, id: &CacheId) {
-        tracing::warn!(node = %id, "a cache node missed a write, and catches up before it serves");
-        self.members().stale(id);
-        self.0.tell();
+        if self.members().stale(id) {
+            tracing::warn!(node = %id, "a cache node missed a write, and catches up before it serves");
+            self.0.tell();
+        }
     }
 
-    /// A node is to go: when `at_once` with all that it has, else when others have it.
-    pub fn remove(&self, id: &CacheId, at_once: bool) -> Result<(), RemoveError> {
-        match at_once {
-            true => self.members().remove(id)?,
-            false => self.members().leave(id)?,
+    /// Changes what becomes of a node.
+    pub fn order(&self, id: &CacheId, order: CacheOrder) -> Result<(), RemoveError> {
+        match order {
+            CacheOrder::Leave => self.members().leave(id)?,
+            CacheOrder::Stay => self.members().stay(id)?,
+            CacheOrder::Remove => self.members().remove(id)?,
         }
         self.0.tell();
         Ok(())
     }
 
-    /// Serves one member. `cache` is who it is, if its certificate says that it is a cache node, and
-    /// `from` is where it dialled from.
+    /// Waits until the others have all that they should have without a node that leaves; or until
+    /// they can't get it.
+    pub async fn left(&self, id: &CacheId) -> Result<Leaving, RemoveError> {
+        let mut heard = self.0.heard.subscribe();
+        loop {
+            heard.mark_unchanged();
+            match self.members().leaving(id)? {
+                Leaving::Waits(_) => {}
+                ended => return Ok(ended),
+            }
+            // Whoever is gone says nothing: it is looked at all the same.
+            let _ = tokio::time::timeout(Duration::from_secs(1), heard.changed()).await;
+        }
+    }
+
+    /// Serves one member. `cache` is who it is, if its certificate says that it is a cache node,
+    /// `from` is where it dialled from; `writes` says whether it may tell what others missed.
     pub async fn serve(
         &self,
         stream: Stream,
         cache: Option<CacheId>,
         from: IpAddr,
+        writes: bool,
     ) -> Result<(), NetError> {
         let Stream { to, from: mut words } = stream;
         match words.expect::<FromMember>().await?.0 {
-            FromMember::Watch => self.tell(to, words).await,
+            FromMember::Watch => self.tell(to, words, writes).await,
+            FromMember::Missed(_) => Err(NetError::Unexpected("a word before the first".into())),
             FromMember::Cache(hello) => {
                 let Some(id) = cache.filter(|id| *id == hello.id) else {
                     let message =
                         format!("The certificate is not one of the cache node {}", hello.id);
                     return Err(NetError::Refused(Failure::new(Class::Denied, message)));
                 };
+                let _present = Present::new(&self.0, &id);
                 self.hear(hello, from);
                 let heard = async {
                     while let Some((word, _)) = words.next::<FromMember>().await? {
@@ -119,13 +207,10 @@ impl Membership {
                     }
                     Ok(())
                 };
-                let ended = tokio::select! {
+                tokio::select! {
                     ended = heard => ended,
                     ended = send_maps(to, self.maps()) => ended,
-                };
-                self.members().gone(now(), &id);
-                self.0.gone.notify_one();
-                ended
+                }
             }
         }
     }
@@ -141,10 +226,23 @@ impl Membership {
         self.0.tell();
     }
 
-    async fn tell(&self, to: Sender, mut words: Receiver) -> Result<(), NetError> {
+    async fn tell(&self, to: Sender, mut words: Receiver, writes: bool) -> Result<(), NetError> {
+        let heard = async {
+            while let Some((word, _)) = words.next::<FromMember>().await? {
+                match word {
+                    FromMember::Missed(nodes) if writes && nodes.len() <= CACHE_NODES_MAX => {
+                        nodes.iter().for_each(|id| self.stale(id));
+                    }
+                    other => {
+                        let text = format!("{other:?}").chars().take(80).collect();
+                        return Err(NetError::Unexpected(text));
+                    }
+                }
+            }
+            Ok(())
+        };
         tokio::select! {
-            // Whoever only watches says nothing more.
-            ended = words.next::<FromMember>() => ended.map(drop),
+            ended = heard => ended,
             ended = send_maps(to, self.maps()) => ended,
         }
     }
@@ -155,19 +253,37 @@ impl Inner {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells everybody, if there is something to tell.
+    fn streams(&self) -> MutexGuard<'_, HashMap<CacheId, u64>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has everybody told, if there is something to tell.
     fn tell(&self) {
-        let map = self.members().map();
-        self.maps.send_if_modified(|told| {
-            let news = told.epoch != map.epoch;
-            if news {
-                for node in &map.nodes {
-                    tracing::info!(node = %node.id, state = ?node.state, epoch = map.epoch, "cache node");
-                }
-                *told = Arc::new(map.clone());
+        self.changed.notify_one();
+        self.heard.send_replace(());
+    }
+}
+
+/// Tells everybody what has changed, once it is written down.
+async fn publish(inner: Arc<Inner>, ledger: Ledger) {
+    loop {
+        let (map, kept) = {
+            let members = inner.members();
+            (members.map(), members.snapshot())
+        };
+        if inner.maps.borrow().epoch != map.epoch {
+            let fact = Fact::Kept { key: KEPT.to_vec(), value: Some(kept) };
+            if let Err(e) = ledger.note(&[fact]).await {
+                tracing::error!("{e}; changes of the cache nodes are told to nobody");
+                return;
             }
-            news
-        });
+            for node in &map.nodes {
+                tracing::info!(node = %node.id, state = ?node.state, epoch = map.epoch, "cache node");
+            }
+            inner.maps.send_replace(Arc::new(map));
+            continue;
+        }
+        inner.changed.notified().await;
     }
 }
 

@@ -28,6 +28,7 @@ mod workers;
 
 use crate::core::facts::Fact;
 pub use crate::core::facts::Who;
+pub use crate::core::members::Leaving;
 use crate::core::{Core, Effect, Event};
 use build::Builds;
 use cache::cluster::Cluster;
@@ -49,7 +50,7 @@ pub use errands::{Heard, Person, Question};
 pub use gallery::Images;
 pub use history::{BuildRow, RowStep};
 pub use ledger::Ledger;
-pub use members::{CacheRow, Membership};
+pub use members::{CacheOrder, CacheRow, Membership};
 pub use mounts::MountRow;
 pub use orders::{Duties, Order, fact as order_fact};
 pub use tally::Tally;

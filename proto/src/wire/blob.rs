@@ -5,7 +5,7 @@
 
 use crate::chunk::Chunk;
 use crate::error::Failure;
-use crate::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
+use crate::id::{BlobId, CacheId, ContentKey, DefKey, Millis, Scope, TreeId};
 use crate::record::{Alias, Record};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -68,6 +68,99 @@ pub enum Request {
     /// chunk is to be sent, in order; and so again, when something that was thought to be there is
     /// not; at last [`Reply::Done`].
     PutChunks(BlobId),
+    /// Between nodes of a farm: which of these ranges hold the same here? At most
+    /// `limit::RANGES_MAX`. [`Reply::Same`].
+    Compare(Part, Vec<Range>),
+    /// Between nodes of a farm: what is in a part, from one key up to another, which is not in it;
+    /// an empty one stands for the end. [`Reply::Listed`].
+    List(Part, Vec<u8>, Vec<u8>),
+    /// Between nodes of a farm: records, aliases and rows by their keys in [`Part::Table`], at most
+    /// `limit::ENTRIES_MAX`. [`Reply::Entries`]: those that are here.
+    Entries(Vec<Vec<u8>>),
+    /// Between nodes of a farm: these were collected somewhere, and so are of no use anywhere. At
+    /// most `limit::ENTRIES_MAX`. [`Reply::Done`].
+    Forget(Vec<Forgotten>),
+}
+
+/// A part of what a store has, as nodes of a farm compare it.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Part {
+    /// All tree nodes, by their ids.
+    Trees,
+    /// Records, aliases, and the rows that all nodes have, by their keys in the index.
+    Table,
+    /// The blobs that a node should have, by their ids.
+    Blobs(Share),
+}
+
+/// Which blobs a node should have: those of which it is an owner when these are the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Share {
+    /// The node.
+    pub node: CacheId,
+    /// All nodes that own blobs.
+    pub among: Vec<CacheId>,
+    /// How many own each blob.
+    pub replicas: u8,
+}
+
+/// What one end has from one key up to another, which is not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Range {
+    /// The first key that can be in it.
+    pub from: Vec<u8>,
+    /// The first key behind it; empty for the end.
+    pub to: Vec<u8>,
+    /// The hash of all that is in it, in order.
+    pub digest: [u8; 32],
+}
+
+/// One thing of a [`Part`].
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Item {
+    /// A tree node.
+    Tree {
+        /// Its id.
+        id: TreeId,
+        /// How many levels of directories are below it: what it names has fewer.
+        height: u16,
+        /// Bytes of its encoding.
+        bytes: u32,
+    },
+    /// A record, an alias or a row.
+    Entry {
+        /// Its key in the index.
+        key: Vec<u8>,
+        /// The hash of its value.
+        hash: [u8; 32],
+    },
+    /// A blob.
+    Blob {
+        /// Its id.
+        id: BlobId,
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
+/// A record, an alias or a row, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its key in the index.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// When it was used last, where that is known.
+    pub used: Option<Millis>,
+}
+
+/// A record or row that was collected.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Its key in the index.
+    pub key: Vec<u8>,
+    /// The hash of the value that it had: another one is not meant.
+    pub hash: [u8; 32],
 }
 
 /// A table that all of a farm share.
@@ -131,6 +224,17 @@ pub enum Reply {
     Chunks,
     /// Which chunks of the offered list are to be sent, by their places in it, in order.
     Wanted(Vec<u32>),
+    /// For each range asked for, in order: whether it holds the same here.
+    Same(Vec<bool>),
+    /// What is there, in the order of the keys.
+    Listed {
+        /// The things.
+        items: Vec<Item>,
+        /// Whether there are more behind the last of them.
+        more: bool,
+    },
+    /// Those of the entries asked for that are here.
+    Entries(Vec<Entry>),
 }
 
 /// A piece of a large blob or of a list, or a chunk; the payload has the bytes.

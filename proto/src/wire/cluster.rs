@@ -18,6 +18,8 @@ pub enum FromMember {
     Watch,
     /// It is a cache node.
     Cache(CacheHello),
+    /// These cache nodes did not take something that the others have taken. Said by who watches.
+    Missed(Vec<CacheId>),
 }
 
 /// What a cache node says of itself.
@@ -28,7 +30,10 @@ pub struct CacheHello {
     /// Where it serves blobs: `HOST:PORT`. An empty host stands for the address that it dialled
     /// from.
     pub address: String,
-    /// The map up to which it has everything that it should have: 0 when it has just begun.
+    /// When its process began.
+    pub started: Millis,
+    /// The map up to which it has everything that it should have: 0 when it has just begun, or lost
+    /// something.
     pub synced: u64,
     /// Bytes that its store holds.
     pub held_bytes: u64,

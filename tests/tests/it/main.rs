@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod farm;
+mod farm_store;
 mod hosts;
 mod images;
 mod lifetime;

@@ -104,6 +104,9 @@ impl Inner {
             Err(error) => return error,
             Ok(dropped) => tracing::warn!(?dropped, "What needed the damaged blob was forgotten"),
         }
+        if let Err(error) = self.look_for(&[*id]) {
+            tracing::debug!(%error, "The others could not be asked for a damaged blob");
+        }
         if let Fault::Gone = fault {
             return StoreError::NoBlob(*id);
         }
@@ -157,10 +160,19 @@ impl Inner {
         if lost.blobs.is_empty() && lost.trees.is_empty() {
             return Ok(Dropped::default());
         }
+        let mut moved = 0;
+        if self.farm.is_joined() {
+            // Others have them, or are asked next.
+            moved = self.move_elsewhere(std::mem::take(&mut lost.blobs))?;
+            if lost.trees.is_empty() {
+                return Ok(Dropped { blobs: moved, ..Dropped::default() });
+            }
+            self.farm.note_lack();
+        }
         self.trees_above(&mut lost)?;
         let mut dropped = Dropped { rows: self.lose_rows(&lost)?, ..Dropped::default() };
         dropped.trees = self.delete_trees(lost.trees)?;
-        dropped.blobs = lost.blobs.len() as u64;
+        dropped.blobs = moved + lost.blobs.len() as u64;
         let mut batch = self.index.batch();
         for (id, place) in &lost.blobs {
             self.delete_blob(&mut batch, id, place)?;
@@ -170,7 +182,7 @@ impl Inner {
     }
 
     /// Adds all trees that name something lost, at any depth.
-    fn trees_above(&self, lost: &mut Lost) -> Result<(), StoreError> {
+    pub fn trees_above(&self, lost: &mut Lost) -> Result<(), StoreError> {
         let mut parents: HashMap<TreeId, Vec<TreeId>> = HashMap::new();
         let mut found: Vec<TreeId> = lost.trees.iter().copied().collect();
         self.each_node(|id, node| {
@@ -247,7 +259,7 @@ impl Inner {
     }
 
     /// Deletes the rows, but images, that name something lost.
-    fn lose_rows(&self, lost: &Lost) -> Result<u64, StoreError> {
+    pub fn lose_rows(&self, lost: &Lost) -> Result<u64, StoreError> {
         let mut rows = Vec::new();
         self.index.scan(Cf::Table, &[key::ROW], |row, value| {
             let names = match key::row_of(row) {

@@ -30,11 +30,13 @@ mod batch;
 mod checksum;
 mod chunks;
 mod durable;
+mod elsewhere;
 mod files;
 mod gc;
 mod lose;
 mod nodes;
 mod options;
+mod part;
 mod place;
 mod read;
 mod recover;
@@ -52,10 +54,12 @@ mod uses;
 mod value;
 mod write;
 
+pub use elsewhere::{Found, Mending, Others};
 pub use gc::{Budget, Collected, Prune, Report};
 #[doc(hidden)]
 pub use options::Hooks;
 pub use options::Options;
+pub use part::{Page, Part, Taken, digest, item_key, key_after, value_hash};
 pub use recover::OpenError;
 pub use repair::Repaired;
 pub use scrub::{Damage, Damaged, Phase, Progress};
@@ -68,6 +72,7 @@ use proto::chunk::ChunkList;
 use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta};
+use proto::wire::blob::{Entry, Forgotten, Range};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -92,6 +97,7 @@ struct Inner {
     durable: durable::Durable,
     space: space::Space,
     nodes: nodes::NodeCache,
+    farm: elsewhere::Farm,
     cutting: chunks::Cutting,
     gate: RwLock<()>,
     collecting: Mutex<gc::Turn>,
@@ -196,6 +202,108 @@ impl DiskStore {
     }
 }
 
+/// A store that is a part of a farm's.
+impl DiskStore {
+    /// From now on the store is one of several that together are a farm's: its trees can name blobs
+    /// that others have. Only the first call counts.
+    pub fn join(&self, others: Arc<dyn Others>) {
+        self.inner.join(others);
+    }
+
+    /// What is to be done about it, once.
+    pub fn take_mending(&self) -> Mending {
+        self.inner.take_mending()
+    }
+
+    /// Things of a part from one key up to another (an empty one stands for the end), at most
+    /// `most`.
+    pub fn page(
+        &self,
+        part: Part<'_>,
+        from: &[u8],
+        to: &[u8],
+        most: usize,
+    ) -> Result<Page, StoreError> {
+        self.inner.page(part, from, to, most)
+    }
+
+    /// What there is from one key up to another, cut into ranges to compare, at most
+    /// `limit::RANGES_MAX`; and where to go on, if that is not all.
+    pub fn ranges(
+        &self,
+        part: Part<'_>,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<(Vec<Range>, Option<Vec<u8>>), StoreError> {
+        self.inner.ranges(part, from, to)
+    }
+
+    /// Whether there is the same in a range.
+    pub fn is_same(&self, part: Part<'_>, range: &Range) -> Result<bool, StoreError> {
+        self.inner.is_same(part, range)
+    }
+
+    /// Those of these records, aliases and rows that are here, up to `limit::ENTRIES_BYTES` bytes.
+    pub fn entries(&self, keys: &[Vec<u8>]) -> Result<Vec<Entry>, StoreError> {
+        self.inner.entries(keys)
+    }
+
+    /// Takes a record, an alias or a row from another node.
+    pub fn take_entry(&self, entry: &Entry) -> Result<Taken, StoreError> {
+        self.inner.take_entry(entry)
+    }
+
+    /// Takes tree nodes from another node that has them whole, children first. Answers how many
+    /// were passed over, because something below them is not here.
+    pub fn take_nodes(&self, nodes: &[Vec<u8>]) -> Result<usize, StoreError> {
+        Inner::take_nodes(&self.inner, nodes)
+    }
+
+    /// Which of these trees are not here. They do not count as used.
+    pub fn lacking_trees(&self, ids: &[TreeId]) -> Result<Vec<TreeId>, StoreError> {
+        self.inner.lacking_trees(ids)
+    }
+
+    /// Deletes records, aliases and rows that have these values, unless they are in use. Answers
+    /// how many.
+    pub fn forget(&self, entries: &[Forgotten]) -> Result<u64, StoreError> {
+        self.inner.forget(entries)
+    }
+
+    /// Blobs that hold the encodings of trees that are here: every node has them.
+    pub fn encodings(&self) -> Result<std::collections::HashSet<BlobId>, StoreError> {
+        self.inner.encodings()
+    }
+
+    /// Deletes blobs that others have, unless they are in use. Answers how many bytes went.
+    pub fn release(&self, ids: &[BlobId]) -> Result<u64, StoreError> {
+        self.inner.release(ids)
+    }
+
+    /// Looks whether the others have those of these blobs that are not here; those that nobody has
+    /// are lost, with all that needs them.
+    pub fn look_for(&self, ids: &[BlobId]) -> Result<(), StoreError> {
+        self.inner.look_for(ids)
+    }
+
+    /// Of these blobs, those that are not here and that somebody else may have are to be mended
+    /// again. Answers how many.
+    pub fn mend_again(&self, ids: &[BlobId]) -> Result<usize, StoreError> {
+        self.inner.mend_again(ids)
+    }
+
+    /// Blobs that are noted to be elsewhere, from an id on, at most `most`.
+    pub fn elsewhere_from(&self, from: &BlobId, most: usize) -> Result<Vec<BlobId>, StoreError> {
+        self.inner.elsewhere_from(from, most)
+    }
+
+    /// Reads and checks blobs from an id on, up to about `bytes` bytes. Damaged ones are dropped,
+    /// to be mended. Answers where to go on, if that was not all.
+    pub fn check_from(&self, from: &BlobId, bytes: u64) -> Result<Option<BlobId>, StoreError> {
+        self.inner.check_from(from, bytes)
+    }
+}
+
 impl Store for DiskStore {
     fn missing_blobs(&self, ids: &[BlobId]) -> Result<Vec<BlobId>, StoreError> {
         self.inner.missing_blobs(ids)
@@ -223,15 +331,15 @@ impl Store for DiskStore {
     }
 
     fn read(&self, id: &BlobId) -> Result<Bytes, StoreError> {
-        self.inner.read(id)
+        self.inner.sought(&[*id], self.inner.read(id))
     }
 
     fn read_many(&self, ids: &[BlobId]) -> Result<Vec<Bytes>, StoreError> {
-        self.inner.read_many(ids)
+        self.inner.sought(ids, self.inner.read_many(ids))
     }
 
     fn open(&self, id: &BlobId, offset: u64) -> Result<Box<dyn Read + Send>, StoreError> {
-        Inner::stream(&self.inner, id, offset)
+        self.inner.sought(&[*id], Inner::stream(&self.inner, id, offset))
     }
 
     fn place(&self, id: &BlobId, meta: &Meta, dest: &Path) -> Result<(), StoreError> {
@@ -239,7 +347,7 @@ impl Store for DiskStore {
     }
 
     fn chunks(&self, id: &BlobId) -> Result<ChunkList, StoreError> {
-        self.inner.chunks(id)
+        self.inner.sought(&[*id], self.inner.chunks(id))
     }
 
     fn note_chunks(&self, list: &ChunkList) -> Result<(), StoreError> {
@@ -311,6 +419,10 @@ impl Store for DiskStore {
     fn sizes(&self, ids: &[BlobId]) -> Result<Vec<Option<u64>>, StoreError> {
         let places = self.inner.index.blobs(ids)?;
         Ok(places.into_iter().map(|place| Some(place?.size())).collect())
+    }
+
+    fn disk(&self) -> Option<&DiskStore> {
+        Some(self)
     }
 
     fn pin(&self) -> Pin {

@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::batch::Sync;
-use super::value::{Head, Place};
+use super::value::Head;
 use super::write::Writer;
 use crate::store::{BlobWriter, StoreError};
 use bytes::Bytes;
@@ -89,6 +89,15 @@ impl Inner {
 
     /// See [`crate::store::Store::put_nodes`].
     pub fn put_nodes(inner: &Arc<Self>, nodes: &[Vec<u8>]) -> Result<(), StoreError> {
+        Self::put_some(inner, nodes, true)
+    }
+
+    /// As [`Inner::put_nodes`], where of all their blobs is known where they are.
+    pub fn put_known(inner: &Arc<Self>, nodes: &[Vec<u8>]) -> Result<(), StoreError> {
+        Self::put_some(inner, nodes, false)
+    }
+
+    fn put_some(inner: &Arc<Self>, nodes: &[Vec<u8>], ask: bool) -> Result<(), StoreError> {
         let read: Vec<_> = if nodes.len() > 1 {
             nodes.par_iter().map(|bytes| read_node(bytes)).collect()
         } else {
@@ -111,8 +120,21 @@ impl Inner {
             written.map_err(StoreError::io("Writing a tree node to", &inner.root))?;
             node.blob = Some(writer.finish(None)?.0);
         }
+        if ask {
+            inner.learn_of(&new)?;
+        }
         inner.add_nodes(&new)?;
         refused
+    }
+
+    /// In a farm: looks where the blobs are that new nodes name.
+    fn learn_of(&self, new: &[New<'_>]) -> Result<(), StoreError> {
+        if !self.farm.is_joined() {
+            return Ok(());
+        }
+        let blobs: HashSet<BlobId> =
+            new.iter().flat_map(|new| new.node.blobs()).map(|(blob, _)| blob).collect();
+        self.learn(&blobs.into_iter().collect::<Vec<_>>())
     }
 
     /// Adds nodes up to the first that is not whole.
@@ -163,11 +185,16 @@ impl Inner {
         self.touches.trees(&trees);
         let blobs: Vec<_> = blobs.into_iter().collect();
         let trees: Vec<_> = trees.into_iter().collect();
-        let places = self.index.blobs(&blobs)?;
+        let sizes = match self.farm.is_joined() {
+            true => self.known_sizes(&blobs)?,
+            false => {
+                let places = self.index.blobs(&blobs)?;
+                places.iter().map(|place| Some(place.as_ref()?.size())).collect()
+            }
+        };
         let heads = self.index.heads(&trees)?;
-        let size = |(id, place): (BlobId, Option<Place>)| Some((id, place?.size()));
         Ok(Here {
-            blobs: blobs.into_iter().zip(places).filter_map(size).collect(),
+            blobs: blobs.into_iter().zip(sizes).filter_map(|(id, s)| Some((id, s?))).collect(),
             heads: trees.into_iter().zip(heads).filter_map(|(id, h)| Some((id, h?))).collect(),
         })
     }

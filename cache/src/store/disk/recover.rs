@@ -151,6 +151,7 @@ pub(super) fn open(root: &Path, options: Options) -> Result<Inner, OpenError> {
         durable: durable::Durable::default(),
         space: Space::new(root, options.limit, options.keep_free),
         nodes: nodes::NodeCache::new(options.node_cache_bytes),
+        farm: super::elsewhere::Farm::default(),
         cutting: chunks::Cutting::default(),
         gate: RwLock::default(),
         collecting: Mutex::default(),

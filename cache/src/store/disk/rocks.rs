@@ -253,6 +253,27 @@ impl Index {
         Ok(())
     }
 
+    /// Walks over all keys from one up to another, which is not among them; an empty one stands for
+    /// the end. In order, without filling the cache.
+    pub fn range(
+        &self,
+        cf: Cf,
+        from: &[u8],
+        to: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let from = IteratorMode::From(from, Direction::Forward);
+        for item in self.db.iterator_cf_opt(self.cf(cf), options, from) {
+            let (key, value) = item.map_err(|e| self.error(e))?;
+            if !to.is_empty() && &key[..] >= to || each(&key, &value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// For each prefix the first row whose key begins so.
     pub fn first_rows(&self, cf: Cf, prefixes: &[Vec<u8>]) -> Result<Vec<Option<Row>>, StoreError> {
         let mut rows = self.db.raw_iterator_cf(self.cf(cf));

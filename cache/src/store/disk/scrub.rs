@@ -8,7 +8,7 @@ use super::files::hash_all;
 use super::lose::Fault;
 use super::rocks::{Cf, DAMAGED};
 use super::segment::Segments;
-use super::value::{Head, Place, key, state};
+use super::value::{Elsewhere, Head, Place, key, state};
 use super::{Inner, checksum};
 use crate::store::{Persisted, StoreError, Table};
 use proto::id::{BlobId, TreeId};
@@ -196,6 +196,36 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Checks blobs from an id on, up to about `bytes` bytes, and drops the damaged ones. Answers
+    /// where to go on.
+    pub fn check_from(&self, from: &BlobId, bytes: u64) -> Result<Option<BlobId>, StoreError> {
+        let (mut some, mut seen, mut next) = (Vec::new(), 0, None);
+        self.index.range(Cf::Blob, from.as_bytes(), &[], |key, value| {
+            if let (Ok(id), Some(place)) =
+                (key.try_into().map(BlobId::from_bytes), Place::from_bytes(value))
+            {
+                if seen >= bytes {
+                    next = Some(id);
+                    return Ok(ControlFlow::Break(()));
+                }
+                seen += place.size().max(1);
+                some.push((id, place));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (id, place) in some {
+            let Some(fault) = self.check_blob(&id, &place) else { continue };
+            // It may have been moved or deleted in between.
+            if self.index.blob(&id)? == Some(place) && self.check_blob(&id, &place).is_some() {
+                let error = self.fault(&id, place, fault);
+                tracing::warn!(%error, "Found by looking");
+            }
+        }
+        Ok(next)
+    }
+}
+
 impl Scrub<'_> {
     fn tell(&mut self, phase: Phase, done: u64, total: u64) {
         (self.progress)(Progress { phase, done, total: total.max(done) });
@@ -347,8 +377,8 @@ impl Scrub<'_> {
     fn wholeness(&self, head: &Head, node: &AnyNode) -> Result<Option<String>, StoreError> {
         let blobs = node.blobs();
         let ids: Vec<_> = blobs.iter().map(|(id, _)| *id).collect();
-        for ((id, size), place) in blobs.iter().zip(self.inner.index.blobs(&ids)?) {
-            if place.map(|place| place.size()) != Some(*size) {
+        for ((id, size), known) in blobs.iter().zip(self.inner.known_sizes(&ids)?) {
+            if known != Some(*size) {
                 return Ok(Some(format!("blob {id} of {size} bytes, which it names, is not here")));
             }
         }
@@ -410,6 +440,9 @@ impl Scrub<'_> {
                 self.inner.chunk_row_fault(row, value)?.map(|why| (Damaged::Chunks(own), why))
             }
             Some(&key::USED) if value.len() == 8 => None,
+            Some(&key::ELSEWHERE) if row.len() == 33 && Elsewhere::from_bytes(value).is_some() => {
+                None
+            }
             _ => Some((Damaged::Row(None, own), unread())),
         })
     }

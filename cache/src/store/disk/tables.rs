@@ -5,7 +5,7 @@ use super::batch::Sync;
 use super::rocks::Cf;
 use super::value::key;
 use crate::store::{Persisted, Row, StoreError, Table};
-use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
+use proto::id::{BlobId, ContentKey, DefKey, Millis, Scope, TreeId};
 use proto::record::{Alias, Record};
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -127,6 +127,26 @@ impl Inner {
         batch.commit(Sync::No)
     }
 
+    /// Sets an alias whose record is here.
+    pub fn put_alias(&self, scope: &Scope, def: &DefKey, alias: &Alias) -> Result<(), StoreError> {
+        let value = alias.to_bytes();
+        let _room = self.reserve(1, value.len() as u64)?;
+        let _gate = self.gate();
+        let mut batch = self.index.batch();
+        batch.put(Cf::Table, &key::alias(scope, def), &value);
+        batch.commit(Sync::No)
+    }
+
+    /// When a record or row was used last, as far as that is known.
+    pub fn last_use(&self, key: &[u8]) -> Result<Option<Millis>, StoreError> {
+        if let Some(time) = self.uses.pending(key) {
+            return Ok(Some(time));
+        }
+        let value = self.index.get(Cf::Table, &key::used(key))?;
+        let time = value.and_then(|value| value.try_into().ok().map(u64::from_le_bytes));
+        Ok(time.map(Millis))
+    }
+
     /// See [`crate::store::Store::row`].
     pub fn row(&self, table: Table, own: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let _gate = self.gate();
@@ -161,6 +181,9 @@ impl Inner {
     /// See [`crate::store::Store::put_row`].
     pub fn put_row(&self, table: Table, own: &[u8], value: &[u8]) -> Result<(), StoreError> {
         let _room = self.reserve(1, (own.len() + value.len()) as u64)?;
+        if let Ok(names) = table.names(own, value) {
+            self.learn(&names.blobs.iter().map(|(blob, _)| *blob).collect::<Vec<_>>())?;
+        }
         let _gate = self.gate();
         if let Some(why) = self.row_refused(table, own, value)? {
             return Err(StoreError::Row { table, why });
@@ -184,8 +207,8 @@ impl Inner {
             Err(why) => return Ok(Some(why.to_owned())),
         };
         let ids: Vec<_> = names.blobs.iter().map(|(blob, _)| *blob).collect();
-        for ((blob, size), place) in names.blobs.iter().zip(self.index.blobs(&ids)?) {
-            match place.map(|place| place.size()) {
+        for ((blob, size), known) in names.blobs.iter().zip(self.known_sizes(&ids)?) {
+            match known {
                 None => return Ok(Some(format!("blob {blob} is not here"))),
                 Some(is) if size.is_some_and(|size| size != is) => {
                     return Ok(Some(format!("blob {blob} has {is} bytes")));

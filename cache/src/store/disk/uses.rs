@@ -34,6 +34,11 @@ impl Uses {
         pending.len() > PENDING_MAX
     }
 
+    /// The time of a use that is not written yet.
+    pub fn pending(&self, key: &[u8]) -> Option<Millis> {
+        lock(&self.pending).get(key).copied()
+    }
+
     /// Forgets what was deleted.
     pub fn forget(&self, key: &[u8]) {
         lock(&self.pending).remove(key);

@@ -105,7 +105,14 @@ pub(super) struct SegmentRow {
     pub synced: u64,
 }
 
-persisted!(Place, Head, SegmentRow, Piece);
+/// A blob that is not here but on another node of the farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(super) struct Elsewhere {
+    /// How many bytes it has.
+    pub size: u64,
+}
+
+persisted!(Place, Head, SegmentRow, Piece, Elsewhere);
 
 /// Keys of the column family of tables.
 pub(super) mod key {
@@ -120,6 +127,8 @@ pub(super) mod key {
     pub const CHUNKS: u8 = b'l';
     /// Followed by a chunk's id and a blob's id: where in the blob the chunk lies.
     pub const CHUNK: u8 = b'c';
+    /// Followed by a blob's id: another node of the farm has it.
+    pub const ELSEWHERE: u8 = b'e';
 
     fn scoped(kind: u8, scope: &Scope, id: &[u8; 32]) -> Vec<u8> {
         [&[kind], scope.as_str().as_bytes(), &[0], id].concat()
@@ -139,6 +148,10 @@ pub(super) mod key {
 
     pub fn used(of: &[u8]) -> Vec<u8> {
         [&[USED], of].concat()
+    }
+
+    pub fn elsewhere(blob: &BlobId) -> Vec<u8> {
+        [&[ELSEWHERE], &blob.as_bytes()[..]].concat()
     }
 
     pub fn chunks(blob: &BlobId) -> Vec<u8> {

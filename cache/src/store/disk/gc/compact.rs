@@ -21,7 +21,11 @@ type Blobs = BTreeMap<u32, Vec<(Span, BlobId)>>;
 impl Inner {
     /// Writes anew the segments that are worth it, so that the store has at most `budget` bytes
     /// where that can be.
-    pub(super) fn compact(&self, budget: u64, report: &mut Report) -> Result<(), StoreError> {
+    pub(in crate::store::disk) fn compact(
+        &self,
+        budget: u64,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
         let victims = plan::victims(self.fills(), self.held().saturating_sub(budget));
         if victims.is_empty() {
             return Ok(());

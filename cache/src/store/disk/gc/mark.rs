@@ -58,6 +58,8 @@ struct Undo {
 pub(super) struct Choice {
     /// Keys of records and rows that go.
     pub dropped: Vec<Vec<u8>>,
+    /// Those of them that were whole, and had to go all the same.
+    pub evicted: HashSet<Vec<u8>>,
 }
 
 impl<'a> Marker<'a> {
@@ -100,11 +102,17 @@ impl<'a> Marker<'a> {
                 Rank::Pinned => u64::MAX,
                 Rank::CacheMount | Rank::Other | Rank::Earlier => budget.bytes,
             };
-            let kept = !plan::is_old(&candidate, now, unused_for) && {
-                let things = self.things(&candidate.key)?;
-                self.mark(things, room)? == Marked::Yes
+            let marked = match plan::is_old(&candidate, now, unused_for) {
+                true => Marked::NoRoom,
+                false => {
+                    let things = self.things(&candidate.key)?;
+                    self.mark(things, room)?
+                }
             };
-            if !kept {
+            if marked == Marked::NoRoom {
+                choice.evicted.insert(candidate.key.clone());
+            }
+            if marked != Marked::Yes {
                 choice.dropped.push(candidate.key);
             }
         }
@@ -154,6 +162,8 @@ impl<'a> Marker<'a> {
             for key in keys {
                 let rank = match key::row_of(&key) {
                     Some((Table::Image | Table::Build, _)) => continue,
+                    // In a farm the coordinator alone says which generations go.
+                    Some((Table::CacheMount, _)) if self.inner.farm.is_joined() => Rank::Pinned,
                     _ if collecting.has_key(&key) => Rank::Pinned,
                     Some((Table::CacheMount, own)) => match heads.contains(own) {
                         true => Rank::CacheMount,
@@ -184,7 +194,7 @@ impl<'a> Marker<'a> {
         };
         // A record without its log is still good.
         let log = match record.log {
-            Some(log) if self.inner.index.blob(&log)?.is_some() => Some(log),
+            Some(log) if self.inner.known_sizes(&[log])?[0].is_some() => Some(log),
             _ => None,
         };
         let trees = record.layers.iter().map(|layer| layer.0).collect();
@@ -218,10 +228,14 @@ impl<'a> Marker<'a> {
         undo: &mut Undo,
     ) -> Result<Marked, StoreError> {
         for blob in things.blobs {
-            let Some(place) = self.inner.index.blob(&blob)? else {
-                return Ok(Marked::Broken);
-            };
-            self.mark_blob(&blob, place.size(), undo);
+            let here = self.inner.index.blob(&blob)?.map(|place| place.size());
+            match here {
+                Some(size) => self.mark_blob(&blob, size, undo),
+                None if self.inner.elsewhere(&[blob])?[0].is_some() => {
+                    self.mark_elsewhere(&blob, undo);
+                }
+                None => return Ok(Marked::Broken),
+            }
         }
         let mut stack = things.trees;
         while let Some(id) = stack.pop() {
@@ -235,12 +249,33 @@ impl<'a> Marker<'a> {
             let Some(node) = self.read_node(&id, undo)? else {
                 return Ok(Marked::Broken);
             };
-            for (blob, size) in node.blobs() {
-                self.mark_blob(&blob, size, undo);
-            }
+            self.mark_blobs(node.blobs(), undo)?;
             stack.extend(node.dirs().iter().map(|dir| dir.tree));
         }
         Ok(if self.bytes > room { Marked::NoRoom } else { Marked::Yes })
+    }
+
+    /// Marks the blobs of a node. In a farm those that are elsewhere take no room here.
+    fn mark_blobs(&mut self, blobs: Vec<(BlobId, u64)>, undo: &mut Undo) -> Result<(), StoreError> {
+        if !self.inner.farm.is_joined() {
+            blobs.iter().for_each(|(blob, size)| self.mark_blob(blob, *size, undo));
+            return Ok(());
+        }
+        let ids: Vec<BlobId> = blobs.iter().map(|(blob, _)| *blob).collect();
+        for (id, place) in ids.iter().zip(self.inner.index.blobs(&ids)?) {
+            match place {
+                Some(place) => self.mark_blob(id, place.size(), undo),
+                None => self.mark_elsewhere(id, undo),
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_elsewhere(&mut self, id: &BlobId, undo: &mut Undo) {
+        let prefix = blob_prefix(id);
+        if self.blobs.insert(prefix) {
+            undo.blobs.push(prefix);
+        }
     }
 
     fn mark_blob(&mut self, id: &BlobId, size: u64, undo: &mut Undo) {

@@ -5,12 +5,14 @@ use super::mark::{Choice, Marker};
 use crate::store::disk::Inner;
 use crate::store::disk::batch::Sync;
 use crate::store::disk::files::shard_of;
+use crate::store::disk::part::{is_shared, value_hash};
 use crate::store::disk::rocks::Cf;
 use crate::store::disk::touch::Collecting;
 use crate::store::disk::value::{Head, Place, key, state};
 use crate::store::{Persisted, StoreError};
 use proto::id::{BlobId, TreeId};
 use proto::record::Alias;
+use proto::wire::blob::Forgotten;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -30,26 +32,61 @@ impl Inner {
         choice: Choice,
         report: &mut Report,
     ) -> Result<(), StoreError> {
-        self.sweep_table(collecting, &choice.dropped, report)?;
+        self.sweep_table(collecting, &choice, report)?;
         self.sweep_trees(collecting, marker, report)?;
-        self.sweep_blobs(collecting, marker, report)
+        self.sweep_blobs(collecting, marker, report)?;
+        self.sweep_elsewhere(collecting, marker)
+    }
+
+    /// Forgets where blobs are that nothing names any more.
+    fn sweep_elsewhere(
+        &self,
+        collecting: &Collecting<'_>,
+        marker: &mut Marker<'_>,
+    ) -> Result<(), StoreError> {
+        let mut from = BlobId::from_bytes([0; 32]);
+        loop {
+            let ids = self.elsewhere_from(&from, BATCH)?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            // The last one is looked at again with the next batch.
+            let is_end = ids.len() < BATCH;
+            from = *last;
+            let _gate = self.gate_alone();
+            marker.mark_trees(collecting.fresh_trees())?;
+            let mut batch = self.index.batch();
+            for id in ids.iter().filter(|id| !marker.has_blob(id) && !collecting.has_blob(id)) {
+                batch.delete(Cf::Table, &key::elsewhere(id));
+            }
+            batch.commit(Sync::No)?;
+            if is_end {
+                return Ok(());
+            }
+        }
     }
 
     fn sweep_table(
         &self,
         collecting: &Collecting<'_>,
-        dropped: &[Vec<u8>],
+        choice: &Choice,
         report: &mut Report,
     ) -> Result<(), StoreError> {
         let mut aliases: HashMap<Vec<u8>, Vec<Vec<u8>>> = HashMap::new();
         for (alias, record) in self.aliases_of_records()? {
             aliases.entry(record.unwrap_or_default()).or_default().push(alias);
         }
-        for some in dropped.chunks(BATCH) {
+        for some in choice.dropped.chunks(BATCH) {
             self.step("sweep table");
             let _gate = self.gate_alone();
             let mut batch = self.index.batch();
+            let mut forgotten = Vec::new();
             for row in some.iter().filter(|row| !collecting.has_key(row)) {
+                if self.farm.is_joined()
+                    && choice.evicted.contains(row)
+                    && let Some(value) = self.index.get(Cf::Table, row)?
+                    && (row.first() == Some(&key::RECORD) || is_shared(row, &value))
+                {
+                    forgotten.push(Forgotten { key: row.clone(), hash: value_hash(&value) });
+                }
                 match row.first() {
                     Some(&key::RECORD) => report.records += 1,
                     _ => report.rows += 1,
@@ -63,12 +100,15 @@ impl Inner {
                 }
             }
             batch.commit(Sync::No)?;
+            self.farm.note_forgotten(forgotten);
         }
         Ok(())
     }
 
     /// All aliases, each with the key of its record; None where it can't be read.
-    fn aliases_of_records(&self) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
+    pub(in crate::store::disk) fn aliases_of_records(
+        &self,
+    ) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
         let mut aliases = Vec::new();
         for (alias, value) in self.table(key::ALIAS)? {
             let record = Alias::from_bytes(&value)
@@ -186,7 +226,7 @@ impl Inner {
     }
 
     /// Deletes the files of blobs that the index has given up, for good.
-    pub(super) fn delete_doomed(&self) -> Result<(), StoreError> {
+    pub(in crate::store::disk) fn delete_doomed(&self) -> Result<(), StoreError> {
         let mut doomed = Vec::new();
         self.index.scan(Cf::State, &[state::DOOMED], |key, _| {
             doomed.extend(key[1..].try_into().map(BlobId::from_bytes));
