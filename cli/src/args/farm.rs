@@ -163,7 +163,7 @@ pub enum Node {
         /// Its name
         name: String,
     },
-    /// Give a worker new work again
+    /// Give a worker new work again; have a cache node stay that was told to leave
     Uncordon {
         /// Its name
         name: String,
