@@ -176,11 +176,14 @@ impl Farm {
     /// The farm of this machine; started when none runs.
     pub async fn connect(config: &Config) -> Result<Self, Failure> {
         let farm = Self::at(&config.home);
+        // A process that is a farm's own is its operator's to replace.
+        let is_members = config.home.join("identity").exists();
         match farm.open(Service::Admin).await {
-            Ok(opening) if opening.binary.modified_ms >= binary().modified_ms => {
+            Ok(opening) if is_members || opening.binary.modified_ms >= binary().modified_ms => {
                 farm.hold(opening);
                 return Ok(farm);
             }
+            Err(NetError::Refused(failure)) if is_members => return Err(failure),
             Ok(_) => replace(&farm, config).await?,
             // It ends at this moment, or none is there.
             Err(NetError::Unreachable { .. } | NetError::Broken(_) | NetError::Closed) => {}

@@ -3,6 +3,7 @@
 use crate::core::facts::{Fact, Facts};
 use crate::raft::{Log, Machine, MemoryLog, ProposeError, RestoreError, Shared};
 use proto::error::{Class, Failure};
+use proto::limit::{LOG_PROPOSAL_BYTES_MAX, LOG_PROPOSAL_ENTRIES_MAX};
 use std::sync::Arc;
 
 impl Machine for Facts {
@@ -52,12 +53,16 @@ impl Ledger {
         self.facts.read(look)
     }
 
-    /// Writes facts down. When this returns they are never forgotten.
+    /// Writes facts down, in their order. When this returns they are never forgotten.
     pub async fn note(&self, facts: &[Fact]) -> Result<(), Failure> {
-        if facts.is_empty() {
-            return Ok(());
-        }
         let entries: Vec<Vec<u8>> = facts.iter().map(Fact::encode).collect();
+        for some in batches(entries) {
+            self.propose(some).await?;
+        }
+        Ok(())
+    }
+
+    async fn propose(&self, entries: Vec<Vec<u8>>) -> Result<(), Failure> {
         let mut proposed = self.log.propose(entries.clone()).await;
         // What may or may not have happened is asked for again: each entry counts once.
         while let Err(ProposeError::Unknown { id }) = proposed {
@@ -70,5 +75,38 @@ impl Ledger {
                 Err(Failure::new(Class::Unavailable, message))
             }
         }
+    }
+}
+
+/// What one proposal may hold at a time.
+fn batches(entries: Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    let mut batches: Vec<Vec<Vec<u8>>> = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        let is_full = batches.last().is_none_or(|last| {
+            last.len() >= LOG_PROPOSAL_ENTRIES_MAX || bytes + entry.len() > LOG_PROPOSAL_BYTES_MAX
+        });
+        if is_full {
+            batches.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += entry.len();
+        batches.last_mut().expect("just made").push(entry);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_facts_are_several_proposals() {
+        assert!(batches(Vec::new()).is_empty());
+        let many = batches(vec![vec![0; 10]; 2 * LOG_PROPOSAL_ENTRIES_MAX + 1]);
+        let counts: Vec<usize> = many.iter().map(Vec::len).collect();
+        assert_eq!(counts, [LOG_PROPOSAL_ENTRIES_MAX, LOG_PROPOSAL_ENTRIES_MAX, 1]);
+        let large = batches(vec![vec![0; LOG_PROPOSAL_BYTES_MAX / 2]; 5]);
+        assert_eq!(large.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
     }
 }

@@ -276,10 +276,7 @@ async fn remember(server: &Server) -> Result<(), NetError> {
         Some(Fact::Mount { mount: MountKey { scope, id }, change })
     });
     let facts: Vec<Fact> = known.collect();
-    for some in facts.chunks(proto::limit::LOG_PROPOSAL_ENTRIES_MAX) {
-        server.ledger.note(some).await.map_err(NetError::Refused)?;
-    }
-    Ok(())
+    server.ledger.note(&facts).await.map_err(NetError::Refused)
 }
 
 /// A cache mount, for people.

@@ -20,7 +20,7 @@ pub const LOST_AFTER: std::ops::RangeInclusive<Duration> =
 pub const DRAIN_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// On how many cache nodes a blob may be.
-pub const REPLICAS_MAX: u32 = 16;
+pub const REPLICAS_MAX: u32 = proto::limit::REPLICAS_MAX as u32;
 
 /// Slots of one machine.
 pub const SLOTS_MAX: u32 = 4096;
@@ -136,7 +136,7 @@ pub const KEYS: &[Key<Config>] = &[
     Key {
         name: "coordinator.replicas",
         variable: Some("SLIPWAY_COORDINATOR_REPLICAS"),
-        expected: "a number from 1 to 16",
+        expected: "a number from 1 to 8",
         unset: "",
         set: |c, v| set(&mut c.coordinator.replicas, v.count().filter(|n| *n <= REPLICAS_MAX)),
         show: |c| Some(c.coordinator.replicas.to_string()),

@@ -204,7 +204,7 @@ fn wrong_values_are_refused_with_their_place() {
         ("[coordinator]\nlisten = \"farm:7470\"", "an IP address and a port"),
         ("[coordinator]\ngrace = \"25h\"", "at most 24h"),
         ("[coordinator]\nlost_after = \"10ms\"", "from 1s to 1h"),
-        ("[coordinator]\nreplicas = 17", "1 to 16"),
+        ("[coordinator]\nreplicas = 17", "1 to 8"),
         ("[worker]\nmemory = \"0\"", "a size"),
         ("[worker]\nserve_peers = \"true\"", "`true` or `false`"),
         ("[cache]\nbudget = 1.5", "cannot be `1.5`"),

@@ -1,18 +1,17 @@
 //! Farms of several machines: real processes on hosts that nothing but the network joins.
 
 mod mounts;
+mod page;
 mod steps;
+mod strangers;
 
-use crate::cache::until;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+use tests::cluster::{Cluster, HOME};
 use tests::command::{Outcome, Running};
-use tests::hosts::{Host, Site};
+use tests::hosts::Host;
 use tests::http::{Request, Response, Server};
-use tests::service::Service;
-use tests::slipway::program;
 
 /// What a farm consists of.
 struct Size {
@@ -22,12 +21,10 @@ struct Size {
 }
 
 /// A farm, with a web server on a host outside of it that counts who asks.
-struct Cluster {
-    // What runs ends before the hosts do.
-    services: RefCell<BTreeMap<String, Service>>,
+struct Scene {
     web: Server,
     guests: Arc<Guests>,
-    site: Site,
+    farm: Cluster,
 }
 
 /// How often a path may be waited for.
@@ -110,98 +107,53 @@ impl Guests {
     }
 }
 
-impl Cluster {
+impl Scene {
     /// A farm that runs. Workers have one slot each.
     fn new(size: Size) -> Self {
-        let site = Site::new();
+        let farm = Cluster::new("[coordinator]\nlost_after = \"3s\"\ngrace = \"60s\"\n");
         let guests = Arc::new(Guests::default());
         let answering = guests.clone();
-        let web = site.host("web").serve(0, move |request| answering.answer(request));
-        let cluster = Self { services: RefCell::default(), web, guests, site };
-        let coordinator = cluster.host("coordinator");
-        let init = ["farm", "init", "--name", "test", "--roles", "coordinator"];
-        cluster.slipway(&coordinator, &init).ok();
-        cluster.start("coordinator");
-        until("the coordinator is up", || cluster.slipway(&coordinator, &["node", "ls"]).code == 0);
-        for (role, count) in [("cache", size.caches), ("worker", size.workers)] {
-            for number in 1..=count {
-                cluster.join(role, &format!("{role}-{number}"));
-            }
+        let web = farm.site().host("web").serve(0, move |request| answering.answer(request));
+        let scene = Self { web, guests, farm };
+        (1..=size.caches).for_each(|n| scene.join("cache", n));
+        (1..=size.workers).for_each(|n| scene.join("worker", n));
+        for n in 1..=size.clients {
+            scene.farm.join(&format!("client-{n}"), "client");
         }
-        for number in 1..=size.clients {
-            cluster.join_client(&format!("client-{number}"), &[]);
-        }
-        cluster.until_all_are_there(size.caches + size.workers);
-        cluster
+        scene
     }
 
     fn host(&self, name: &str) -> Host {
-        self.site.host(name)
+        self.farm.site().host(name)
     }
 
-    fn slipway(&self, host: &Host, args: &[&str]) -> Outcome {
-        self.command(host, args).run()
+    /// Another member of that role, which is there when this returns.
+    fn join(&self, role: &str, number: usize) {
+        let name = format!("{role}-{number}");
+        self.host(&name).write(format!("{HOME}/config.toml"), "[worker]\nslots = 1\n");
+        self.farm.member(&name, role);
+        self.until_there(&name);
     }
 
-    fn command(&self, host: &Host, args: &[&str]) -> tests::hosts::HostCommand {
-        let command = host.command(program(), args.iter().copied());
-        let command = command.env("BUILDKIT_PROGRESS", "plain").env("RUST_BACKTRACE", "1");
-        command.env("SLIPWAY_HOME", "/var/lib/slipway").env("SLIPWAY_WORKER_SLOTS", "1")
+    fn until_there(&self, name: &str) {
+        let state = if name.starts_with("cache") { "serving" } else { "ready" };
+        self.farm.until_state(name, state);
     }
 
-    fn token(&self, args: &[&str]) -> String {
-        let args = [&["token", "create"], args].concat();
-        self.slipway(&self.host("coordinator"), &args).ok().text()
-    }
-
-    /// Makes a host a member, and starts it.
-    fn join(&self, role: &str, name: &str) {
-        let invitation = format!("{}@coordinator", self.token(&["--role", role]));
-        self.slipway(&self.host(name), &["join", &invitation]).ok();
-        self.start(name);
-    }
-
-    /// Makes a host's user a client.
-    fn join_client(&self, name: &str, token: &[&str]) {
-        let token = self.token(&[&["--role", "client"], token].concat());
-        let invitation = format!("{token}@coordinator");
-        self.slipway(&self.host(name), &["join", &invitation, "--name", name]).ok();
-    }
-
-    /// Starts the process of a member, which is its host's name without the number.
-    fn start(&self, name: &str) {
-        let role = name.split('-').next().expect("one part at least");
-        let mut settings = String::from("[coordinator]\nlost_after = \"3s\"\ngrace = \"60s\"\n");
-        settings += "[log]\nlevel = \"debug,h2=info,quinn=info\"\n";
-        self.host(name).write("/var/lib/slipway/config.toml", settings);
-        let service = self.command(&self.host(name), &[role]).serve(role);
-        self.services.borrow_mut().insert(name.to_owned(), service);
-    }
-
-    /// A host loses its power.
-    fn kill(&self, name: &str) {
-        self.host(name).kill();
-        self.services.borrow_mut().remove(name);
-    }
-
-    /// A host that was killed has power again, and its process runs.
+    /// A host that was killed has power again, and its process runs, which is named like it.
     fn boot(&self, name: &str) {
         self.host(name).boot();
-        self.start(name);
+        self.farm.start(name, name.split('-').next().expect("one part at least"));
+        self.farm
+            .until(&format!("{name} is there"), |farm| farm.operator(&["node", "ls"]).code == 0);
     }
 
-    /// Whether a member's process was started.
-    fn runs(&self, name: &str) -> bool {
-        self.services.borrow().contains_key(name)
-    }
-
-    fn until_all_are_there(&self, members: usize) {
-        let coordinator = self.host("coordinator");
-        until("all members are there", || {
-            let listed = self.slipway(&coordinator, &["node", "ls"]).ok().text();
-            let there = |line: &&str| line.contains("serving") || line.contains("ready");
-            listed.lines().filter(there).count() == members
-        });
+    /// The worker that runs a step now: the one in which a container asks something.
+    fn busy(&self) -> String {
+        let asks = |p: &tests::scratch::Process| p.command.contains("/bin/ask");
+        let mut workers = (1..=2).map(|n| format!("worker-{n}"));
+        let busy = workers.find(|name| self.host(name).processes().iter().any(asks));
+        busy.expect("a worker runs a step")
     }
 
     /// A command of a Dockerfile that asks the web server for a path, and writes its answer.
@@ -229,7 +181,7 @@ impl Cluster {
         self.context(&host, name, &format!("{BASE}{stages}"));
         let output = format!("type=local,dest=/root/{name}.out");
         let args = ["build", "--farm", "test", "-o", &output, &format!("/root/{name}")];
-        self.command(&host, &args).start()
+        self.farm.slipway(&host, &args).start()
     }
 
     fn build(&self, client: &str, name: &str, stages: &str) -> Outcome {

@@ -162,8 +162,6 @@ impl<'a> Marker<'a> {
             for key in keys {
                 let rank = match key::row_of(&key) {
                     Some((Table::Image | Table::Build, _)) => continue,
-                    // In a farm the coordinator alone says which generations go.
-                    Some((Table::CacheMount, _)) if self.inner.farm.is_joined() => Rank::Pinned,
                     _ if collecting.has_key(&key) => Rank::Pinned,
                     Some((Table::CacheMount, own)) => match heads.contains(own) {
                         true => Rank::CacheMount,
