@@ -35,11 +35,16 @@ fn a_farm_of_three_machines_is_made_by_the_commands_of_the_page() {
     let mut token = String::new();
     for (host, command) in commands {
         let host = site.host(host);
-        let command = command.strip_prefix("slipway ").expect("a command of the product");
+        let (variables, command) = command.split_once("slipway ").expect("one of the product");
+        let variable = variables.trim().split_once('=');
         let command = command.replace("TOKEN", &token);
         match command.strip_suffix(" &") {
             Some(service) => {
-                let mut service = slipway(&host, service).serve("role");
+                let mut started = slipway(&host, service);
+                if let Some((name, value)) = variable {
+                    started = started.env(name, value);
+                }
+                let mut service = started.serve("role");
                 service.until(&command, |log| log.contains("is up").then_some(()));
                 services.push(service);
             }
