@@ -1,7 +1,8 @@
 # make demo     builds examples/hello with Slipway and runs the image
 # make test     formatting, lints, licences, all tests
 # make bench    compares with BuildKit and buildah; takes half an hour
-# make soak     the kills and the conformance corpus, again and again, for HOURS (default 1)
+# make soak     a farm whose machines fail, then the kills and the conformance corpus, again and
+#               again, for HOURS (default 1)
 # make fuzz     feeds parsers and decoders with random input for SECONDS each (default 600)
 #
 # Two commands, one machine: each target installs what it needs (ops/install). Everything is
@@ -67,7 +68,8 @@ bench:
 soak:
 	@ops/install build run test
 	$(CARGO) build $(ALL) --all-targets
-	@end=$$(( $$(date +%s) + $(HOURS) * 3600 )); round=0; \
+	$(CARGO_TARGET_DIR)/release/soak $$(( $(HOURS) * 1800 )) $$(date +%s)
+	@end=$$(( $$(date +%s) + $(HOURS) * 1800 )); round=0; \
 	while [ $$(date +%s) -lt $$end ]; do \
 	    round=$$((round + 1)); echo "Round $$round"; \
 	    $(CARGO) nextest run $(ALL) -E 'test(crash) + test(lifetime::) + test(conformance::)'; \

@@ -6,6 +6,7 @@
 mod context;
 mod copies;
 mod exports;
+mod farm;
 mod memory;
 mod runs;
 mod scans;
@@ -20,13 +21,14 @@ use table::Table;
 type Measure = fn(&mut Table);
 
 /// All that can be measured, by name.
-const ROWS: [(&str, Measure); 6] = [
+const ROWS: [(&str, Measure); 7] = [
     ("runs", runs::measure),
     ("scans", scans::measure),
     ("copies", copies::measure),
     ("exports", exports::measure),
     ("memory", memory::measure),
     ("stages", stages::measure),
+    ("farm", farm::measure),
 ];
 
 fn main() {

@@ -101,7 +101,7 @@ impl Afar {
                 let row = |line: &&str| line.contains(role) && line.contains(state);
                 nodes.lines().filter(row).count()
             };
-            if are("cache", "serving") == caches && are("worker", "ready") == workers {
+            if are("cache", "serving") == caches && are("worker", "serving") == workers {
                 return;
             }
             assert!(Instant::now() < deadline, "the farm is not complete\n{nodes}");

@@ -23,6 +23,7 @@ pub mod scratch;
 pub mod service;
 pub mod site;
 pub mod slipway;
+pub mod soak;
 pub mod standin;
 pub mod tool;
 pub mod tree;

@@ -136,7 +136,7 @@ Examples:
 
 With a token for a client, `slipway build --farm NAME` builds there afterwards.")]
 pub struct Join {
-    /// TOKEN@HOST, as `slipway token create` prints it
+    /// A token of `slipway token create`, and the coordinator's host
     #[arg(value_name = "TOKEN@HOST")]
     pub invitation: String,
     /// The name of this machine or person in the cluster; by default the host's or the user's

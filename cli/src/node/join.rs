@@ -4,6 +4,7 @@ use super::certificates::{self, admit};
 use super::identity_dir;
 use crate::args::farm::{Init, Join};
 use crate::error::user;
+use crate::print::say;
 use crate::up::make_home;
 use cache::net::quic::dial::{Dialer, Target};
 use cache::net::quic::{ALPN, Endpoint, Keys};
@@ -45,21 +46,22 @@ pub fn init(args: &Init, config: &Config) -> Result<u8, Failure> {
     let roles: Vec<&str> = args.roles().iter().map(Role::as_str).collect();
     let (first, rest) = roles.split_first().expect("there is a role at least");
     let with = if rest.is_empty() { String::new() } else { format!(" --with {}", rest.join(",")) };
-    println!("Made the cluster `{cluster}`, with this machine as `{name}`.");
-    println!();
-    println!("Run it:                  slipway {first}{with}");
-    println!("Tokens for others, then: slipway token create --role worker");
-    println!("                         slipway token create --role client --project NAME");
-    println!();
-    println!("Keep a copy of {} in a safe place: it is what makes members.", dir.display());
+    say!("Made the cluster `{cluster}`, with this machine as `{name}`.");
+    say!("");
+    say!("Run it:                  slipway {first}{with}");
+    say!("Tokens for others, then: slipway token create --role worker");
+    say!("                         slipway token create --role client --project NAME");
+    say!("");
+    say!("Keep a copy of {} in a safe place: it is what makes members.", dir.display());
     Ok(0)
 }
 
 /// `slipway join TOKEN@HOST`.
 pub async fn join(args: &Join, config: &Config) -> Result<u8, Failure> {
     let expected = || {
-        user("Expected TOKEN@HOST or TOKEN@HOST:PORT")
-            .hint("`slipway token create` on the coordinator prints the whole command.")
+        user("Expected TOKEN@HOST or TOKEN@HOST:PORT").hint(
+            "`slipway token create` on the coordinator prints the token; HOST is that machine.",
+        )
     };
     let (token, host) = args.invitation.rsplit_once('@').ok_or_else(expected)?;
     let token = Token::parse(token).map_err(|e| user(e.to_string()))?;
@@ -103,8 +105,8 @@ fn node(
     std::fs::write(&file, format!("{address}\n"))
         .map_err(|e| crate::error::io("Writing", &file, &e))?;
     let subject = identity.subject();
-    println!("Joined the cluster `{}` as the {role} `{}`.", subject.cluster(), subject.name());
-    println!("Run it: slipway {role}");
+    say!("Joined the cluster `{}` as the {role} `{}`.", subject.cluster(), subject.name());
+    say!("Run it: slipway {role}");
     Ok(0)
 }
 
@@ -125,9 +127,9 @@ fn client(
         farms.remove(&name).map_err(|e| failed(&e))?;
     }
     farms.create(&name, &about, identity).map_err(|e| failed(&e))?;
-    println!("Joined the cluster `{}` as `{}`.", subject.cluster(), subject.name());
-    println!("Build there:          slipway build --farm {name} .");
-    println!("Build there always:   slipway context use {name}");
+    say!("Joined the cluster `{}` as `{}`.", subject.cluster(), subject.name());
+    say!("Build there:          slipway build --farm {name} .");
+    say!("Build there always:   slipway context use {name}");
     Ok(0)
 }
 

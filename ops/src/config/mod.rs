@@ -45,6 +45,7 @@
 //!
 //! [run]
 //! network = "nat"         # what RUN gets: an own network (`nat`) or the host's (`host`)
+//! cache_mount_max = "20GB" # what one cache mount may hold; default: no limit
 //! runtime = "embedded"    # or the path of an OCI runtime: crun, runc, runsc
 //!
 //! [registry."docker.io"]

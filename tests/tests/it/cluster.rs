@@ -2,6 +2,7 @@
 
 mod mounts;
 mod page;
+mod soak;
 mod steps;
 mod strangers;
 
@@ -136,8 +137,7 @@ impl Scene {
     }
 
     fn until_there(&self, name: &str) {
-        let state = if name.starts_with("cache") { "serving" } else { "ready" };
-        self.farm.until_state(name, state);
+        self.farm.until_state(name, "serving");
     }
 
     /// A host that was killed has power again, and its process runs, which is named like it.
