@@ -19,6 +19,7 @@ pub mod image;
 pub mod layout;
 pub mod program;
 pub mod registry;
+pub mod roles;
 pub mod scratch;
 pub mod service;
 pub mod site;
