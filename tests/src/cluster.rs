@@ -71,10 +71,12 @@ impl Cluster {
         host
     }
 
-    /// Starts a role on a host that has joined with it.
+    /// Starts a role on a host that has joined with it, and waits until it is up: until then a
+    /// command on that host would start a farm of the machine's own.
     pub fn start(&self, name: &str, role: &str) {
         let host = self.site.host(name);
-        let service = self.slipway(&host, &[role]).serve(role);
+        let mut service = self.slipway(&host, &[role]).serve(role);
+        service.until(role, |log| log.contains(" is up. ").then_some(()));
         self.services().insert(name.to_owned(), service);
     }
 
