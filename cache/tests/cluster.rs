@@ -267,7 +267,7 @@ async fn what_one_worker_makes_another_one_has() {
         a.put_row(Table::Unpacked, &[3; 32], second.0.as_bytes()).unwrap();
         a.barrier().unwrap();
         let twice = 2 * (small[0].1.len() as u64 + size);
-        assert_eq!(a.traffic().sent.load(Ordering::Relaxed), twice, "a copy for each node");
+        assert_eq!(a.exchanged().sent.load(Ordering::Relaxed), twice, "a copy for each node");
 
         assert!(b.missing_trees(&[first.0, second.0]).unwrap().is_empty());
         b.prefetch(&first).unwrap();
@@ -275,7 +275,7 @@ async fn what_one_worker_makes_another_one_has() {
         let mut bytes = Vec::new();
         b.open(&large, 0).unwrap().read_to_end(&mut bytes).unwrap();
         assert_eq!(BlobId::of(&bytes), large);
-        assert_eq!(b.traffic().fetched.load(Ordering::Relaxed), small[0].1.len() as u64 + size);
+        assert_eq!(b.exchanged().fetched.load(Ordering::Relaxed), small[0].1.len() as u64 + size);
         let row = b.row(Table::Unpacked, &[3; 32]).unwrap();
         assert_eq!(row.as_deref(), Some(&second.0.as_bytes()[..]));
         let dir = b.node(&first.0).unwrap().dirs()[0].tree;

@@ -62,6 +62,7 @@ fn messages() -> Vec<(&'static str, String)> {
         epoch: LeaseEpoch(3),
         outcome: Outcome::Done(vec![tree]),
         cost: Cost { wall_ms: 1, cpu_ms: 2, memory_peak_bytes: 3 },
+        traffic: build::Traffic { inputs: 1, ..build::Traffic::default() },
     };
     let state = WorkerState {
         worker: worker(),

@@ -8,6 +8,7 @@ use super::assemble::{Assembly, Until};
 use super::lanes::{Came, Lanes, SourceError, tell};
 use super::list::ask_for_list;
 use super::split::{Fault, LANES, WINDOW_CHUNKS};
+use crate::meter::Carried;
 use crate::net::blobs::Blobs;
 use crate::net::serve::blocking;
 use crate::store::{Store, StoreError};
@@ -217,7 +218,7 @@ async fn attempt(
     let mut running = JoinSet::new();
     for source in 0..lanes.sources() {
         for _ in 0..LANES {
-            running.spawn(lanes.clone().run(source, out.clone()));
+            running.spawn(Carried::here().with(lanes.clone().run(source, out.clone())));
         }
     }
     drop(out);

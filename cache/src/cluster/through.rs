@@ -10,6 +10,7 @@
 use super::Cluster;
 use crate::chunk::{self, ChunkPlace, FetchError};
 use crate::flight::Turns;
+use crate::meter::Carried;
 use crate::net::NetError;
 use crate::net::blobs::Blobs;
 use crate::net::chunks::PutError;
@@ -22,13 +23,14 @@ use proto::limit::{BATCH_BYTES, CHUNKED_BLOB_BYTES_MAX, PACKED_BLOB_BYTES_MAX, P
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, node_id};
 use proto::wire::blob;
-use proto::wire::worker::Peer;
+use proto::wire::worker::{Fetched, Peer};
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// Bytes of decoded nodes that are remembered, about.
@@ -51,11 +53,67 @@ const PIECE: usize = 1 << 20;
 
 /// Bytes that came from the farm and went to it.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub struct Exchanged {
     /// Bytes of blobs that came.
     pub fetched: AtomicU64,
     /// Bytes of blobs that went.
     pub sent: AtomicU64,
+    fetching: Mutex<Fetching>,
+}
+
+/// When something was fetched.
+#[derive(Debug, Default)]
+struct Fetching {
+    /// How many threads do, and since when at least one has.
+    now: Option<(u32, Instant)>,
+    /// How long at least one has, before.
+    earlier: Duration,
+}
+
+/// Something is being fetched.
+struct IsFetching<'e>(&'e Exchanged);
+
+impl Exchanged {
+    fn since(&self) -> std::sync::MutexGuard<'_, Fetching> {
+        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> IsFetching<'_> {
+        let mut since = self.since();
+        let (count, begun) = since.now.unwrap_or_else(|| (0, Instant::now()));
+        since.now = Some((count + 1, begun));
+        IsFetching(self)
+    }
+
+    fn came(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn went(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What was fetched, and how long that took.
+    fn so_far(&self) -> Fetched {
+        let since = self.since();
+        let now = since.now.map_or(Duration::ZERO, |(_, begun)| begun.elapsed());
+        let ms = (since.earlier + now).as_millis() as u64;
+        Fetched { bytes: self.fetched.load(Ordering::Relaxed), ms }
+    }
+}
+
+impl Drop for IsFetching<'_> {
+    fn drop(&mut self) {
+        let mut since = self.0.since();
+        since.now = match since.now {
+            Some((count @ 2.., begun)) => Some((count - 1, begun)),
+            Some((_, begun)) => {
+                since.earlier += begun.elapsed();
+                None
+            }
+            None => None,
+        };
+    }
 }
 
 /// A machine's own store with the farm's behind it.
@@ -64,7 +122,7 @@ pub struct Through {
     farm: Arc<Cluster>,
     runtime: Handle,
     nodes: quick_cache::sync::Cache<TreeId, Arc<AnyNode>, Weight>,
-    traffic: Arc<Traffic>,
+    exchanged: Arc<Exchanged>,
     /// Large blobs that are being fetched: who comes second waits.
     fetching: Turns<BlobId>,
     peers: Option<Peers>,
@@ -115,9 +173,9 @@ impl Through {
     pub fn new(own: Arc<dyn Store>, farm: Arc<Cluster>) -> Self {
         let items = (NODE_BYTES / 4096) as usize;
         let nodes = quick_cache::sync::Cache::with_weighter(items, NODE_BYTES, Weight);
-        let traffic = Arc::default();
+        let exchanged = Arc::default();
         let (runtime, fetching) = (Handle::current(), Turns::default());
-        Self { own, farm, runtime, nodes, traffic, fetching, peers: None }
+        Self { own, farm, runtime, nodes, exchanged, fetching, peers: None }
     }
 
     /// The same, where large blobs come from other workers, too.
@@ -126,8 +184,8 @@ impl Through {
     }
 
     /// Bytes that came and went so far.
-    pub fn traffic(&self) -> Arc<Traffic> {
-        self.traffic.clone()
+    pub fn exchanged(&self) -> Arc<Exchanged> {
+        self.exchanged.clone()
     }
 
     fn wait<T>(
@@ -166,6 +224,10 @@ impl Through {
     fn fetch(&self, blobs: &BTreeMap<BlobId, u64>) -> Result<(), StoreError> {
         let ids: Vec<BlobId> = blobs.keys().copied().collect();
         let away = self.own.missing_blobs(&ids)?;
+        if away.is_empty() {
+            return Ok(());
+        }
+        let _fetching = self.exchanged.begin();
         let (small, large): (Vec<_>, Vec<_>) =
             away.into_iter().partition(|id| blobs[id] <= PACKED_BLOB_BYTES_MAX as u64);
         let mut batches: Vec<Vec<BlobId>> = Vec::new();
@@ -189,7 +251,7 @@ impl Through {
                 })?;
                 let pairs: Vec<_> = ids.iter().copied().zip(got).collect();
                 let bytes: usize = pairs.iter().map(|(_, bytes)| bytes.len()).sum();
-                self.traffic.fetched.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.exchanged.came(bytes as u64);
                 self.own.put_blobs(&pairs)?;
             }
         }
@@ -215,7 +277,7 @@ impl Through {
             }
             FetchError::TooLarge { .. } => too_large(id, &e),
         })?;
-        self.traffic.fetched.fetch_add(moved.moved, Ordering::Relaxed);
+        self.exchanged.came(moved.moved);
         Ok(())
     }
 
@@ -223,18 +285,23 @@ impl Through {
     fn fetch_whole(&self, id: &BlobId) -> Result<(), StoreError> {
         let (pieces, mut queue) = tokio::sync::mpsc::channel::<Bytes>(4);
         let (farm, id) = (self.farm.clone(), *id);
-        let fetching = self.runtime.spawn(async move {
-            let take = |piece: Bytes| {
-                let pieces = pieces.clone();
-                // Whoever writes them has gone only when the disk failed, and says so.
-                async move { pieces.send(piece).await.map_err(|_| io::ErrorKind::BrokenPipe.into()) }
-            };
-            farm.get_large(id, 0, take).await
-        });
+        let fetching =
+            self.runtime.spawn(
+                Carried::here().with(async move {
+                    let take = |piece: Bytes| {
+                        let pieces = pieces.clone();
+                        // Whoever writes them has gone only when the disk failed, and says so.
+                        async move {
+                            pieces.send(piece).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+                        }
+                    };
+                    farm.get_large(id, 0, take).await
+                }),
+            );
         let mut writer = self.own.writer()?;
         let mut written = Ok(());
         while let Some(piece) = queue.blocking_recv() {
-            self.traffic.fetched.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.exchanged.came(piece.len() as u64);
             written = writer.write_all(&piece);
             if written.is_err() {
                 break;
@@ -290,7 +357,7 @@ impl Through {
     fn send_small(&self, ids: &[BlobId]) -> Result<(), StoreError> {
         let pairs: Vec<_> = ids.iter().copied().zip(self.own.read_many(ids)?).collect();
         let sent = self.wait(|| "Small blobs".to_owned(), self.farm.put_blobs(&pairs))?;
-        self.traffic.sent.fetch_add(sent, Ordering::Relaxed);
+        self.exchanged.went(sent);
         Ok(())
     }
 
@@ -303,7 +370,7 @@ impl Through {
             PutError::Source(error) => error,
             PutError::Net(e) => error(format!("Blob {id}"), e),
         })?;
-        self.traffic.sent.fetch_add(moved.moved, Ordering::Relaxed);
+        self.exchanged.went(moved.moved);
         Ok(())
     }
 
@@ -324,7 +391,7 @@ impl Through {
             }
         };
         self.wait(|| format!("Blob {id}"), self.farm.put_large(*id, size, next))?;
-        self.traffic.sent.fetch_add(size, Ordering::Relaxed);
+        self.exchanged.went(size);
         Ok(())
     }
 }
@@ -584,6 +651,10 @@ impl Store for Through {
         if let Some(known) = self.peers.as_ref().filter(|_| !peers.is_empty()) {
             known.know(peers);
         }
+    }
+
+    fn fetched(&self) -> Fetched {
+        self.exchanged.so_far()
     }
 
     fn publish(&self, blobs: &[(BlobId, u64)]) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 //! A store somewhere else, as whoever needs its blobs sees it.
 
 use super::{Dial, NetError, Stream};
+use crate::meter::{self, Kind};
 use bytes::Bytes;
 use proto::error::Failure;
 use proto::id::{BlobId, ContentKey, DefKey, Scope, TreeId};
@@ -117,7 +118,7 @@ impl Blobs {
     pub async fn put_blobs(&self, blobs: &[(BlobId, Bytes)]) -> Result<(), NetError> {
         let names = blobs.iter().map(|(id, bytes)| (*id, bytes.len() as u32)).collect();
         let payload: Vec<Bytes> = blobs.iter().map(|(_, bytes)| bytes.clone()).collect();
-        self.order(&Request::PutBlobs(names), &payload).await
+        self.send_all(&Request::PutBlobs(names), &payload).await
     }
 
     /// Puts tree nodes, children first.
@@ -137,7 +138,13 @@ impl Blobs {
 
     async fn put_node_batch(&self, batch: Vec<Bytes>) -> Result<(), NetError> {
         let lengths = batch.iter().map(|n| n.len() as u32).collect();
-        self.order(&Request::PutNodes(lengths), &batch).await
+        self.send_all(&Request::PutNodes(lengths), &batch).await
+    }
+
+    async fn send_all(&self, request: &Request, payload: &[Bytes]) -> Result<(), NetError> {
+        self.order(request, payload).await?;
+        meter::add(Kind::Sent, payload.iter().map(|part| part.len() as u64).sum());
+        Ok(())
     }
 
     /// Puts a large blob, whose bytes `next` gives piece by piece.
@@ -155,7 +162,10 @@ impl Blobs {
         let mut failed = None;
         loop {
             match next().await {
-                Ok(Some(bytes)) => stream.to.send_with(&Data::More, &[bytes]).await?,
+                Ok(Some(bytes)) => {
+                    meter::add(Kind::Sent, bytes.len() as u64);
+                    stream.to.send_with(&Data::More, &[bytes]).await?;
+                }
                 Ok(None) => break stream.to.send(&Data::Last).await?,
                 Err(e) => {
                     let failure = Failure::new(proto::error::Class::User, e.to_string());
@@ -273,6 +283,7 @@ impl Blobs {
                 }
                 other => return Err(unexpected(&other)),
             };
+            meter::add(Kind::Fetched, payload.len() as u64);
             for length in lengths {
                 if payload.len() < length as usize {
                     return Err(NetError::Unexpected("a batch is shorter than its parts".into()));
@@ -306,6 +317,7 @@ impl Blobs {
         };
         loop {
             let (data, payload) = stream.from.expect::<Data>().await?;
+            meter::add(Kind::Fetched, payload.len() as u64);
             match data {
                 Data::More => take(payload).await.map_err(NetError::Taker)?,
                 Data::Last => {

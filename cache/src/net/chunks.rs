@@ -4,6 +4,7 @@ use super::blobs::{Blobs, unexpected};
 use super::serve::{blocking, failure};
 use super::{NetError, Receiver, Sender, Stream};
 use crate::chunk::{ChunkPlace, ChunkSource, Moved};
+use crate::meter::{self, Kind};
 use crate::store::StoreError;
 use bytes::Bytes;
 use proto::chunk::{Chunk, ChunkList, LIST_BYTES_MAX};
@@ -108,6 +109,7 @@ impl Blobs {
                     }
                 }
                 let bytes = verified(chunk.id, chunk.len, bytes).await?;
+                meter::add(Kind::Fetched, bytes.len() as u64);
                 let place = first * limit::CHUNKS_ASKED_MAX + n;
                 take(place, bytes).await.map_err(NetError::Taker)?;
             }
@@ -183,7 +185,10 @@ async fn send_wanted<S: ChunkSource + ?Sized + 'static>(
     });
     for n in 0..wanted.len() {
         match ahead.next(&wanted[n..]).await {
-            Ok(bytes) => stream.to.send_with(&Data::More, &[bytes]).await?,
+            Ok(bytes) => {
+                meter::add(Kind::Sent, bytes.len() as u64);
+                stream.to.send_with(&Data::More, &[bytes]).await?;
+            }
             Err(error) => {
                 stream.to.send(&Data::Failed(failure(&error))).await?;
                 return Ok(Err(error));

@@ -7,6 +7,7 @@
 //! All methods block; async callers use `spawn_blocking`.
 
 pub mod disk;
+mod lock;
 pub mod memory;
 mod meta;
 mod nodes;
@@ -14,6 +15,7 @@ mod persist;
 mod source;
 
 pub use disk::{Collected, DiskStore, Options};
+pub use lock::lock;
 pub use meta::{
     Compression, Image, ImageLayer, LayerBlob, Names, OciBlob, PackedBlock, PackedLayer, Row,
     Table, mount_of, mount_prefix, mount_row,
@@ -29,7 +31,7 @@ use proto::error::Class;
 use proto::id::{BlobId, ContentKey, DefKey, RootId, Scope, TreeId};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, NodeError};
-use proto::wire::worker::Peer;
+use proto::wire::worker::{Fetched, Peer};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -288,6 +290,11 @@ pub trait Store: Send + Sync {
 
     /// Other workers may have what is soon read here.
     fn know_peers(&self, _peers: &[Peer]) {}
+
+    /// What was moved here from other machines. Nothing, where the store is no part of a larger one.
+    fn fetched(&self) -> Fetched {
+        Fetched::default()
+    }
 
     /// Makes that everybody can read these blobs, each with its size, where the store is a part of a
     /// larger one.

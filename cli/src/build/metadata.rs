@@ -1,7 +1,20 @@
 //! `--metadata-file`: what came out, under the names that buildx uses.
 
-use proto::wire::build::{ImageResult, Summary};
+use proto::wire::build::{ImageResult, Summary, Traffic};
 use serde_json::{Map, Value, json};
+
+fn moved(traffic: &Traffic) -> Value {
+    let Traffic { context, inputs, results, mounts, pulled, pushed, outputs } = traffic;
+    json!({
+        "context": context,
+        "inputs": inputs,
+        "results": results,
+        "cacheMounts": mounts,
+        "pulled": pulled,
+        "pushed": pushed,
+        "outputs": outputs,
+    })
+}
 
 /// The file's text.
 pub fn text(image: &Option<ImageResult>, summary: &Summary) -> String {
@@ -29,6 +42,7 @@ pub fn text(image: &Option<ImageResult>, summary: &Summary) -> String {
             "cached": summary.cached,
             "savedMillis": summary.saved_ms,
             "wallMillis": summary.wall_ms,
+            "movedBytes": moved(&summary.traffic),
         }),
     );
     let mut text = serde_json::to_string_pretty(&map).expect("texts and numbers");

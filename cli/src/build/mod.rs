@@ -21,7 +21,7 @@ use crate::error::{WRONG_USAGE, exit_code, io, show, user};
 use crate::farm::{Farm, broke};
 use crate::print::say;
 use crate::progress::{Display, Mode, Settings, StartError};
-use cache::scan;
+use cache::{meter, scan};
 use context::{Context, Named};
 use line::{Heard, Line, Shown, reattach};
 use ops::config::{Config, Fallback};
@@ -69,10 +69,18 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
         context,
         stats: config.home.join("client/stat"),
         display: display.clone(),
+        sent: Arc::default(),
     };
     let result = client.build(ToCoordinator::Submit(Box::new(asked.request))).await;
     let result = match result {
-        Ok(result) => write_outputs(&farm, &result, &asked.targets).await.map(|()| result),
+        Ok(mut result) => {
+            let (written, moved) =
+                meter::count(write_outputs(&farm, &result, &asked.targets)).await;
+            let traffic = &mut result.summary.traffic;
+            traffic.context = client.sent.load(Ordering::Relaxed);
+            traffic.outputs = moved.inputs;
+            written.map(|()| result)
+        }
         Err(failure) => Err(failure),
     };
     display.finish(&result);
@@ -112,6 +120,8 @@ struct Client {
     context: Arc<Context>,
     stats: PathBuf,
     display: Arc<Display>,
+    /// Bytes of contexts that were sent.
+    sent: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -174,6 +184,7 @@ impl Client {
             context: self.context.clone(),
             stats: self.stats.clone(),
             display: self.display.clone(),
+            sent: self.sent.clone(),
         };
         tokio::spawn(async move {
             let answer = own.look_up(ask).await.unwrap_or_else(Answer::Failed);
@@ -228,6 +239,7 @@ impl Client {
         };
         let scanned = scanned.map_err(failed)?;
         self.moved(vertex, scanned.sent, true);
+        self.sent.fetch_add(scanned.sent, Ordering::Relaxed);
         Ok(Answer::Scanned(scanned.root))
     }
 

@@ -5,7 +5,7 @@ use super::party::Party;
 use super::uplink::{keep, writing};
 use crate::farm::binary;
 use crate::up::settings::{disk_budget, open_store, worker_settings};
-use cache::cluster::through::{ConnectPeer, Through, Traffic};
+use cache::cluster::through::{ConnectPeer, Exchanged, Through};
 use cache::net::blobs::Blobs;
 use cache::net::serve::{Rights, serve};
 use cache::net::{Dial, NetError, Stream};
@@ -37,7 +37,7 @@ pub struct Hired {
     /// Its own store.
     pub store: Arc<DiskStore>,
     /// What it moved between its own store and the farm's.
-    pub traffic: Arc<Traffic>,
+    pub exchanged: Arc<Exchanged>,
 }
 
 /// Starts it; its tasks are added to `tasks`. `uplink` reaches the coordinator.
@@ -56,7 +56,7 @@ pub async fn start(
     let store = open_store(config.home.join("worker-store"), own).await?;
     let farm = writing(party, uplink.clone());
     let through = Through::new(store.clone(), farm).with_peers(peers(party));
-    let traffic = through.traffic();
+    let exchanged = through.exchanged();
     let through: Arc<dyn Store> = Arc::new(through);
     let slots = config.worker.slots.or(config.slots);
     let mut settings = worker_settings(id, slots, None, budget - own, false, config)?;
@@ -77,7 +77,7 @@ pub async fn start(
         })
         .await;
     });
-    Ok(Hired { worker, store, traffic })
+    Ok(Hired { worker, store, exchanged })
 }
 
 /// How other workers are reached.

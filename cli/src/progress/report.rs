@@ -7,7 +7,7 @@ use super::model::Model;
 use super::palette::{Palette, Style};
 use super::text;
 use proto::error::{Failure, SourceRange};
-use proto::wire::build::{Summary, Warning};
+use proto::wire::build::{Summary, Traffic, Warning};
 use std::fmt::Write;
 
 const FRAME: &str = "------\n";
@@ -105,11 +105,33 @@ fn excerpt(at: &SourceRange, lines: &[(u32, String)]) -> String {
 
 /// What the build did.
 pub fn summary(summary: &Summary) -> String {
-    let Summary { steps, cached, saved_ms, wall_ms } = *summary;
+    let Summary { steps, cached, saved_ms, wall_ms, traffic } = *summary;
     let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
     let saved = match saved_ms {
         0 => String::new(),
         ms => format!(", {} saved", format::long(ms)),
     };
-    format!("{steps}, {cached} cached{saved} ({} in all)\n", format::long(wall_ms))
+    let wall = format::long(wall_ms);
+    format!("{steps}, {cached} cached{saved} ({wall} in all)\n{}", moved(&traffic))
+}
+
+/// The bytes that were moved, by kind; nothing when there were none.
+fn moved(traffic: &Traffic) -> String {
+    let Traffic { context, inputs, results, mounts, pulled, pushed, outputs } = *traffic;
+    let kinds = [
+        ("context", context),
+        ("pulled", pulled),
+        ("inputs", inputs),
+        ("results", results),
+        ("cache mounts", mounts),
+        ("outputs", outputs),
+        ("pushed", pushed),
+    ];
+    let some = kinds.iter().filter(|(_, bytes)| *bytes > 0);
+    let told: Vec<String> =
+        some.map(|(kind, bytes)| format!("{kind} {}", format::bytes(*bytes))).collect();
+    match told.is_empty() {
+        true => String::new(),
+        false => format!("moved: {}\n", told.join(", ")),
+    }
 }

@@ -8,7 +8,7 @@ use super::tty::{Size, View};
 use proptest::prelude::*;
 use proto::error::{Class, Failure, SourceRange};
 use proto::id::Millis;
-use proto::wire::build::{Event, Progress, Stream, Summary, Vertex, VertexId, Warning};
+use proto::wire::build::{Event, Progress, Stream, Summary, Traffic, Vertex, VertexId, Warning};
 
 /// The moment at which builds of tests begin.
 pub const T0: u64 = 1_755_700_000_000;
@@ -126,7 +126,8 @@ pub fn tty(log_lines: usize) -> Form {
 
 /// A build that has worked.
 pub fn built() -> Outcome {
-    Outcome::Built(Summary { steps: 14, cached: 12, saved_ms: 48_300, wall_ms: 5_700 })
+    let traffic = Traffic::default();
+    Outcome::Built(Summary { steps: 14, cached: 12, saved_ms: 48_300, wall_ms: 5_700, traffic })
 }
 
 /// A build whose step failed in line 12.

@@ -7,6 +7,7 @@ use proto::error::Failure;
 use proto::id::{BlobId, BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, Scope, WorkerId};
 use proto::record::{Alias, Cost, Record};
 use proto::step::StepId;
+use proto::wire::build::Traffic;
 use proto::wire::worker::{Capacity, Lease, Report, RunTask};
 use std::sync::Arc;
 
@@ -89,6 +90,15 @@ pub enum Event {
         project: String,
         /// Its weight.
         weight: u32,
+    },
+    /// What the newest generation of a cache mount weighs.
+    Mount {
+        /// Whose it is.
+        scope: Scope,
+        /// Its id.
+        id: String,
+        /// Bytes.
+        bytes: u64,
     },
     /// Time has passed: [`super::Core::next_timeout`] has come.
     Tick,
@@ -296,6 +306,8 @@ pub enum Notice {
         /// The layers that it adds.
         layers: Vec<RootId>,
     },
+    /// A worker moved something for it.
+    Moved(Traffic),
     /// It failed.
     Failed(Failure),
     /// It will run again, because a worker or its result was lost.

@@ -9,6 +9,7 @@ use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, WorkerId};
 use proto::limit;
 use proto::step::Op;
+use proto::wire::build::Traffic;
 use proto::wire::worker::{Capacity, Lease, Outcome, Report, Task};
 use std::collections::BTreeSet;
 
@@ -62,6 +63,9 @@ impl Core {
         work.phase = Phase::Blocked;
         if matches!(report.outcome, Outcome::Done(_)) {
             self.learn(id, &report.cost);
+        }
+        if report.traffic != Traffic::default() {
+            self.notify(turn, id, &Notice::Moved(report.traffic));
         }
         self.drop_lease(turn, id, worker, report.epoch);
         self.caches_are_at(id, worker);

@@ -5,7 +5,7 @@ use super::build::Outcome;
 use super::library::{AlgebraError, failed, no_archives};
 use crate::core::place::{Input, InputId};
 use crate::core::{
-    AliasHit, Effect, Evaluated, Event, Plan, TreeState, Trouble, WorkId, empty_root,
+    AliasHit, Effect, Evaluated, Event, Notice, Plan, TreeState, Trouble, WorkId, empty_root,
 };
 use bytes::Bytes;
 use cache::tree::apply::apply;
@@ -39,7 +39,8 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
             server.workers.desire(&worker, leases, keep);
         }
         // Written down already.
-        Effect::Granted { .. } | Effect::Released { .. } => {}
+        Effect::Granted { .. } => {}
+        Effect::Released { epoch } => server.logs.released(epoch),
         Effect::Ready { build, targets } => {
             if let Some(build) = server.builds.get(&build) {
                 build.ended(Outcome::Ready(targets));
@@ -52,6 +53,9 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
         }
         Effect::Notify { build, step, notice } => {
             if let Some(build) = server.builds.get(&build) {
+                if let Notice::Started { lease: Some(lease) } = &notice {
+                    server.logs.expect(*lease, &build.id, VertexId(step.0));
+                }
                 build.notice(step, notice);
             }
         }
@@ -125,7 +129,7 @@ async fn find_aliases(server: &Server, scope: &Scope, keys: Vec<DefKey>) -> Vec<
 
 /// Lets a worker unpack what may be an archive.
 pub async fn unpack(server: &Server, blob: BlobId) -> Result<Option<RootId>, Failure> {
-    match server.workers.call(Call::Unpack(blob), None).await? {
+    match server.workers.call(Call::Unpack(blob), None).await?.0 {
         Reply::Archive(tree) => Ok(tree),
         other => Err(Failure::new(Class::Bug, format!("A worker answered {other:?}"))),
     }

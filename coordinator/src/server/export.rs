@@ -73,7 +73,9 @@ async fn image(
     let result = server.workers.call(call, Some(moved)).await;
     let _ = teller.await;
     build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
-    match result? {
+    let (reply, traffic) = result?;
+    build.reporter.traffic(traffic);
+    match reply {
         Reply::Exported(made, kept) => {
             if let (OutputResult::Image(image), Some(kept)) = (&*made, kept) {
                 let kept = gallery::read_image(&kept)?;

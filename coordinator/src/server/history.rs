@@ -10,7 +10,7 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of rows of the history.
-const ROW_VERSION: u8 = 2;
+const ROW_VERSION: u8 = 3;
 
 /// What is kept of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]

@@ -26,8 +26,10 @@ pub async fn narrate(
             return;
         }
         if plan.graph.steps[step.index()].name.is_empty() {
-            if let Notice::Done { layers } = &notice {
-                ahead.prepare(&server, step, layers);
+            match &notice {
+                Notice::Done { layers } => ahead.prepare(&server, &build, step, layers),
+                Notice::Moved(traffic) => build.reporter.traffic(*traffic),
+                _ => {}
             }
             continue;
         }
@@ -55,7 +57,7 @@ pub async fn narrate(
                 });
             }
             Notice::Done { layers } => {
-                ahead.prepare(&server, step, &layers);
+                ahead.prepare(&server, &build, step, &layers);
                 build.reporter.count(|summary| summary.steps += 1);
                 change(&build, &plan, step, |vertex| {
                     vertex.started.get_or_insert(now());
@@ -64,6 +66,7 @@ pub async fn narrate(
                 .await;
                 build.note(step, |noted| noted.ended = Some(now()));
             }
+            Notice::Moved(traffic) => build.reporter.traffic(traffic),
             Notice::Failed(failure) => failed(&server, &build, &plan, step, &failure).await,
             Notice::Over => return,
             Notice::Again(why) => {
@@ -103,7 +106,7 @@ async fn started(
     if let Some(lease) = lease {
         build.leased(step, lease);
         let vertex = VertexId(step.0);
-        let (offset, data) = server.logs.listen(lease, build.id.clone(), vertex);
+        let (offset, data) = server.logs.listen(lease, &build.id, vertex);
         if !data.is_empty() {
             let piece = Piece { stream: Stream::Stdout, at: now(), data };
             build.log(vertex, LogPlace { run: lease, offset }, piece).await;
@@ -150,18 +153,20 @@ impl Ahead {
         Self { steps, packings }
     }
 
-    fn prepare(&self, server: &Arc<Server>, step: StepId, layers: &[RootId]) {
+    fn prepare(&self, server: &Arc<Server>, build: &Arc<Build>, step: StepId, layers: &[RootId]) {
         if !self.steps.contains(&step) {
             return;
         }
         for (layer, packing) in
             layers.iter().flat_map(|l| self.packings.iter().map(move |p| (l, p)))
         {
-            let (server, call) = (server.clone(), Call::PrepareLayer(*layer, *packing));
+            let (server, build) = (server.clone(), build.clone());
+            let call = Call::PrepareLayer(*layer, *packing);
             tokio::spawn(async move {
-                // The output makes the layer if this comes to nothing, and says why not.
-                if let Err(e) = server.workers.call(call, None).await {
-                    tracing::debug!("making a layer ahead failed: {e}");
+                match server.workers.call(call, None).await {
+                    Ok((_, traffic)) => build.reporter.traffic(traffic),
+                    // The output makes the layer if this comes to nothing, and says why not.
+                    Err(e) => tracing::debug!("making a layer ahead failed: {e}"),
                 }
             });
         }

@@ -149,7 +149,9 @@ async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, 
         }
         failure
     };
-    Ok((need.what, result.map_err(placed)?))
+    let (reply, traffic) = result.map_err(placed)?;
+    build.reporter.traffic(traffic);
+    Ok((need.what, reply))
 }
 
 /// Lets the client scan what the graph looks at of its directories.
@@ -198,9 +200,8 @@ async fn select(
 
 fn trouble(build: &Build, graph: &Graph, step: StepId, error: AlgebraError) -> Failure {
     let mut failure = match error {
-        AlgebraError::Failed(failure) => failure,
-        AlgebraError::Lost(what) => Failure::new(Class::Unavailable, what),
         AlgebraError::Tree(error) => effects::tree_failure(&error),
+        other => other.failure(Class::User),
     };
     if let (None, Some(at)) = (&failure.at, graph.steps[step.index()].at.clone()) {
         failure.excerpt = dockerfile::error::excerpt(&build.request.dockerfile, &at);

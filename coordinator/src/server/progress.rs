@@ -3,7 +3,7 @@
 use super::audience::Audience;
 use super::now;
 use proto::id::Millis;
-use proto::wire::build::{Event, Progress, Summary, Vertex, VertexId};
+use proto::wire::build::{Event, Progress, Summary, Traffic, Vertex, VertexId};
 use proto::wire::worker::Moved;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -95,6 +95,11 @@ impl Reporter {
     /// Counts steps for the summary.
     pub fn count(&self, count: impl FnOnce(&mut Summary)) {
         count(&mut self.state().summary);
+    }
+
+    /// Adds to what was moved.
+    pub fn traffic(&self, traffic: Traffic) {
+        self.state().summary.traffic += traffic;
     }
 
     /// What the build did so far.

@@ -8,7 +8,7 @@ use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, RootId, WorkerId};
 use proto::limit::PEERS_MAX;
 use proto::platform::Platform;
-use proto::wire::build::LogPlace;
+use proto::wire::build::{LogPlace, Traffic};
 use proto::wire::worker::{
     Bind, Call, Lease, Moved, Outcome, Peer, Reply, Report, Task, ToCoordinator, ToWorker,
     WorkerState,
@@ -116,7 +116,7 @@ struct Closed {
 
 struct Pending {
     worker: WorkerId,
-    answer: oneshot::Sender<Option<Result<Reply, Failure>>>,
+    answer: oneshot::Sender<Option<Result<(Reply, Traffic), Failure>>>,
     progress: Option<mpsc::UnboundedSender<Moved>>,
 }
 
@@ -166,7 +166,7 @@ impl Workers {
 
     /// Tells a worker what it should be doing.
     pub fn desire(&self, worker: &WorkerId, mut leases: Vec<Lease>, keep: Vec<LeaseEpoch>) {
-        let addresses = self.addresses.lock().unwrap_or_else(|p| p.into_inner()).clone();
+        let addresses = self.addresses.lock().unwrap_or_else(|p| p.into_inner());
         for lease in &mut leases {
             let makers = self.makers.of_lease(lease).into_iter().filter(|maker| maker != worker);
             let peers = makers.filter_map(|id| {
@@ -175,6 +175,7 @@ impl Workers {
             });
             lease.peers = peers.take(PEERS_MAX).collect();
         }
+        drop(addresses);
         let desired = ToWorker::Desired { leases, keep };
         let all = self.all.lock().unwrap_or_else(|p| p.into_inner());
         let Some(out) = all.get(worker).map(|line| line.out.clone()) else { return };
@@ -243,13 +244,13 @@ impl Workers {
         }
     }
 
-    /// Lets a worker do something; another one, when the first is lost. `progress` hears of
-    /// bytes that are moved.
+    /// Lets a worker do something; another one, when the first is lost. Answers what was moved
+    /// for it, too; `progress` hears of that on the way.
     pub async fn call(
         &self,
         call: Call,
         progress: Option<mpsc::UnboundedSender<Moved>>,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<(Reply, Traffic), Failure> {
         loop {
             let joined = self.joined.notified();
             let Some((worker, out)) = self.best(&call) else {
@@ -489,9 +490,9 @@ async fn listen(
                     }
                 });
             }
-            ToCoordinator::Reply(number, result) => {
+            ToCoordinator::Reply(number, traffic, result) => {
                 if let Some(pending) = server.workers.pending().remove(&number) {
-                    let _ = pending.answer.send(Some(*result));
+                    let _ = pending.answer.send(Some(result.map(|reply| (reply, traffic))));
                 }
             }
             ToCoordinator::CallProgress(number, moved) => {

@@ -441,4 +441,39 @@ pub struct Summary {
     pub saved_ms: u64,
     /// Milliseconds that the build took.
     pub wall_ms: u64,
+    /// Bytes that were moved for it.
+    pub traffic: Traffic,
+}
+
+/// Bytes that were moved between machines, by kind: those of files, layers and trees, without the
+/// frames around them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Of contexts, from the client. Counted by the client alone.
+    pub context: u64,
+    /// Of what steps and outputs need, to their workers: from the store and from other workers.
+    pub inputs: u64,
+    /// Of what steps and outputs made, from their workers to the store: all copies.
+    pub results: u64,
+    /// Of cache mounts, to and from workers.
+    pub mounts: u64,
+    /// From registries, web servers and repositories.
+    pub pulled: u64,
+    /// To registries.
+    pub pushed: u64,
+    /// Of outputs, to the client. Counted by the client alone.
+    pub outputs: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        let Self { context, inputs, results, mounts, pulled, pushed, outputs } = more;
+        self.context += context;
+        self.inputs += inputs;
+        self.results += results;
+        self.mounts += mounts;
+        self.pulled += pulled;
+        self.pushed += pushed;
+        self.outputs += outputs;
+    }
 }

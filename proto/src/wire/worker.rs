@@ -13,6 +13,7 @@ use crate::record::Cost;
 use crate::step::{BaseImage, GitOp, HttpOp, ImageOp, Needs, PackedRef, RunOp};
 use crate::wire::build::{
     Answer, ArchiveEntry, ArchiveFormat, Ask, Output, OutputResult, Packing, Resources, Stream,
+    Traffic,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -54,8 +55,8 @@ pub enum ToCoordinator {
         /// What.
         ask: mount::Ask,
     },
-    /// The answer to [`ToWorker::Call`] of that number.
-    Reply(u64, Box<Result<Reply, Failure>>),
+    /// The answer to [`ToWorker::Call`] of that number, and what was moved for it.
+    Reply(u64, Traffic, Box<Result<Reply, Failure>>),
     /// Bytes moved for a call.
     CallProgress(u64, Moved),
 }
@@ -375,6 +376,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// What it used.
     pub cost: Cost,
+    /// What was moved for it.
+    pub traffic: Traffic,
 }
 
 /// What came out.

@@ -69,67 +69,28 @@ pub struct Mounted {
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// It cannot be mounted or read back.
-    #[error("The cache mount `{id}`: {source}")]
-    Rootfs {
-        /// Which.
-        id: String,
-        /// Why not.
-        source: RootfsError,
-    },
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
     /// The store could not do it.
-    #[error("The cache mount `{id}`: {source}")]
-    Store {
-        /// Which.
-        id: String,
-        /// Why not.
-        source: StoreError,
-    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// What was left in it is more than a cache can hold.
-    #[error("The cache mount `{id}`: {source}")]
-    Tree {
-        /// Which.
-        id: String,
-        /// Why not.
-        source: TreeError,
-    },
-    /// The coordinator does not keep it.
-    #[error("The cache mount `{id}`: {why}")]
-    Refused {
-        /// Which.
-        id: String,
-        /// In words.
-        why: String,
-    },
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The coordinator does not keep it; in words, why.
+    #[error("{0}")]
+    Refused(String),
 }
 
-impl From<CacheError> for Failure {
-    fn from(error: CacheError) -> Self {
-        let class = match &error {
-            CacheError::Rootfs { source, .. } => source.class(),
-            CacheError::Store { source, .. } => source.class(),
-            CacheError::Tree { .. } | CacheError::Refused { .. } => Class::Unavailable,
+impl CacheError {
+    /// The failure of a step that cannot use the mount with this id.
+    pub fn failure(&self, id: &str) -> Failure {
+        let class = match self {
+            Self::Rootfs(error) => error.class(),
+            Self::Store(error) => error.class(),
+            Self::Tree(_) | Self::Refused(_) => Class::Unavailable,
         };
-        Failure::new(class, error.to_string())
-    }
-}
-
-/// Errors of one mount.
-struct Errors<'i>(&'i str);
-
-impl Errors<'_> {
-    fn rootfs(&self) -> impl Fn(RootfsError) -> CacheError + use<> {
-        let id = self.0.to_owned();
-        move |source| CacheError::Rootfs { id: id.clone(), source }
-    }
-
-    fn store(&self) -> impl Fn(StoreError) -> CacheError + use<> {
-        let id = self.0.to_owned();
-        move |source| CacheError::Store { id: id.clone(), source }
-    }
-
-    fn tree(&self) -> impl Fn(TreeError) -> CacheError + use<> {
-        let id = self.0.to_owned();
-        move |source| CacheError::Tree { id: id.clone(), source }
+        Failure::new(class, format!("The cache mount `{id}`: {self}"))
     }
 }
 
@@ -211,11 +172,11 @@ impl Caches {
     /// Blocks.
     pub fn mount(
         &self,
+        stop: &Stop,
         mounted: &mut Mounted,
         mount: &CacheMount,
         initial: Option<RootId>,
     ) -> Result<Overlay, CacheError> {
-        let errors = Errors(&mount.id);
         if let Some((_, head)) = mounted.base {
             let whole = Stack { diffs: vec![head], merged: head };
             let stacks = [self.stack(&mount.id, head), whole];
@@ -228,49 +189,50 @@ impl Caches {
                     // A change by itself is kept by nothing but this machine's layers, and a
                     // generation only as long as there is room.
                     Err(e) if is_lost(&e) => tracing::debug!("a generation is not whole: {e}"),
-                    Err(e) => return Err(errors.rootfs()(e)),
+                    Err(e) => return Err(e.into()),
                 }
             }
             // It begins anew, and what it leaves takes the place of what is lost.
             mounted.how.start = Start::Empty;
-            Handle::current().block_on(async {
+            mounted.base = None;
+            Handle::current().block_on(stop.race(async {
                 self.ask(mounted, Ask::Release).await;
                 self.begin(mounted).await;
-            });
+            }));
         }
         let first = self.first(mount, initial)?;
         mounted.changes = vec![first];
         let stack = Stack { diffs: vec![first], merged: first };
-        self.layers.mount(&stack, Access::Private).map_err(errors.rootfs())
+        Ok(self.layers.mount(&stack, Access::Private)?)
     }
 
     /// Keeps what the step left, however it ended. Whatever goes wrong with that is told in the
     /// step's log. Blocks.
     pub fn commit(&self, stop: &Stop, mounted: Mounted, upper: Upper) {
-        let kept = match mounted.read_only || !mounted.is_known {
-            true => {
-                Handle::current().block_on(self.ask(&mounted, Ask::Release));
-                Ok(())
-            }
-            false => self.keep(stop, &mounted, upper),
-        };
-        if let Err(e) = kept {
-            tracing::warn!("{e}");
+        if !mounted.is_known {
+            return;
+        }
+        if mounted.read_only {
+            Handle::current().block_on(stop.race(self.ask(&mounted, Ask::Release)));
+            return;
+        }
+        if let Err(e) = self.keep(stop, &mounted, upper) {
+            tracing::warn!(id = mounted.id, "a cache mount is not kept: {e}");
             self.tell(&mounted, &format!("{e}; its files stay as they were"));
         }
     }
 
     fn keep(&self, stop: &Stop, mounted: &Mounted, upper: Upper) -> Result<(), CacheError> {
-        let (store, rules, errors) = (&*self.store, &mounted.rules, Errors(&mounted.id));
+        let (store, rules) = (&*self.store, &mounted.rules);
         let nodes = StoreNodes(store);
         let _pin = store.pin();
-        let diff = upper.capture(store, RootMeta::Kept).map_err(errors.rootfs())?.id;
+        let diff = upper.capture(store, RootMeta::Kept)?.id;
         let below = upper.below();
-        let (left, made) = apply(&nodes, &below, &diff).map_err(errors.tree())?;
-        store.put_nodes(&made.into_nodes()).map_err(errors.store())?;
+        let (left, made) = apply(&nodes, &below, &diff)?;
+        store.put_nodes(&made.into_nodes())?;
         let mut changes = mounted.changes.clone();
         if left != below {
-            self.layers.adopt(upper, &diff).map_err(errors.rootfs())?;
+            self.layers.adopt(upper, &diff)?;
             changes.push(diff);
         }
         if changes.len() > CHANGES_MAX {
@@ -278,31 +240,27 @@ impl Caches {
         }
         self.note(&mounted.id, left, &changes);
         let base = mounted.base.map(|(_, tree)| tree);
-        let admitted = admit(&nodes, rules, base.as_ref(), &left).map_err(errors.tree())?;
-        store.put_nodes(&admitted.made.into_nodes()).map_err(errors.store())?;
+        let admitted = admit(&nodes, rules, base.as_ref(), &left)?;
+        store.put_nodes(&admitted.made.into_nodes())?;
         self.tell_refused(mounted, &admitted.refused);
         let mine = self.trimmed(mounted, &admitted.tree)?;
         let number = mounted.base.map(|(number, _)| number);
         let mut answer = self.say(stop, mounted, Ask::Commit { base: number, mine });
         while let Some(Answer::Decided(Decision::Merge(merge))) = answer {
-            let united = union(&nodes, rules, merge.base.as_ref(), &merge.theirs, &merge.mine);
-            let united = united.map_err(errors.tree())?;
-            store.put_blobs(&united.blobs).map_err(errors.store())?;
-            store.put_nodes(&united.made.into_nodes()).map_err(errors.store())?;
+            let united = union(&nodes, rules, merge.base.as_ref(), &merge.theirs, &merge.mine)?;
+            store.put_blobs(&united.blobs)?;
+            store.put_nodes(&united.made.into_nodes())?;
             let union = self.trimmed(mounted, &united.tree)?;
             answer = self.say(stop, mounted, Ask::Merged { onto: merge.onto, union });
         }
         match answer {
             Some(Answer::Decided(Decision::Dropped(Dropped::RolledBack))) => {
-                let why = "it was rolled back while the step ran".to_owned();
-                Err(CacheError::Refused { id: mounted.id.clone(), why })
+                let why = "it was rolled back while the step ran";
+                Err(CacheError::Refused(why.to_owned()))
             }
             // A step that is stopped is not waited for.
             Some(Answer::Decided(_)) | None => Ok(()),
-            Some(other) => {
-                let why = refusal(other);
-                Err(CacheError::Refused { id: mounted.id.clone(), why })
-            }
+            Some(other) => Err(CacheError::Refused(refusal(other))),
         }
     }
 
@@ -319,23 +277,21 @@ impl Caches {
 
     /// The tree within the cap, measured.
     fn trimmed(&self, mounted: &Mounted, tree: &RootId) -> Result<Measured, CacheError> {
-        let (nodes, errors) = (StoreNodes(&*self.store), Errors(&mounted.id));
-        let Some(cap) = self.cap else { return measure(&nodes, tree).map_err(errors.tree()) };
-        let trimmed = trim(&nodes, &mounted.rules, tree, cap).map_err(errors.tree())?;
-        self.store.put_nodes(&trimmed.made.into_nodes()).map_err(errors.store())?;
+        let nodes = StoreNodes(&*self.store);
+        let Some(cap) = self.cap else { return Ok(measure(&nodes, tree)?) };
+        let trimmed = trim(&nodes, &mounted.rules, tree, cap)?;
+        self.store.put_nodes(&trimmed.made.into_nodes())?;
         if trimmed.removed.count() > 0 {
             self.tell(
                 mounted,
                 &format!(
-                    "The cache mount `{}` is over its cap of {cap} bytes: {} files or packages of \
-                     {} bytes went",
-                    mounted.id,
+                    "it is over its cap of {cap} bytes: {} files or packages of {} bytes went",
                     trimmed.removed.count(),
                     trimmed.removed_bytes
                 ),
             );
         }
-        measure(&nodes, &trimmed.tree).map_err(errors.tree())
+        Ok(measure(&nodes, &trimmed.tree)?)
     }
 
     fn tell_refused(
@@ -344,19 +300,17 @@ impl Caches {
         refused: &cache::mounts::Told<cache::mounts::Refused>,
     ) {
         for one in refused.first().iter().take(TOLD) {
-            let text = format!("The cache mount `{}`: `{}`: {}", mounted.id, one.path, one.why);
-            self.tell(mounted, &text);
+            self.tell(mounted, &format!("`{}`: {}", one.path, one.why));
         }
         let more = refused.count().saturating_sub(TOLD as u64);
         if more > 0 {
-            let text = format!("The cache mount `{}`: so are {more} more files", mounted.id);
-            self.tell(mounted, &text);
+            self.tell(mounted, &format!("{more} more files of these kinds are left out"));
         }
     }
 
-    /// Says something in the step's log. Blocks.
+    /// Says something of a mount in the step's log. Blocks.
     fn tell(&self, mounted: &Mounted, text: &str) {
-        let line = format!("slipway: {text}\n").into_bytes();
+        let line = format!("slipway: The cache mount `{}`: {text}\n", mounted.id).into_bytes();
         self.link.log(mounted.lease, Stream::Stderr, super::now(), line);
     }
 
@@ -370,7 +324,7 @@ impl Caches {
         (meta.uid, meta.gid) = (mount.uid, mount.gid);
         let root = Root { meta, dir: empty.dir, presence: Presence::Merge };
         let (root, bytes) = root.seal();
-        self.store.put_nodes(&[empty.bytes, bytes]).map_err(Errors(&mount.id).store())?;
+        self.store.put_nodes(&[empty.bytes, bytes])?;
         Ok(root)
     }
 
@@ -386,15 +340,14 @@ impl Caches {
             return whole;
         }
         let nodes = StoreNodes(&*self.store);
-        let between = || -> Result<Option<RootId>, TreeError> {
+        let between = || -> Result<Option<RootId>, CacheError> {
             let (layer, made) = diff(&nodes, &here, &merged)?;
-            let all = root(&nodes, &merged)?.dir.summary;
-            if self.store.put_nodes(&made.into_nodes()).is_err() {
+            let (part, all) = (layer.dir.summary, root(&nodes, &merged)?.dir.summary);
+            if part.bytes > all.bytes / 2 || part.entries > all.entries / 2 {
                 return Ok(None);
             }
-            let part = root(&nodes, &layer)?.dir.summary;
-            let is_less = part.bytes <= all.bytes / 2 && part.entries <= all.entries / 2;
-            Ok(is_less.then_some(layer))
+            self.store.put_nodes(&made.into_nodes())?;
+            Ok(Some(layer.seal().0))
         };
         match between() {
             Ok(Some(layer)) => {

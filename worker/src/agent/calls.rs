@@ -3,6 +3,7 @@
 use super::link::Link;
 use super::{Machine, export, git, images, kept, web};
 use crate::image::{blocking, unpack};
+use cache::meter;
 use cache::store::Persisted;
 use proto::error::Failure;
 use proto::wire::worker::{Call, Reply, ToCoordinator};
@@ -13,8 +14,8 @@ pub fn start(machine: &Arc<Machine>, number: u64, call: Call) {
     let mut calls = machine.calls();
     let (machine, link) = (machine.clone(), machine.link.clone());
     let task = tokio::spawn(async move {
-        let result = answer(&machine, &link, number, call).await;
-        link.say(ToCoordinator::Reply(number, Box::new(result))).await;
+        let (result, traffic) = meter::count(answer(&machine, &link, number, call)).await;
+        link.say(ToCoordinator::Reply(number, traffic, Box::new(result))).await;
         machine.calls().remove(&number);
         machine.ended.notify_waiters();
     });

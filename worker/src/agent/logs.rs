@@ -6,7 +6,7 @@ use proto::limit;
 use proto::wire::build::Stream;
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use tempfile::SpooledTempFile;
 
 /// Bytes of one log that are kept in memory; more go to a file.
@@ -76,9 +76,15 @@ impl Logs {
         Held { logs: self.logs(), epoch }
     }
 
-    /// Forgets logs that nobody will ask for.
+    /// Forgets logs that nobody will ask for; at another time when a log is held, which may be for
+    /// as long as the coordinator takes nothing.
     pub fn keep_only(&self, wanted: impl Fn(&LeaseEpoch) -> bool) {
-        self.logs().retain(|epoch, _| wanted(epoch));
+        let mut logs = match self.0.try_lock() {
+            Ok(logs) => logs,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        logs.retain(|epoch, _| wanted(epoch));
     }
 }
 

@@ -25,6 +25,7 @@ use crate::image::pull::Puller;
 use crate::image::registry::{Registry, RegistryConfig};
 use crate::rootfs::{LayerCache, Stack};
 use crate::sandbox::{self, HelperProgram, Runtime, Sandbox};
+use cache::meter;
 use cache::net::{NetError, Sender, Stream};
 use cache::store::Store;
 use caches::Caches;
@@ -36,7 +37,7 @@ use proto::platform::Platform;
 use proto::record::Cost;
 use proto::step::NetworkMode;
 use proto::wire::worker::{
-    Capacity, Fetched, Lease, Outcome, Pressure, Report, Task, ToCoordinator, ToWorker, WorkerState,
+    Capacity, Lease, Outcome, Pressure, Report, Task, ToCoordinator, ToWorker, WorkerState,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -141,26 +142,6 @@ impl Worker {
         let machine = crate::image::blocking(open).await?;
         machine.sandbox.warm_up();
         Ok(Self { machine: Arc::new(machine) })
-    }
-
-    /// The store that it works with.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.machine.store
-    }
-
-    /// Its client for registries.
-    pub fn registry(&self) -> &Registry {
-        &self.machine.registry
-    }
-
-    /// Makes layers.
-    pub fn packer(&self) -> &Packer {
-        &self.machine.packer
-    }
-
-    /// Pulls layers.
-    pub fn puller(&self) -> &Puller {
-        &self.machine.puller
     }
 
     /// Its containers.
@@ -429,8 +410,7 @@ impl Machine {
             pressure: load.pressure,
             takes_work: !self.drains.load(Ordering::Relaxed),
             is_alone: self.is_alone,
-            // All parts of a farm of one machine share a store: nothing is moved.
-            fetched: Fetched::default(),
+            fetched: self.store.fetched(),
         }
     }
 
@@ -481,9 +461,10 @@ impl Machine {
         tokio::spawn(async move {
             let epoch = lease.epoch;
             let running = machine.tally.begin(&lease.task);
-            let (outcome, cost) = machine.work(&link, &stop, lease).await;
+            let work = machine.work(&link, &stop, lease);
+            let ((outcome, cost), traffic) = meter::count(work).await;
             machine.tally.end(running, &outcome, &cost);
-            machine.table().end(Report { epoch, outcome, cost });
+            machine.table().end(Report { epoch, outcome, cost, traffic });
             machine.ended.notify_waiters();
             // With what the next step needs under way, nobody waits for it.
             machine.sandbox.warm_up();

@@ -7,6 +7,7 @@ use super::mask::Mask;
 use super::stop::Stop;
 use crate::rootfs::{Overlay, RootfsError, Stack, Upper};
 use crate::sandbox::{self, Inputs, Io, Limits, LogSink, Order, SandboxError, Swap, Usage};
+use cache::meter::{self, Carried};
 use cache::store::StoreError;
 use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, Millis, RootId};
@@ -83,6 +84,7 @@ async fn attempt(
     };
     let (secrets, turns) = stop.race(gathered).await.ok_or(Trouble::Stopped)??;
     let (machine, link, stop, lease) = (machine.clone(), link.clone(), stop.clone(), lease.clone());
+    let counted = Carried::here();
     let work = move || {
         let pin = machine.store.pin();
         let step = Step { machine: &machine, link: &link, stop: &stop, lease: &lease };
@@ -90,10 +92,11 @@ async fn attempt(
         drop(pin);
         done
     };
-    let (result, usage) = tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
-        let message = format!("The step's thread ended: {e}");
-        (Err(Failure::new(Class::Bug, message).into()), None)
-    });
+    let (result, usage) =
+        tokio::task::spawn_blocking(|| counted.within(work)).await.unwrap_or_else(|e| {
+            let message = format!("The step's thread ended: {e}");
+            (Err(Failure::new(Class::Bug, message).into()), None)
+        });
     if let Some(usage) = usage {
         cost.cpu_ms = usage.cpu.as_millis() as u64;
         cost.memory_peak_bytes = usage.memory_peak_bytes;
@@ -198,11 +201,11 @@ impl Step<'_> {
             self.keep_caches(caches, turns);
             return Ok(diff.id);
         }
+        if matches!(outcome, sandbox::Outcome::Cancelled) {
+            return Err(Trouble::Stopped);
+        }
         self.keep_caches(exited.into_caches(), turns);
-        Err(match outcome {
-            sandbox::Outcome::Cancelled => Trouble::Stopped,
-            other => Trouble::Failed(failure(&op, other)),
-        })
+        Err(Trouble::Failed(failure(&op, outcome)))
     }
 
     fn caches(
@@ -218,8 +221,9 @@ impl Step<'_> {
                 Some(Bind::Dir(root) | Bind::File(root)) => Some(root),
                 None => None,
             };
-            let overlay = self.machine.caches.mount(turn, cache, initial);
-            mounted.insert(*index, overlay.map_err(Failure::from)?);
+            let mount = || self.machine.caches.mount(self.stop, turn, cache, initial);
+            let overlay = meter::of_mount(mount);
+            mounted.insert(*index, overlay.map_err(|e| e.failure(&cache.id))?);
         }
         Ok(mounted)
     }
@@ -227,7 +231,7 @@ impl Step<'_> {
     fn keep_caches(&self, uppers: BTreeMap<usize, Upper>, mut turns: BTreeMap<usize, Mounted>) {
         for (index, upper) in uppers {
             if let Some(turn) = turns.remove(&index) {
-                self.machine.caches.commit(self.stop, turn, upper);
+                meter::of_mount(|| self.machine.caches.commit(self.stop, turn, upper));
             }
         }
     }

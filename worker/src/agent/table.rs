@@ -96,7 +96,12 @@ mod tests {
 
     fn report(epoch: u64) -> Report {
         let cost = Cost::default();
-        Report { epoch: LeaseEpoch(epoch), outcome: Outcome::Done(Vec::new()), cost }
+        Report {
+            epoch: LeaseEpoch(epoch),
+            outcome: Outcome::Done(Vec::new()),
+            cost,
+            traffic: Default::default(),
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::link::moved;
 use crate::image::registry::causes;
 use crate::image::sha::Sha;
 use crate::image::{blocking, rows};
+use cache::meter::{self, Kind};
 use cache::store::{OciBlob, Store, StoreError};
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, OciDigest, RootId};
@@ -112,6 +113,7 @@ async fn keep(
         answer.chunk().await.map_err(|e| failed(url, causes(&e.without_url())))?
     {
         at += piece.len() as u64;
+        meter::add(Kind::Pulled, piece.len() as u64);
         told(moved(url.to_string(), at, total.max(at)));
         if pieces.send(Some(piece)).await.is_err() {
             break;

@@ -24,6 +24,7 @@ pub mod tape;
 pub mod unpack;
 
 use bytes::Bytes;
+use cache::meter::Carried;
 use cache::store::{Store, StoreError};
 use proto::id::{BlobId, OciDigest};
 use proto::limit;
@@ -40,7 +41,8 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    joined(tokio::task::spawn_blocking(work)).await
+    let counted = Carried::here();
+    joined(tokio::task::spawn_blocking(|| counted.within(work))).await
 }
 
 /// What a task on a thread of its own comes to. A panic in it goes on here.

@@ -6,6 +6,7 @@ use super::manifest::ImageSet;
 use super::registry::{Content, Reference, RegistryError, Session, Uploaded, repository_of};
 use super::{Progress, blocking, rows};
 use bytes::Bytes;
+use cache::meter::{self, Carried, Kind};
 use cache::store::{OciBlob, Store};
 use futures_util::StreamExt;
 use futures_util::stream::{self, TryStreamExt};
@@ -130,13 +131,14 @@ fn body(
             }
         }
     });
-    let state = (to_send, 0);
+    let (state, counted) = ((to_send, 0), Carried::here());
     Body::wrap_stream(stream::unfold(state, move |(mut to_send, mut sent)| {
-        let progress = progress.clone();
+        let (progress, counted) = (progress.clone(), counted.clone());
         async move {
             let piece = to_send.recv().await?;
             if let Ok(bytes) = &piece {
                 sent += bytes.len() as u64;
+                counted.within(|| meter::add(Kind::Pushed, bytes.len() as u64));
                 progress(&digest, sent, size);
             }
             Some((piece, (to_send, sent)))

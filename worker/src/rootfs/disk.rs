@@ -14,7 +14,7 @@
 
 use super::{RootfsError, at};
 use proto::id::{RootId, TreeId};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -225,12 +225,9 @@ fn lock(path: &Path) -> Result<OwnedFd, RootfsError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
         .map_err(RootfsError::io("Opening", path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(RootfsError::InUse { path: path.parent().unwrap_or(path).to_owned() })
-        }
-        Err(e) => Err(RootfsError::io("Locking", path)(e)),
+    match cache::store::lock(&file).map_err(RootfsError::io("Locking", path))? {
+        true => Ok(file),
+        false => Err(RootfsError::InUse { path: path.parent().unwrap_or(path).to_owned() }),
     }
 }
 

@@ -4,6 +4,7 @@
 //! takes the newest job first, so that few directories are open at once.
 
 use super::RootfsError;
+use cache::meter::Carried;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -39,11 +40,13 @@ pub(crate) fn fold<F: Fold>(work: &F, root: F::Job, threads: usize) -> Result<F:
         changed: Condvar::new(),
     };
     let started = AtomicBool::new(false);
+    let counted = Carried::here();
     std::thread::scope(|scope| {
         walk.run(&mut || {
             if threads > 1 && !started.swap(true, Ordering::Relaxed) {
                 for _ in 1..threads {
-                    scope.spawn(|| walk.run(&mut || {}));
+                    let (walk, counted) = (&walk, counted.clone());
+                    scope.spawn(move || counted.within(|| walk.run(&mut || {})));
                 }
             }
         });

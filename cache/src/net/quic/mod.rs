@@ -136,8 +136,7 @@ impl Endpoint {
         config: EndpointConfig,
         server: Option<quinn::ServerConfig>,
     ) -> io::Result<Self> {
-        let socket = UdpSocket::bind(address)?;
-        let buffers = enlarge(&socket)?;
+        let (socket, buffers) = socket(address)?;
         let runtime = Arc::new(TokioRuntime);
         let quic = quinn::Endpoint::new(config, server, socket, runtime)?;
         if !buffers.are_enough() {
@@ -180,21 +179,24 @@ impl Endpoint {
     }
 }
 
-/// Root may go beyond `net.core.rmem_max`; others get what that allows.
-fn enlarge(socket: &UdpSocket) -> io::Result<Buffers> {
-    if sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BYTES).is_err() {
-        sockopt::set_socket_recv_buffer_size(socket, SOCKET_BYTES)?;
+/// A UDP socket with buffers for bulk transfers. Root may go beyond `net.core.rmem_max`; others get
+/// what that allows.
+pub fn socket(address: SocketAddr) -> io::Result<(UdpSocket, Buffers)> {
+    let socket = UdpSocket::bind(address)?;
+    if sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BYTES).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BYTES)?;
     }
-    if sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BYTES).is_err() {
-        sockopt::set_socket_send_buffer_size(socket, SOCKET_BYTES)?;
+    if sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BYTES).is_err() {
+        sockopt::set_socket_send_buffer_size(&socket, SOCKET_BYTES)?;
     }
     // The kernel doubles what it is asked for, for its own bookkeeping (socket(7)).
-    let receive = sockopt::socket_recv_buffer_size(socket)? / 2;
-    let send = sockopt::socket_send_buffer_size(socket)? / 2;
-    Ok(Buffers { receive, send })
+    let receive = sockopt::socket_recv_buffer_size(&socket)? / 2;
+    let send = sockopt::socket_send_buffer_size(&socket)? / 2;
+    Ok((socket, Buffers { receive, send }))
 }
 
-fn transport() -> Arc<TransportConfig> {
+/// How connections are tuned: windows, packets, limits.
+pub fn transport() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config.stream_receive_window(STREAM_WINDOW.into());
     config.receive_window(CONNECTION_WINDOW.into());

@@ -168,7 +168,7 @@ impl Watch {
                     hired.worker.measure();
                     metrics.stores.measure(Role::Worker, &hired.store);
                     if let Some(bytes) = &metrics.farm_bytes {
-                        bytes.measure(&hired.traffic);
+                        bytes.measure(&hired.exchanged);
                     }
                 }
             }

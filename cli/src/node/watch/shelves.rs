@@ -2,7 +2,7 @@
 
 use super::Label;
 use super::process::set;
-use cache::cluster::through::Traffic;
+use cache::cluster::through::Exchanged;
 use cache::store::{Collected, DiskStore};
 use coordinator::server::CacheRow;
 use ops::identity::Role;
@@ -130,13 +130,13 @@ impl FarmBytes {
         let this = Self(Family::default());
         let help = "Bytes of blobs that a worker fetched from the farm, and sent to it";
         registry.register("slipway_worker_farm_bytes", help, this.0.clone());
-        this.measure(&Traffic::default());
+        this.measure(&Exchanged::default());
         this
     }
 
     /// Brings them up to how things are.
-    pub fn measure(&self, traffic: &Traffic) {
-        let both = [("fetched", &traffic.fetched), ("sent", &traffic.sent)];
+    pub fn measure(&self, exchanged: &Exchanged) {
+        let both = [("fetched", &exchanged.fetched), ("sent", &exchanged.sent)];
         for (direction, bytes) in both {
             let counter = self.0.get_or_create(&[("direction", direction)]);
             set(&counter, bytes.load(Relaxed));

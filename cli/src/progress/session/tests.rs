@@ -1,6 +1,7 @@
 use super::*;
 use crate::progress::testing::*;
 use proptest::prelude::*;
+use proto::wire::build::Traffic;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 const SIZE: Size = Size { width: 60, height: 20 };
@@ -111,10 +112,16 @@ fn json_ends_with_the_error() {
 fn a_result_is_summed_up() {
     let text = last(Form::Plain, false, &[cached(1, "a", 0)], &built());
     assert_eq!(text, "\n14 steps, 12 cached, 48.3s saved (5.7s in all)\n");
-    let summary = Summary { steps: 1, cached: 0, saved_ms: 0, wall_ms: 65_000 };
+    let traffic = Traffic { context: 1500, inputs: 2_000_000, ..Traffic::default() };
+    let summary = Summary { steps: 1, cached: 0, saved_ms: 0, wall_ms: 65_000, traffic };
     let text = last(tty(6), false, &[done(1, "a", 0, 5)], &Outcome::Built(summary));
     assert!(text.contains("[+] Building 1.0s (1/1) FINISHED"), "{text}");
-    assert!(text.ends_with("\x1b[?25h\n1 step, 0 cached (1m 5s in all)\n"), "{text:?}");
+    assert!(
+        text.ends_with(
+            "\x1b[?25h\n1 step, 0 cached (1m 5s in all)\nmoved: context 1.50kB, inputs 2.00MB\n"
+        ),
+        "{text:?}"
+    );
 }
 
 #[test]
@@ -161,7 +168,8 @@ fn lines(frame: &str) -> Vec<String> {
 fn any_outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         any::<[u64; 2]>().prop_map(|[saved_ms, wall_ms]| {
-            Outcome::Built(Summary { steps: 3, cached: 2, saved_ms, wall_ms })
+            let traffic = Traffic { context: saved_ms, ..Traffic::default() };
+            Outcome::Built(Summary { steps: 3, cached: 2, saved_ms, wall_ms, traffic })
         }),
         (any_text(), any_text()).prop_map(|(message, hint)| {
             let mut failure = Failure::new(Class::User, message).hint(hint.clone()).at(place(1));

@@ -3,6 +3,7 @@
 use super::call::{Access, Call, Target, causes};
 use super::{Reference, RegistryError, Session};
 use bytes::Bytes;
+use cache::meter::{self, Kind};
 use proto::id::OciDigest;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response};
@@ -67,6 +68,7 @@ impl Download<'_> {
                         continue;
                     }
                     self.at += bytes.len() as u64;
+                    meter::add(Kind::Pulled, bytes.len() as u64);
                     // What counts are failures without any progress between them.
                     self.failures = 0;
                     return Ok(Some(bytes));
