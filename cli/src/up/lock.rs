@@ -16,12 +16,17 @@ fn open(home: &Path) -> io::Result<File> {
 }
 
 impl Lock {
-    /// Takes the lock; none when another process holds it.
+    /// Takes the lock; none when another process holds it. That of a process that has gone is waited
+    /// for.
     pub fn take(home: &Path) -> io::Result<Option<Self>> {
         let mut file = open(home)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            other => other?,
+        let is_free = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if lives(&mut file) => false,
+            Err(rustix::io::Errno::WOULDBLOCK) => cache::store::lock(&file)?,
+            other => other.map(|()| true)?,
+        };
+        if !is_free {
+            return Ok(None);
         }
         file.set_len(0)?;
         file.rewind()?;
@@ -38,9 +43,19 @@ pub fn holder(home: &Path) -> Option<i32> {
         Err(rustix::io::Errno::WOULDBLOCK) => {}
         _ => return None,
     }
+    read_pid(&mut file)
+}
+
+fn read_pid(file: &mut File) -> Option<i32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Whether the process that took the lock last is there, or has not written down yet who it is.
+fn lives(file: &mut File) -> bool {
+    let pid = read_pid(file).and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 #[cfg(test)]

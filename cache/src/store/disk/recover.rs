@@ -17,10 +17,9 @@ use super::segment::{Extent, Segments};
 use super::space::Space;
 use super::value::{Place, SegmentRow, state};
 use super::{Inner, Options, chunks, durable, gc, nodes, touch, uses};
-use crate::store::{Persisted, StoreError};
+use crate::store::{Persisted, StoreError, lock};
 use proto::error::Class;
 use proto::id::BlobId;
-use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -203,10 +202,7 @@ fn take_lock(root: &Path) -> Result<File, OpenError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(StoreError::io("Opening", &path))?;
-    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(StoreError::io("Locking", &path)(error.into()).into());
-        }
+    if !lock(&file).map_err(StoreError::io("Locking", &path))? {
         let mut pid = String::new();
         let _ = file.read_to_string(&mut pid);
         let holder = match pid.trim().parse::<u32>() {
