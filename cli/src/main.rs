@@ -100,7 +100,7 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
     };
     match command {
         Command::Run(args) => {
-            return run::run(farm.in_scope(&args.scope), args, &config).await;
+            return run::run(farm.in_scope(&args.within.scope), args, &config).await;
         }
         Command::Cache(args::CacheArgs { command: Some(args::Cache::Mounts(command)), .. }) => {
             mounts::run(&farm, command).await?;
@@ -111,15 +111,15 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         Command::Token(command) => members::token(&farm, command).await?,
         Command::Top(args) => top::run(&farm, &args).await?,
         Command::Node(command) => members::node(&farm, command).await?,
-        Command::Images(args) => images::list(&farm.in_scope(&args.scope), &args).await?,
-        Command::Rmi(args) => images::remove(&farm.in_scope(&args.scope), args).await?,
-        Command::Tag(args) => images::tag(&farm.in_scope(&args.scope), args).await?,
-        Command::Inspect(args) => images::inspect(&farm.in_scope(&args.scope), args).await?,
-        Command::History(args) => images::history(&farm.in_scope(&args.scope), args).await?,
-        Command::Pull(args) => images::pull(&farm.in_scope(&args.scope), args).await?,
-        Command::Push(args) => images::push(&farm.in_scope(&args.scope), args).await?,
-        Command::Save(args) => images::save(&farm.in_scope(&args.scope), args).await?,
-        Command::Load(args) => images::load(&farm.in_scope(&args.scope), args).await?,
+        Command::Images(args) => images::list(&farm.in_scope(&args.within.scope), &args).await?,
+        Command::Rmi(args) => images::remove(&farm.in_scope(&args.within.scope), args).await?,
+        Command::Tag(args) => images::tag(&farm.in_scope(&args.within.scope), args).await?,
+        Command::Inspect(args) => images::inspect(&farm.in_scope(&args.within.scope), args).await?,
+        Command::History(args) => images::history(&farm.in_scope(&args.within.scope), args).await?,
+        Command::Pull(args) => images::pull(&farm.in_scope(&args.within.scope), args).await?,
+        Command::Push(args) => images::push(&farm.in_scope(&args.within.scope), args).await?,
+        Command::Save(args) => images::save(&farm.in_scope(&args.within.scope), args).await?,
+        Command::Load(args) => images::load(&farm.in_scope(&args.within.scope), args).await?,
         Command::Builds(args) => builds::list(&farm, &args).await?,
         Command::Logs(args) => builds::logs(&farm, &args).await?,
         Command::Cancel(args) => builds::cancel(&farm, &args.build).await?,

@@ -18,21 +18,21 @@ use std::path::Path;
 pub async fn run(farm: &Farm, command: Mounts) -> Result<(), Failure> {
     match command {
         Mounts::Ls => list(farm).await,
-        Mounts::History { id, scope } => history(&find(farm, &id, &scope).await?),
-        Mounts::Rollback { id, generation, scope } => {
-            order(farm, id, scope, MountOrder::Rollback(generation)).await
+        Mounts::History { id, whose } => history(&find(farm, &id, &whose.scope).await?),
+        Mounts::Rollback { id, generation, whose } => {
+            order(farm, id, whose.scope, MountOrder::Rollback(generation)).await
         }
-        Mounts::Rm { ids, scope } => {
+        Mounts::Rm { ids, whose } => {
             for id in ids {
-                order(farm, id, scope.clone(), MountOrder::Remove).await?;
+                order(farm, id, whose.scope.clone(), MountOrder::Remove).await?;
             }
             Ok(())
         }
-        Mounts::Export { id, output, generation, scope } => {
-            let mount = find(farm, &id, &scope).await?;
+        Mounts::Export { id, output, generation, whose } => {
+            let mount = find(farm, &id, &whose.scope).await?;
             export(farm, &mount, generation, &output).await
         }
-        Mounts::Import { id, directory, scope } => {
+        Mounts::Import { id, directory, whose } => {
             let failed = |e: scan::ScanError| {
                 let failure = Failure::new(e.class(), format!("{}: {e}", directory.display()));
                 match e.hint() {
@@ -43,7 +43,7 @@ pub async fn run(farm: &Farm, command: Mounts) -> Result<(), Failure> {
             let all = [".".to_owned()];
             let sent = scan::send(&farm.blobs, &directory, &all, None, None, Default::default());
             let root = sent.await.map_err(failed)?.root;
-            order(farm, id, scope, MountOrder::Import(root)).await
+            order(farm, id, whose.scope, MountOrder::Import(root)).await
         }
     }
 }

@@ -4,6 +4,14 @@ use super::size;
 use clap::Args;
 use std::path::PathBuf;
 
+/// Whose names count.
+#[derive(Debug, Args)]
+pub struct Within {
+    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
+    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
+    pub scope: Option<String>,
+}
+
 /// Run a command in a new container
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -45,9 +53,8 @@ pub struct Run {
     /// Memory that it may use: 512m
     #[arg(short, long, value_parser = size)]
     pub memory: Option<u64>,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// List images
@@ -72,9 +79,8 @@ pub struct Images {
     /// Print JSON, one line for each image
     #[arg(long, value_parser = ["json", "table"], default_value = "table")]
     pub format: String,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Remove images
@@ -90,9 +96,8 @@ pub struct Remove {
     /// Also an id with several names
     #[arg(short, long)]
     pub force: bool,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Give an image another name
@@ -106,9 +111,8 @@ pub struct Tag {
     pub source: String,
     /// The new name
     pub target: String,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Show everything about images, as JSON
@@ -121,9 +125,8 @@ pub struct Inspect {
     /// Names, or the beginnings of ids
     #[arg(required = true)]
     pub images: Vec<String>,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Show how an image came about
@@ -138,9 +141,8 @@ pub struct History {
     /// Do not cut long texts
     #[arg(long)]
     pub no_trunc: bool,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Bring an image from its registry
@@ -158,9 +160,8 @@ pub struct Pull {
     /// Print only the image's name
     #[arg(short, long)]
     pub quiet: bool,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Send an image to its registry
@@ -174,9 +175,8 @@ pub struct Push {
     /// Print only the digest
     #[arg(short, long)]
     pub quiet: bool,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Write images to an archive
@@ -195,9 +195,8 @@ pub struct Save {
     /// The archive's form
     #[arg(long, value_parser = ["docker", "oci"], default_value = "docker")]
     pub format: String,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }
 
 /// Take images from an archive
@@ -213,7 +212,6 @@ pub struct Load {
     /// Print only errors
     #[arg(short, long)]
     pub quiet: bool,
-    /// Whose names count, within what the certificate allows: branch/NAME or dev/NAME
-    #[arg(long, value_name = "SCOPE", env = "SLIPWAY_SCOPE")]
-    pub scope: Option<String>,
+    #[command(flatten)]
+    pub within: Within,
 }

@@ -204,6 +204,14 @@ Examples:
     },
 }
 
+/// Whose cache mounts are meant.
+#[derive(Debug, clap::Args)]
+pub struct Whose {
+    /// Whose mount it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
+    #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
+    pub scope: Scope,
+}
+
 /// Look after cache mounts
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
@@ -222,9 +230,8 @@ pub enum Mounts {
     History {
         /// The mount's id
         id: String,
-        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
-        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
-        scope: Scope,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Make the files of an earlier generation the newest again
     Rollback {
@@ -232,9 +239,8 @@ pub enum Mounts {
         id: String,
         /// The generation's number
         generation: u64,
-        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
-        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
-        scope: Scope,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Write the files of a cache mount into a directory, or as a tar
     Export {
@@ -246,9 +252,8 @@ pub enum Mounts {
         /// Which generation; without it the newest
         #[arg(long)]
         generation: Option<u64>,
-        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
-        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
-        scope: Scope,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Make the files of a directory the newest generation of a cache mount
     Import {
@@ -256,18 +261,16 @@ pub enum Mounts {
         id: String,
         /// The directory
         directory: std::path::PathBuf,
-        /// Whose it is: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
-        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
-        scope: Scope,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Forget cache mounts; the next step begins with nothing
     Rm {
         /// The mounts' ids
         #[arg(required = true)]
         ids: Vec<String>,
-        /// Whose they are: trusted, branch/NAME, dev/NAME, PROJECT:SCOPE
-        #[arg(long, default_value = "trusted", value_parser = Scope::parse)]
-        scope: Scope,
+        #[command(flatten)]
+        whose: Whose,
     },
 }
 

@@ -52,6 +52,8 @@ pub async fn start(
         grace: settings.grace,
         lost_after: settings.lost_after,
         platform: Platform::host(),
+        durations: config.home.join("durations"),
+        weights: settings.weights.iter().map(|(p, weight)| (p.to_string(), *weight)).collect(),
     });
     tasks.spawn(watch_stale(store, membership.clone()));
     // Who is about to join has no certificate.

@@ -4,8 +4,8 @@ use super::party::Party;
 use crate::error::user;
 use coordinator::core::facts::Facts;
 use coordinator::raft::{
-    Beginning, ClusterId, Identity, Limits, Log, NodeId, RaftLog, RocksStore, Shared, Stopped,
-    Transport, node,
+    Beginning, ClusterId, Identity, Limits, Log, NodeId, OpenError, RaftLog, RocksStore, Shared,
+    Stopped, Transport, node,
 };
 use coordinator::server::Ledger;
 use ops::config::Config;
@@ -51,7 +51,7 @@ pub async fn open(config: &Config, party: &Party) -> Result<Ledger, Failure> {
     let facts = Shared::new(Facts::default());
     let shared = facts.clone();
     let open = move || {
-        let store = RocksStore::open(&dir, identity).map_err(|e| failed(&e))?;
+        let store = RocksStore::open(&dir, identity).map_err(|e| not_open(&e))?;
         RaftLog::start(options, store, shared, Box::new(Alone)).map_err(|e| failed(&e))
     };
     let log = tokio::task::spawn_blocking(open).await.map_err(|e| failed(&e))??;
@@ -61,6 +61,17 @@ pub async fn open(config: &Config, party: &Party) -> Result<Ledger, Failure> {
     leads.await.map_err(|e| failed(&e))?;
     log.read_barrier().await.map_err(|e| failed(&e))?;
     Ok(Ledger::new(Arc::new(log), facts))
+}
+
+fn not_open(error: &OpenError) -> Failure {
+    let failure = Failure::new(error.class(), error.to_string());
+    match error {
+        OpenError::Missing { .. } => failure.hint(
+            "A cluster has one coordinator: the machine on which `slipway farm init` made it. To move \
+             it, stop it and copy its whole SLIPWAY_HOME to the new machine.",
+        ),
+        _ => failure,
+    }
 }
 
 /// Ends the process when the log has failed: it would promise what it cannot keep.

@@ -71,9 +71,13 @@ pub fn named(text: &str) -> Result<(Option<Role>, &str), Failure> {
     }
 }
 
-/// The worker of that name, if one is there or an operator wants something of it.
-pub async fn find(desk: &Desk, name: &str) -> Result<Option<WorkerId>, Failure> {
+/// The worker of that name, if one is there or an operator wants something of it. `is_said`: a person
+/// says that it is a worker; then it may be one that has gone long ago, and is not to come back.
+pub async fn find(desk: &Desk, name: &str, is_said: bool) -> Result<Option<WorkerId>, Failure> {
     let Ok(id) = WorkerId::parse(name) else { return Ok(None) };
+    if is_said {
+        return Ok(Some(id));
+    }
     let coordinator = desk.coordinator();
     let known = coordinator.workers().await?.iter().any(|worker| worker.id == id)
         || coordinator.orders().iter().any(|(of, _)| *of == id);

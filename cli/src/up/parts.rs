@@ -11,6 +11,7 @@ use coordinator::server::Coordinator;
 use proto::error::{Class, Failure};
 use proto::platform::Platform;
 use proto::wire::Service;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,8 @@ impl Parts {
             grace: Duration::ZERO,
             lost_after: Duration::ZERO,
             platform: Platform::host(),
+            durations: plan.durations,
+            weights: BTreeMap::new(),
         });
 
         let (dialer, listener) = local::pair();
@@ -98,16 +101,7 @@ impl Parts {
 
     /// Cancels the builds that are under way, and waits for their ends.
     pub async fn cancel_builds(&self) {
-        if self.coordinator.active() > 0 {
-            match self.coordinator.builds(u32::MAX).await {
-                Ok(builds) => {
-                    for build in builds.iter().filter(|b| b.ended.is_none()) {
-                        self.coordinator.cancel(&build.id).await;
-                    }
-                }
-                Err(e) => tracing::warn!("builds cannot be listed: {e}"),
-            }
-        }
+        self.coordinator.cancel_all();
         let ended = async {
             while self.coordinator.active() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;

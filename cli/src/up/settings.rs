@@ -23,6 +23,8 @@ pub struct Plan {
     pub store_dir: PathBuf,
     /// How it is opened.
     pub store: Options,
+    /// Where is written down how long steps took.
+    pub durations: PathBuf,
     /// How the worker is.
     pub worker: Settings,
 }
@@ -36,7 +38,8 @@ pub fn plan(args: &Up, config: &Config) -> Result<Plan, Failure> {
     let slots = args.slots.or(config.slots);
     let worker = worker_settings(id, slots, args.oci_runtime.as_ref(), budget / 3, true, config)?;
     let store = store_options(budget / 3 * 2);
-    Ok(Plan { store_dir: config.home.join("store"), store, worker })
+    let durations = config.home.join("durations");
+    Ok(Plan { store_dir: config.home.join("store"), store, durations, worker })
 }
 
 /// Bytes of disk that everything together may take.

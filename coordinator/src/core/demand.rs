@@ -9,9 +9,6 @@ use proto::id::{BuildId, Millis, WorkerId};
 use proto::record::Cost;
 use proto::step::{MountKind, Op};
 
-/// What the newest generation of a cache mount is taken to weigh.
-const CACHE_MOUNT_BYTES: u64 = 256 << 20;
-
 /// What waits for a shorter time is not worth telling.
 const WAIT_TOLD_MS: u64 = 1000;
 
@@ -92,9 +89,13 @@ impl Core {
             (0, peak, limit) => Memory::Learnt(peak.min(limit)),
         };
         if let Op::Run(run) = &step.op {
-            let cache = |id: &str| InputId::cache_mount(&work.plan.scope, id);
+            // One that nobody has used yet is empty wherever it is used.
+            let cache = |id: &str| {
+                let id = InputId::cache_mount(&work.plan.scope, id);
+                Some(Input { id, bytes: *self.mounts.get(&id)? })
+            };
             let caches = run.mounts.iter().filter_map(|mount| match &mount.kind {
-                MountKind::Cache(of) => Some(Input { id: cache(&of.id), bytes: CACHE_MOUNT_BYTES }),
+                MountKind::Cache(of) => cache(&of.id),
                 _ => None,
             });
             inputs.extend(caches);

@@ -32,7 +32,8 @@ pub use event::{
 pub use plan::{Owner, Plan, StepKeys};
 pub use view::Runs;
 
-use facts::Facts;
+use cache::mounts;
+use facts::{Facts, MountKey};
 use orphans::Orphans;
 use place::{History, InputId, Placer};
 use proto::error::{Class, Failure};
@@ -62,6 +63,8 @@ pub struct Core {
     held: BTreeSet<(WorkerId, LeaseEpoch)>,
     /// Leases of an earlier life, whose steps are not known again yet.
     orphans: Orphans,
+    /// Bytes of the newest generations of cache mounts.
+    mounts: BTreeMap<InputId, u64>,
     last_work: u64,
     last_epoch: u64,
     last_version: u64,
@@ -100,19 +103,23 @@ impl Core {
         Self::default()
     }
 
-    /// A core that knows how long steps took, and nothing else.
-    pub fn with_history(history: History) -> Self {
-        Self { history, ..Self::default() }
-    }
-
     /// A core that goes on from what is written down. Its builds are still to be submitted again.
     pub fn from_facts(facts: &Facts) -> Self {
+        let bytes = |(key, mount): (&MountKey, &mounts::History)| {
+            Some((InputId::cache_mount(&key.scope, &key.id), mount.head()?.bytes))
+        };
         Self {
             orphans: Orphans::new(&facts.leases),
+            mounts: facts.mounts.iter().filter_map(bytes).collect(),
             last_epoch: facts.last_epoch.0,
             last_version: facts.clock.0.saturating_mul(1000),
             ..Self::default()
         }
+    }
+
+    /// The same, which knows how long steps took in an earlier life.
+    pub fn with_history(self, history: History) -> Self {
+        Self { history, ..self }
     }
 
     /// How long steps took, and what they used.
@@ -137,6 +144,13 @@ impl Core {
             Event::WorkerLost { worker } => self.worker_lost(&mut turn, &worker),
             Event::Cordoned { worker, cordoned } => self.placer.cordon(&worker, cordoned),
             Event::Weight { project, weight } => self.placer.weight(&project, weight),
+            Event::Mount { scope, id, bytes } => {
+                let mount = InputId::cache_mount(&scope, &id);
+                match bytes {
+                    0 => drop(self.mounts.remove(&mount)),
+                    _ => drop(self.mounts.insert(mount, bytes)),
+                }
+            }
             Event::Resumed => self.orphans.resumed(now),
             Event::Tick => {}
         }

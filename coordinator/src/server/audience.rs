@@ -1,5 +1,6 @@
 //! What a build's client is told, whether it is there or not: a client that comes back hears what it
-//! has missed, and a slow one slows the build down, not the farm.
+//! has missed, and a slow one slows its own build down. One that takes nothing at all for a while is
+//! listened to no more on a farm: whoever has something to tell it has others to work for.
 //!
 //! Events are numbered. A bounded number of them is kept; whoever has missed more is told how
 //! everything stands instead.
@@ -33,6 +34,8 @@ pub struct Audience {
     build: BuildId,
     /// Tells this life of the build from one before the coordinator was started again.
     incarnation: u64,
+    /// How long a client may take nothing; none for as long as it likes.
+    patience: Option<Duration>,
     state: Mutex<State>,
     /// Something can be sent, or was sent.
     moved: Notify,
@@ -47,6 +50,8 @@ struct State {
     asks: BTreeMap<u64, Ask>,
     last_ask: u64,
     ending: Option<Box<Ending>>,
+    /// Whether a client has heard how the build ended.
+    is_heard: bool,
     listener: Option<Listener>,
     listeners: u64,
 }
@@ -57,6 +62,13 @@ struct Listener {
     /// The number of the next event that it is to hear.
     next: u64,
     asked: BTreeSet<u64>,
+}
+
+impl Listener {
+    /// Who it is, and where.
+    fn place(&self) -> (u64, u64) {
+        (self.id, self.next)
+    }
 }
 
 /// Something that was said.
@@ -75,6 +87,16 @@ impl State {
     fn keep(&mut self, said: Said) {
         self.kept_bytes += weight(&said);
         self.kept.push_back(said);
+        self.trim();
+    }
+
+    /// Whether the listener is so far behind that nothing more is kept for it.
+    fn is_full(&mut self) -> bool {
+        self.trim();
+        self.behind() >= BEHIND_MAX || self.kept_bytes > KEPT_BYTES
+    }
+
+    fn trim(&mut self) {
         // What the listener has not heard stays; it is bounded by what it may be behind.
         let needed = self.listener.as_ref().map_or(u64::MAX, |listener| listener.next);
         while (self.kept.len() > KEPT || self.kept_bytes > KEPT_BYTES) && self.first < needed {
@@ -103,9 +125,9 @@ pub enum Heard {
 
 impl Audience {
     /// Of a build that begins, or goes on after the coordinator was started again.
-    pub fn new(build: BuildId, incarnation: u64) -> Self {
+    pub fn new(build: BuildId, incarnation: u64, patience: Option<Duration>) -> Self {
         let state = Mutex::new(State { first: 1, ..State::default() });
-        Self { build, incarnation, state, moved: Notify::new() }
+        Self { build, incarnation, patience, state, moved: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,15 +146,32 @@ impl Audience {
             let moved = self.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
-            {
+            let stuck = {
                 let mut state = self.state();
-                if state.behind() < BEHIND_MAX {
+                if !state.is_full() {
                     state.keep(said.take().expect("not said yet"));
                     self.moved.notify_waiters();
                     return;
                 }
+                state.listener.as_ref().map(Listener::place)
+            };
+            match self.patience {
+                None => moved.await,
+                Some(patience) => {
+                    if tokio::time::timeout(patience, moved).await.is_err() {
+                        self.give_up(stuck);
+                    }
+                }
             }
-            moved.await;
+        }
+    }
+
+    /// A client that still is where it was is taken for gone. It may come back.
+    fn give_up(&self, stuck: Option<(u64, u64)>) {
+        let mut state = self.state();
+        if state.listener.take_if(|listener| Some(listener.place()) == stuck).is_some() {
+            tracing::info!(build = %self.build, "a client takes nothing, and is waited for no more");
+            self.moved.notify_waiters();
         }
     }
 
@@ -204,6 +243,8 @@ impl Audience {
                     to.send(&message).await?;
                     if last {
                         to.close().await?;
+                        self.state().is_heard = true;
+                        self.moved.notify_waiters();
                         return Ok(Heard::Everything);
                     }
                 }
@@ -238,10 +279,14 @@ impl Audience {
         }
     }
 
-    /// Waits until no client has been there for so long; for the first one a while at least.
+    /// Waits until no client has been there for so long; for the first one a while at least. Whoever
+    /// has heard the end is not waited for.
     pub async fn deserted(&self, grace: Duration) {
         loop {
-            self.until(|state| state.listener.is_none()).await;
+            self.until(|state| state.listener.is_none() || state.is_heard).await;
+            if self.state().is_heard {
+                return;
+            }
             let grace = match self.state().listeners {
                 0 => grace.max(FIRST),
                 _ => grace,
@@ -285,4 +330,24 @@ enum Next {
     Send(ToClient),
     Wait,
     Replaced,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::wire::build::VertexId;
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_waited_for_no_more() {
+        let id = BuildId::parse("0123456789ab").unwrap();
+        let audience = Audience::new(id, 1, Some(Duration::from_millis(1)));
+        audience.state().listener = Some(Listener { id: 1, next: 1, asked: BTreeSet::new() });
+        let (vertex, stream) = (VertexId(1), proto::wire::build::Stream::Stdout);
+        for _ in 0..=BEHIND_MAX {
+            let at = proto::id::Millis(0);
+            audience.say(Event::Log { vertex, stream, at, data: vec![b'x'] }).await;
+        }
+        assert!(audience.state().listener.is_none());
+        assert_eq!(audience.state().first, 1, "nothing is lost for when it comes back");
+    }
 }

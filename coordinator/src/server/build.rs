@@ -13,6 +13,7 @@ use proto::step::StepId;
 use proto::wire::build::{self as wire, Answer, Ask, BuildRequest, LogPlace, VertexId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,10 +86,17 @@ pub enum Outcome {
 }
 
 impl Build {
-    /// A build that begins, or goes on after the coordinator was started again.
-    pub fn new(id: BuildId, started: Millis, who: Who, request: BuildRequest) -> Arc<Self> {
+    /// A build that begins, or goes on after the coordinator was started again. `patience` is how
+    /// long its client may take nothing.
+    pub fn new(
+        id: BuildId,
+        started: Millis,
+        who: Who,
+        request: BuildRequest,
+        patience: Option<Duration>,
+    ) -> Arc<Self> {
         let row = BuildRow::new(id.clone(), who.scope.clone(), started, &request);
-        let audience = Arc::new(Audience::new(id.clone(), now().0));
+        let audience = Arc::new(Audience::new(id.clone(), now().0, patience));
         Arc::new(Self {
             id,
             who,

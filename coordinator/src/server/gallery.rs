@@ -2,7 +2,7 @@
 //! so all cache nodes have the same. What has bytes to move is done by a worker.
 
 use super::errands::Person;
-use super::library::{AlgebraError, no_archives};
+use super::library::no_archives;
 use super::{Server, now};
 use crate::images::{self, Change, Known, Meant, disk_size};
 use bytes::Bytes;
@@ -110,14 +110,6 @@ fn unexpected(reply: &Reply) -> Failure {
     Failure::new(Class::Bug, text)
 }
 
-fn algebra_failure(error: AlgebraError) -> Failure {
-    match error {
-        AlgebraError::Tree(e) => Failure::new(Class::Corrupt, e.to_string()),
-        AlgebraError::Lost(what) => Failure::new(Class::Unavailable, what),
-        AlgebraError::Failed(failure) => failure,
-    }
-}
-
 impl Images {
     pub(super) fn new(server: Arc<Server>, scope: Scope) -> Self {
         Self { server, scope }
@@ -217,7 +209,7 @@ impl Images {
             return Ok(*size);
         }
         let size = self.server.library.algebra(no_archives, move |nodes| disk_size(nodes, &layer));
-        let size = size.await.map_err(algebra_failure)?;
+        let size = size.await.map_err(|e| e.failure(Class::Corrupt))?;
         let mut sizes = self.server.gallery.sizes();
         if sizes.len() >= SIZES_MAX {
             // Dropped all at once: what is asked for again is counted again.

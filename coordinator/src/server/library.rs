@@ -30,6 +30,17 @@ pub enum AlgebraError {
     Failed(Failure),
 }
 
+impl AlgebraError {
+    /// The same for whoever asked. `tree` is whose trouble a piece of algebra is that cannot be done.
+    pub fn failure(self, tree: Class) -> Failure {
+        match self {
+            Self::Tree(error) => Failure::new(tree, error.to_string()),
+            Self::Lost(what) => Failure::new(Class::Unavailable, what),
+            Self::Failed(failure) => failure,
+        }
+    }
+}
+
 /// The store, as the coordinator uses it.
 pub struct Library {
     /// The store.

@@ -34,7 +34,16 @@ pub struct LogHub {
 struct Log {
     text: SpooledTempFile,
     bytes: u64,
-    listeners: Vec<(BuildId, VertexId)>,
+    listeners: Vec<Listener>,
+}
+
+/// A build that wants a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Listener {
+    build: BuildId,
+    vertex: VertexId,
+    /// Whether it has been told what there was, and hears what comes. Until then it is told later.
+    hears: bool,
 }
 
 impl Default for Log {
@@ -44,14 +53,20 @@ impl Default for Log {
 }
 
 impl LogHub {
+    /// A build will want a lease's log: it is kept until it was told of it.
+    pub fn expect(&self, lease: LeaseEpoch, build: &BuildId, vertex: VertexId) {
+        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        logs.entry(lease).or_default().listener(build, vertex);
+    }
+
     /// Somebody wants a lease's log; answers what there is of it so far, and what stands before that.
-    pub fn listen(&self, lease: LeaseEpoch, build: BuildId, vertex: VertexId) -> (u64, Vec<u8>) {
+    pub fn listen(&self, lease: LeaseEpoch, build: &BuildId, vertex: VertexId) -> (u64, Vec<u8>) {
         let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
         let log = logs.entry(lease).or_default();
-        if log.listeners.contains(&(build.clone(), vertex)) {
+        let listener = log.listener(build, vertex);
+        if std::mem::replace(&mut listener.hears, true) {
             return (0, Vec::new());
         }
-        log.listeners.push((build, vertex));
         let skip = log.bytes.saturating_sub(REPLAY_BYTES_MAX);
         (skip, log.read(skip).unwrap_or_default())
     }
@@ -77,7 +92,7 @@ impl LogHub {
             }
             log.bytes += piece.data.len() as u64;
         }
-        log.listeners.clone()
+        log.listeners.iter().filter(|l| l.hears).map(Listener::place).collect()
     }
 
     /// How many bytes there are of each log.
@@ -89,12 +104,17 @@ impl LogHub {
     /// Who wants what happens under a lease.
     pub fn listeners(&self, lease: LeaseEpoch) -> Vec<(BuildId, VertexId)> {
         let logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
-        logs.get(&lease).map_or(Vec::new(), |log| log.listeners.clone())
+        let of = |log: &Log| log.listeners.iter().map(Listener::place).collect();
+        logs.get(&lease).map_or(Vec::new(), of)
     }
 
     /// The lease has ended: its log, to keep.
     pub fn take(&self, lease: LeaseEpoch) -> Option<SpooledTempFile> {
         let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        if logs.get(&lease).is_some_and(|log| log.listeners.iter().any(|l| !l.hears)) {
+            drop(logs);
+            return self.copy(lease);
+        }
         let mut log = logs.remove(&lease).filter(|log| log.bytes > 0)?;
         log.text.seek(SeekFrom::Start(0)).ok()?;
         Some(log.text)
@@ -112,22 +132,94 @@ impl LogHub {
         Some(copy)
     }
 
-    /// Nobody needs the log any more.
+    /// A build needs no logs any more. Those that nobody has asked for yet stay: after a new
+    /// beginning workers say them before the builds are known again.
     pub fn forget(&self, build: &BuildId) {
         let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
         logs.retain(|_, log| {
-            log.listeners.retain(|(b, _)| b != build);
-            !log.listeners.is_empty()
+            let before = log.listeners.len();
+            log.listeners.retain(|l| l.build != *build);
+            before == 0 || !log.listeners.is_empty()
         });
+    }
+
+    /// A lease is over: nobody asks for its log who has not by now.
+    pub fn released(&self, lease: LeaseEpoch) {
+        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        if logs.get(&lease).is_some_and(|log| log.listeners.is_empty()) {
+            logs.remove(&lease);
+        }
+    }
+}
+
+impl Listener {
+    fn place(&self) -> (BuildId, VertexId) {
+        (self.build.clone(), self.vertex)
     }
 }
 
 impl Log {
+    fn listener(&mut self, build: &BuildId, vertex: VertexId) -> &mut Listener {
+        let is_it = |l: &Listener| l.build == *build && l.vertex == vertex;
+        let at = self.listeners.iter().position(is_it).unwrap_or_else(|| {
+            self.listeners.push(Listener { build: build.clone(), vertex, hears: false });
+            self.listeners.len() - 1
+        });
+        &mut self.listeners[at]
+    }
+
     fn read(&mut self, from: u64) -> std::io::Result<Vec<u8>> {
         let mut out = Vec::new();
         self.text.seek(SeekFrom::Start(from))?;
         self.text.read_to_end(&mut out)?;
         self.text.seek(SeekFrom::End(0))?;
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: LeaseEpoch = LeaseEpoch(1);
+    const VERTEX: VertexId = VertexId(1);
+
+    fn build(name: &str) -> BuildId {
+        BuildId::parse(name).unwrap()
+    }
+
+    fn add(hub: &LogHub, offset: u64, text: &str) -> usize {
+        let data = text.as_bytes().to_vec();
+        let mut piece = Piece { stream: Stream::Stdout, at: Millis(0), data };
+        hub.add(LEASE, offset, &mut piece).len()
+    }
+
+    fn text(mut log: SpooledTempFile) -> String {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_build_that_is_told_late_misses_nothing() {
+        let hub = LogHub::default();
+        hub.expect(LEASE, &build("late"), VERTEX);
+        assert_eq!(add(&hub, 0, "one "), 0, "it hears nothing yet");
+        hub.forget(&build("other"));
+        assert_eq!(add(&hub, 4, "two"), 0);
+        assert_eq!(hub.take(LEASE).map(text).as_deref(), Some("one two"));
+        assert_eq!(hub.listen(LEASE, &build("late"), VERTEX), (0, b"one two".to_vec()));
+        hub.forget(&build("late"));
+        assert!(hub.heard().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_is_kept_as_long_as_its_lease() {
+        let hub = LogHub::default();
+        add(&hub, 0, "said again");
+        hub.forget(&build("other"));
+        assert_eq!(hub.heard(), [(LEASE, 10)]);
+        hub.released(LEASE);
+        assert!(hub.heard().is_empty());
     }
 }

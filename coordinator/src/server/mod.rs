@@ -5,6 +5,7 @@
 
 mod audience;
 mod build;
+mod durations;
 mod effects;
 mod errands;
 mod export;
@@ -41,6 +42,8 @@ use look::Mail;
 use mounts::Mounts;
 use proto::id::{BuildId, Millis, Scope};
 use proto::platform::Platform;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -98,6 +101,10 @@ pub struct Settings {
     pub lost_after: Duration,
     /// What BUILDPLATFORM is.
     pub platform: Platform,
+    /// The file in which is written down how long steps took.
+    pub durations: PathBuf,
+    /// What projects weigh beside each other; 1 for those that are not named.
+    pub weights: BTreeMap<String, u32>,
 }
 
 /// The time now.
@@ -109,7 +116,7 @@ pub(crate) fn now() -> Millis {
 impl Coordinator {
     /// Starts a coordinator. Builds that were under way when it ended go on.
     pub fn start(settings: Settings) -> Self {
-        let Settings { store, ledger, grace, lost_after, platform } = settings;
+        let Settings { store, ledger, grace, lost_after, platform, durations, weights } = settings;
         let (inbox, events) = mpsc::channel(INBOX);
         let keeps_facts = ledger.is_some();
         let server = Arc::new(Server {
@@ -129,7 +136,9 @@ impl Coordinator {
             platform,
             tally: Tally::default(),
         });
-        tokio::spawn(run_core(server.clone(), events));
+        let core = server.ledger.read(Core::from_facts).with_history(durations::load(&durations));
+        tokio::spawn(run_core(server.clone(), core, weights, events));
+        tokio::spawn(durations::keep(server.clone(), durations));
         if keeps_facts {
             workers::expect(&server);
             tokio::spawn(session::resume(server.clone()));
@@ -162,6 +171,13 @@ impl Coordinator {
         history::history(&self.0, count).await
     }
 
+    /// Cancels all builds.
+    pub fn cancel_all(&self) {
+        for build in self.0.builds.running() {
+            build.cancel();
+        }
+    }
+
     /// Cancels a build; answers whether there was one of that name.
     pub async fn cancel(&self, build: &BuildId) -> bool {
         self.0.builds.cancel(build)
@@ -173,8 +189,12 @@ const AT_ONCE: usize = 256;
 
 /// Runs the core: the only place where its state changes. What follows from events leaves this
 /// process only when the facts among it are written down.
-async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Mail>) {
-    let mut core = server.ledger.read(Core::from_facts);
+async fn run_core(
+    server: Arc<Server>,
+    mut core: Core,
+    weights: BTreeMap<String, u32>,
+    mut events: mpsc::Receiver<Mail>,
+) {
     let mut last = server.ledger.read(|facts| facts.clock);
     let (mut taken, mut effects) = (Vec::new(), Vec::new());
     for (worker, order) in server.ledger.orders() {
@@ -182,6 +202,9 @@ async fn run_core(server: Arc<Server>, mut events: mpsc::Receiver<Mail>) {
             server.workers.cordon(&worker, true);
             core.apply(last, Event::Cordoned { worker, cordoned: true }, &mut effects);
         }
+    }
+    for (project, weight) in weights {
+        core.apply(last, Event::Weight { project, weight }, &mut effects);
     }
     while next_events(&mut events, &mut taken, core.next_timeout()).await {
         for mail in taken.drain(..) {
@@ -243,7 +266,16 @@ async fn next_events(
     }
 }
 
+/// How long a farm's client may take nothing of what it is told before it is taken for gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl Server {
+    /// How long a client may take nothing. Where builds end with their clients one may be halted for
+    /// as long as its user likes.
+    fn patience(&self) -> Option<Duration> {
+        (!self.grace.is_zero()).then_some(PATIENCE)
+    }
+
     async fn tell(&self, event: Event) {
         // The core lives as long as the server: it cannot be gone.
         let _ = self.inbox.send(Mail::Event(event)).await;

@@ -1,12 +1,14 @@
 //! Cache mounts: decides for the steps that use them, and writes down what it decided.
 //!
-//! What is decided follows from the facts alone ([`History`]). One thing at a time is decided, so
-//! that what is answered is what the fact comes to when it is applied; the end of a lease, which is
-//! not waited for, only makes it come to nothing.
+//! What is decided follows from the facts alone ([`History`]). Of each mount one thing at a time is
+//! decided, so that what is answered is what the fact comes to when it is applied; the end of a
+//! lease, which is not waited for, only makes it come to nothing.
 
 use super::library::{AlgebraError, no_archives};
 use super::{Server, now};
+use crate::core::Event;
 use crate::core::facts::{Fact, MountChange, MountKey};
+use cache::flight::Flights;
 use cache::mounts::{self, Generation, History, NoGeneration, Rules};
 use cache::net::NetError;
 use cache::store::{mount_of, mount_prefix, mount_row};
@@ -21,9 +23,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OnceCell, watch};
 
-/// Decides one thing at a time.
+/// Decides one thing at a time for each mount.
 pub struct Mounts {
-    turn: tokio::sync::Mutex<()>,
+    turns: Flights<MountKey>,
     /// Counts what may let a step that waits go on.
     changed: watch::Sender<u64>,
     /// Who waits for a locked mount, in the order in which they came.
@@ -42,7 +44,7 @@ impl Mounts {
     /// Nothing is decided yet.
     pub fn new() -> Self {
         Self {
-            turn: tokio::sync::Mutex::default(),
+            turns: Flights::default(),
             changed: watch::Sender::new(0),
             queues: Mutex::default(),
             known: OnceCell::new(),
@@ -131,7 +133,7 @@ pub async fn answer(
             decide(server, &key, MountChange::Merged(lease, onto, union)).await
         }
         Ask::Release => {
-            let _turn = server.mounts.turn.lock().await;
+            let _turn = server.mounts.turns.enter(key.clone()).await;
             let released = change(server, &key, MountChange::Release(lease)).await;
             released.map(|_| Answer::Released)
         }
@@ -154,7 +156,7 @@ async fn begin(
     let mut ticket: Option<Ticket<'_>> = None;
     loop {
         changed.borrow_and_update();
-        let turn = server.mounts.turn.lock().await;
+        let turn = server.mounts.turns.enter(key.clone()).await;
         let (is_live, mount) = server
             .ledger
             .read(|facts| (facts.leases.contains_key(&lease), facts.mounts.get(key).cloned()));
@@ -180,6 +182,7 @@ async fn begin(
         {
             let begun = generation.map(|generation| (generation.number, generation.tree));
             note(server, key, MountChange::Begin(lease, how)).await?;
+            drop(turn);
             if let Some((number, _)) = begun {
                 use_row(server, key, number).await;
             }
@@ -211,12 +214,12 @@ async fn inherit(
 }
 
 async fn decide(server: &Server, key: &MountKey, what: MountChange) -> Result<Answer, Failure> {
-    let _turn = server.mounts.turn.lock().await;
+    let _turn = server.mounts.turns.enter(key.clone()).await;
     let (_, decision) = change(server, key, what).await?;
     Ok(Answer::Decided(decision.unwrap_or(Decision::Stale)))
 }
 
-/// Changes a mount; answers what it is then, and what was decided. To be called by one at a time.
+/// Changes a mount; answers what it is then, and what was decided. For who has the mount's turn.
 async fn change(
     server: &Server,
     key: &MountKey,
@@ -229,8 +232,16 @@ async fn change(
         // What a generation consists of is kept before anybody is told of it.
         keep_rows(server, key, &before, &after).await;
         note(server, key, what).await?;
+        tell_size(server, key, &after).await;
     }
     Ok((after, decision))
+}
+
+/// Tells the core what a step moves that uses the mount elsewhere.
+async fn tell_size(server: &Server, key: &MountKey, mount: &History) {
+    let bytes = mount.head().map_or(0, |head| head.bytes);
+    let MountKey { scope, id } = key.clone();
+    server.tell(Event::Mount { scope, id, bytes }).await;
 }
 
 async fn note(server: &Server, key: &MountKey, change: MountChange) -> Result<(), Failure> {
@@ -311,7 +322,7 @@ impl super::Coordinator {
     /// Makes an earlier generation of a cache mount the newest again; answers its new number.
     pub async fn roll_back_mount(&self, scope: &Scope, id: &str, to: u64) -> Result<u64, Failure> {
         let key = MountKey { scope: scope.clone(), id: id.to_owned() };
-        let _turn = self.0.mounts.turn.lock().await;
+        let _turn = self.0.mounts.turns.enter(key.clone()).await;
         let there = self.0.ledger.read(|facts| facts.mounts.get(&key).map(|m| m.get(to).is_some()));
         match there {
             None => return Err(no_mount(&key)),
@@ -346,7 +357,7 @@ impl super::Coordinator {
         let measured = library.algebra(no_archives, move |nodes| mounts::measure(nodes, &tree));
         let files = measured.await.map_err(not_taken)?;
         let from = WorkerId::parse("import").expect("a name");
-        let _turn = self.0.mounts.turn.lock().await;
+        let _turn = self.0.mounts.turns.enter(key.clone()).await;
         let (after, _) = change(&self.0, &key, MountChange::Import(files, from, now())).await?;
         Ok(after.head().map_or(0, |head| head.number))
     }
@@ -354,7 +365,7 @@ impl super::Coordinator {
     /// Forgets a cache mount.
     pub async fn remove_mount(&self, scope: &Scope, id: &str) -> Result<(), Failure> {
         let key = MountKey { scope: scope.clone(), id: id.to_owned() };
-        let _turn = self.0.mounts.turn.lock().await;
+        let _turn = self.0.mounts.turns.enter(key.clone()).await;
         if !self.0.ledger.read(|facts| facts.mounts.contains_key(&key)) {
             return Err(no_mount(&key));
         }
@@ -363,11 +374,7 @@ impl super::Coordinator {
 }
 
 fn not_taken(error: AlgebraError) -> Failure {
-    match error {
-        AlgebraError::Tree(e) => Failure::new(Class::User, e.to_string()),
-        AlgebraError::Lost(what) => Failure::new(Class::Unavailable, what),
-        AlgebraError::Failed(failure) => failure,
-    }
+    error.failure(Class::User)
 }
 
 fn no_mount(key: &MountKey) -> Failure {

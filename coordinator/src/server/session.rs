@@ -109,7 +109,7 @@ async fn begin(
         server.ledger.note(&[Fact::Submitted { build: id.clone(), submitted }]).await?;
     }
     tracing::info!(build = %id, who = %who.name, scope = %who.scope.as_str(), "a build begins");
-    let build = Build::new(id, at, who, request);
+    let build = Build::new(id, at, who, request, server.patience());
     server.builds.add(&build);
     tokio::spawn(drive(server.clone(), build.clone(), None));
     Ok(build)
@@ -160,10 +160,10 @@ fn decoded<M: Message>(bytes: &AlignedVec) -> Result<M, Failure> {
 /// Takes up the builds again that were under way when the coordinator ended.
 pub async fn resume(server: Arc<Server>) {
     let unfinished = server.ledger.read(|facts| facts.builds.clone());
+    // The cache nodes come back at about the same time, for all builds at once.
+    let began = Instant::now();
     for (id, unfinished) in unfinished {
         let mut taken = take_up(&server, &id, &unfinished).await;
-        let began = Instant::now();
-        // The cache nodes come back at about the same time.
         while let Err(failure) = &taken
             && failure.class == Class::Unavailable
             && began.elapsed() < STORE_WAIT
@@ -205,7 +205,7 @@ async fn take_up(
         }
         None => None,
     };
-    Ok((Build::new(id.clone(), *at, who.clone(), request), plan))
+    Ok((Build::new(id.clone(), *at, who.clone(), request, server.patience()), plan))
 }
 
 /// A name for a build: 60 bits of chance.

@@ -4,7 +4,8 @@ use super::value::{Value, show_bytes, show_time, time};
 use super::{Config, Fallback, LogFormat, Network, Registry, bytes};
 use crate::address::{Address, Host};
 use crate::context::FarmName;
-use crate::names::NodeName;
+use crate::names::{NodeName, Project};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -24,6 +25,9 @@ pub const REPLICAS_MAX: u32 = proto::limit::REPLICAS_MAX as u32;
 
 /// Slots of one machine.
 pub const SLOTS_MAX: u32 = 4096;
+
+/// What a project weighs at most.
+const WEIGHT_MAX: u32 = 1000;
 
 /// One key of `T`.
 pub struct Key<T> {
@@ -140,6 +144,14 @@ pub const KEYS: &[Key<Config>] = &[
         unset: "",
         set: |c, v| set(&mut c.coordinator.replicas, v.count().filter(|n| *n <= REPLICAS_MAX)),
         show: |c| Some(c.coordinator.replicas.to_string()),
+    },
+    Key {
+        name: "coordinator.weights",
+        variable: Some("SLIPWAY_COORDINATOR_WEIGHTS"),
+        expected: "a list of PROJECT=WEIGHT, with weights from 1 to 1000",
+        unset: "1 for each project",
+        set: |c, v| set(&mut c.coordinator.weights, weights(v)),
+        show: |c| join(c.coordinator.weights.iter().map(|(p, weight)| format!("{p}={weight}"))),
     },
     Key {
         name: "worker.slots",
@@ -288,6 +300,15 @@ fn set<T>(place: &mut T, value: Option<T>) -> Option<()> {
 
 fn slots(value: &Value) -> Option<u32> {
     value.count().filter(|n| *n <= SLOTS_MAX)
+}
+
+fn weights(value: &Value) -> Option<BTreeMap<Project, u32>> {
+    let weight = |text: String| {
+        let (project, weight) = text.split_once('=')?;
+        let weight = weight.trim().parse().ok().filter(|n| (1..=WEIGHT_MAX).contains(n))?;
+        Some((Project::parse(project.trim()).ok()?, weight))
+    };
+    value.texts()?.into_iter().map(weight).collect()
 }
 
 fn size(value: &Value) -> Option<u64> {

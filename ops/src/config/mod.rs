@@ -23,6 +23,7 @@
 //! grace = "60s"           # how long a build outlives its client
 //! lost_after = "10s"      # after how long a silent worker's steps go to others
 //! replicas = 2            # on how many cache nodes a blob is
+//! weights = ["web=3"]     # what projects weigh when several want more than there is; default: 1
 //!
 //! [worker]
 //! slots = 4               # RUNs at once; default: the processors
@@ -73,7 +74,7 @@ pub use settings::{Flag, Settings};
 pub use value::{bytes, time};
 
 use crate::address::{Address, Host};
-use crate::names::NodeName;
+use crate::names::{NodeName, Project};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -176,6 +177,8 @@ pub struct Coordinator {
     pub lost_after: Duration,
     /// On how many cache nodes a blob is.
     pub replicas: u32,
+    /// What projects weigh beside each other; 1 for those that are not named.
+    pub weights: BTreeMap<Project, u32>,
 }
 
 /// A worker.

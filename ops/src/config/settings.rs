@@ -252,6 +252,7 @@ impl Config {
                 grace: GRACE,
                 lost_after: LOST_AFTER,
                 replicas: REPLICAS,
+                weights: BTreeMap::new(),
             },
             worker: Worker {
                 slots: None,

@@ -45,6 +45,7 @@ fn other(key: &str) -> &'static str {
     match key {
         "farm.slots" | "worker.slots" | "coordinator.replicas" => "7",
         "farm.idle" | "coordinator.grace" | "coordinator.lost_after" | "worker.drain" => "77s",
+        "coordinator.weights" => "seven=7",
         "farm.default" | "node.name" | "node.advertise" => "seven",
         "farm.fallback" => "local",
         "node.coordinator" => "seven:77",
@@ -205,6 +206,8 @@ fn wrong_values_are_refused_with_their_place() {
         ("[coordinator]\ngrace = \"25h\"", "at most 24h"),
         ("[coordinator]\nlost_after = \"10ms\"", "from 1s to 1h"),
         ("[coordinator]\nreplicas = 17", "1 to 8"),
+        ("[coordinator]\nweights = [\"web\"]", "PROJECT=WEIGHT"),
+        ("[coordinator]\nweights = [\"web=0\"]", "from 1 to 1000"),
         ("[worker]\nmemory = \"0\"", "a size"),
         ("[worker]\nserve_peers = \"true\"", "`true` or `false`"),
         ("[cache]\nbudget = 1.5", "cannot be `1.5`"),

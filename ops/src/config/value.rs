@@ -52,7 +52,17 @@ impl Value {
         }
     }
 
-    /// As texts.
+    /// As texts: a list, or one text with commas between them.
+    pub fn texts(&self) -> Option<Vec<String>> {
+        match self {
+            Value::Word(text) | Value::Text(text) => {
+                Some(text.split(',').map(|part| part.trim().to_owned()).collect())
+            }
+            _ => self.list().map(<[String]>::to_vec),
+        }
+    }
+
+    /// As a list of texts.
     pub fn list(&self) -> Option<&[String]> {
         match self {
             Value::List(list) => Some(list),
