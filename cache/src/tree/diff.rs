@@ -4,17 +4,18 @@ use super::nodes::{Made, Nodes, TreeError, dir, root};
 use proto::id::RootId;
 use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root};
 
-/// The layer that, put upon `from`, makes `to`. Both are merged trees. Directories that they have in
-/// common are not read.
-pub fn diff(nodes: &dyn Nodes, from: &RootId, to: &RootId) -> Result<(RootId, Made), TreeError> {
+/// The layer that, put upon `from`, makes `to`, and its nodes. Both are merged trees. Directories
+/// that they have in common are not read.
+pub fn diff(nodes: &dyn Nodes, from: &RootId, to: &RootId) -> Result<(Root, Made), TreeError> {
     let (from, to) = (root(nodes, from)?, root(nodes, to)?);
     let mut made = Made::default();
     let dir = match diff_dir(nodes, &mut made, &from.dir, &to.dir)? {
         Some(dir) => dir,
         None => made.dir(Dir::default()),
     };
-    let id = made.root(&Root { meta: to.meta, dir, presence: Presence::Merge });
-    Ok((id, made))
+    let layer = Root { meta: to.meta, dir, presence: Presence::Merge };
+    made.root(&layer);
+    Ok((layer, made))
 }
 
 /// None when nothing differs.
@@ -71,10 +72,10 @@ mod tests {
             let (from, to) = (build(&store, &from), build(&store, &to[0]));
             let (layer, made) = diff(&StoreNodes(&store), &from, &to).unwrap();
             keep(&store, &[], made);
-            let (merged, _) = apply(&StoreNodes(&store), &from, &layer).unwrap();
+            let (merged, _) = apply(&StoreNodes(&store), &from, &layer.seal().0).unwrap();
             prop_assert_eq!(merged, to);
             if from == to {
-                prop_assert_eq!(root(&StoreNodes(&store), &layer).unwrap().dir.summary.entries, 0);
+                prop_assert_eq!(layer.dir.summary.entries, 0);
             }
         }
     }

@@ -87,7 +87,9 @@ impl Cluster {
                 Ok(sizes)
             }
         };
-        let mut found = Found { sizes: vec![None; ids.len()], all_asked: true };
+        // Who knows of no map yet has asked nobody.
+        let all_asked = view.map.epoch > 0;
+        let mut found = Found { sizes: vec![None; ids.len()], all_asked };
         for (at, answer) in self.on_all(view, &nodes, ask).await {
             found.all_asked &= answer.is_ok();
             for (place, size) in asked[&at].iter().zip(answer.into_iter().flatten()) {
@@ -95,5 +97,24 @@ impl Cluster {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::wire::Binary;
+    use proto::wire::cluster::Map;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn who_knows_no_node_has_not_asked_all() {
+        let map = Map { epoch: 0, replicas: 1, nodes: Vec::new() };
+        let (_, map) = tokio::sync::watch::channel(Arc::new(map));
+        let binary = Binary { version: String::new(), modified_ms: 0 };
+        let nobody = |_: &_| unreachable!("there is no node");
+        let farm = Cluster::new(Box::new(nobody), binary, map);
+        let found = farm.look(&[BlobId::of(b"somewhere")], None).await;
+        assert_eq!((found.sizes, found.all_asked), (vec![None], false));
     }
 }

@@ -178,7 +178,7 @@ impl Member {
                                 }
                             }
                             Difference::Extra(Item::Entry { key, hash })
-                                if extra.len() < EXTRA_MAX =>
+                                if extra.len() < EXTRA_MAX || extra.contains_key(&key) =>
                             {
                                 extra.entry(key).or_insert((hash, 0)).1 += 1;
                             }

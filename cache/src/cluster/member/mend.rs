@@ -31,8 +31,18 @@ impl Member {
         self.tell(forgotten).await;
         let mut again = None;
         let blobs: Vec<(BlobId, u64)> = blobs.into_iter().collect();
-        for some in blobs.chunks(limit::RANGE_ITEMS) {
-            let left = self.fetch(None, some).await?;
+        let ids = |some: &[(BlobId, u64)]| some.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        for (number, some) in blobs.chunks(limit::RANGE_ITEMS).enumerate() {
+            let left = match self.fetch(None, some).await {
+                Ok(left) => left,
+                Err(error) => {
+                    // What was not got is not forgotten.
+                    let rest = ids(&blobs[number * limit::RANGE_ITEMS..]);
+                    let store = self.store.clone();
+                    blocking(move || store.mend_again(&rest)).await?;
+                    return Err(error.into());
+                }
+            };
             tracing::warn!(
                 damaged = some.len(),
                 left = left.count,
@@ -40,7 +50,7 @@ impl Member {
             );
             if left.count > 0 {
                 let store = self.store.clone();
-                let ids: Vec<BlobId> = some.iter().map(|(id, _)| *id).collect();
+                let ids = ids(some);
                 // What nobody has is lost; for the rest somebody has to come back.
                 let left = blocking(move || {
                     store.look_for(&ids)?;

@@ -309,8 +309,8 @@ impl Inner {
     pub fn take_nodes(inner: &Arc<Self>, nodes: &[Vec<u8>]) -> Result<usize, StoreError> {
         let mut blobs = HashMap::new();
         for bytes in nodes {
-            let id = proto::tree::node_id(bytes);
-            let node = proto::tree::AnyNode::decode(bytes).map_err(|e| StoreError::Node(id, e))?;
+            let node = proto::tree::AnyNode::decode(bytes)
+                .map_err(|e| StoreError::Node(proto::tree::node_id(bytes), e))?;
             blobs.extend(node.blobs());
         }
         inner.believe(&blobs)?;

@@ -96,10 +96,15 @@ impl Inner {
         most: usize,
     ) -> Result<Page, StoreError> {
         let mut page = Page::default();
+        let mut bytes = 0;
         let mut take = |item: Item| {
-            if page.items.len() == most {
+            // Keys of rows can be long: a page is an answer, which has a limit in bytes.
+            if page.items.len() == most || bytes > limit::ENTRIES_BYTES {
                 page.more = true;
                 return ControlFlow::Break(());
+            }
+            if let Item::Entry { key, .. } = &item {
+                bytes += key.len();
             }
             page.items.push(item);
             ControlFlow::Continue(())
