@@ -57,8 +57,13 @@ impl Cluster {
 
     /// A host that has joined with a role: `cache`, `worker` or `client`.
     pub fn join(&self, name: &str, role: &str) -> Host {
+        self.join_with(name, &["--role", role])
+    }
+
+    /// A host that has joined with a token that was made with these flags.
+    pub fn join_with(&self, name: &str, token: &[&str]) -> Host {
         let host = self.site.host(name);
-        let token = self.operator(&["token", "create", "--role", role, "--ttl", "1h"]).ok().text();
+        let token = self.operator(&[&["token", "create"], token].concat()).ok().text();
         let invitation = format!("{}@coordinator", token.trim());
         self.slipway(&host, &["join", &invitation, "--name", name]).run().ok();
         host
@@ -78,6 +83,12 @@ impl Cluster {
         let mut service = self.slipway(&host, &[role]).serve(role);
         service.until(role, |log| log.contains(" is up. ").then_some(()));
         self.services().insert(name.to_owned(), service);
+    }
+
+    /// Ends the process of a role as an operator does, and waits until it is gone.
+    pub fn stop(&self, name: &str) {
+        let service = self.services().remove(name);
+        service.unwrap_or_else(|| panic!("nothing runs on {name}")).stop();
     }
 
     /// Ends the process of a role as `kill -9` does.

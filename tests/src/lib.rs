@@ -17,6 +17,7 @@ pub mod hosts;
 pub mod http;
 pub mod image;
 pub mod layout;
+pub mod mirror;
 pub mod program;
 pub mod registry;
 pub mod roles;

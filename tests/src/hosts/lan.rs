@@ -81,10 +81,13 @@ impl Lan {
     pub(super) fn unplug(&self, number: Number) {
         let mut state = self.state();
         if state.plugged.remove(&number) {
+            let wire = number.wire();
+            // What it carries after it was counted would be missing in the sum.
+            self.ip(&format!("link set {wire} down\n"));
             let seen = self.counters(number);
             let all = state.earlier.entry(number).or_default();
             *all = *all + seen;
-            self.ip(&format!("link del {}\n", number.wire()));
+            self.ip(&format!("link del {wire}\n"));
         }
     }
 

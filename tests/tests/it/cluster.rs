@@ -1,10 +1,12 @@
 //! Farms of several machines: real processes on hosts that nothing but the network joins.
 
 mod mounts;
+mod moved;
 mod page;
 mod soak;
 mod steps;
 mod strangers;
+mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,6 +15,7 @@ use tests::cluster::{Cluster, HOME};
 use tests::command::{Outcome, Running};
 use tests::hosts::Host;
 use tests::http::{Request, Response, Server};
+use tests::mirror::Mirror;
 
 /// What a farm consists of.
 struct Size {
@@ -25,6 +28,10 @@ struct Size {
 struct Scene {
     web: Server,
     guests: Arc<Guests>,
+    /// Where images come from, if some are needed. Before the hosts of the farm.
+    mirror: Option<Mirror>,
+    /// The first stage of all builds, `base`.
+    base: String,
     farm: Cluster,
 }
 
@@ -111,11 +118,21 @@ impl Guests {
 impl Scene {
     /// A farm that runs. Workers have one slot each.
     fn new(size: Size) -> Self {
+        Self::with(size, BASE.to_owned(), |_| None)
+    }
+
+    /// The same, whose builds begin with an image of a stand-in.
+    fn upon(size: Size, standin: &str, image: &str) -> Self {
+        let mirror = |farm: &Cluster| Some(Mirror::of_standins(farm.site(), &[standin]));
+        Self::with(size, format!("FROM {image} AS base\n{TOOLS}"), mirror)
+    }
+
+    fn with(size: Size, base: String, mirror: impl Fn(&Cluster) -> Option<Mirror>) -> Self {
         let farm = Cluster::new("[coordinator]\nlost_after = \"3s\"\ngrace = \"60s\"\n");
         let guests = Arc::new(Guests::default());
         let answering = guests.clone();
         let web = farm.site().host("web").serve(0, move |request| answering.answer(request));
-        let scene = Self { web, guests, farm };
+        let scene = Self { web, guests, mirror: mirror(&farm), base, farm };
         (1..=size.caches).for_each(|n| scene.join("cache", n));
         (1..=size.workers).for_each(|n| scene.join("worker", n));
         for n in 1..=size.clients {
@@ -131,7 +148,9 @@ impl Scene {
     /// Another member of that role, which is there when this returns.
     fn join(&self, role: &str, number: usize) {
         let name = format!("{role}-{number}");
-        self.host(&name).write(format!("{HOME}/config.toml"), "[worker]\nslots = 1\n");
+        let images = self.mirror.as_ref().map(Mirror::settings).unwrap_or_default();
+        let settings = format!("[worker]\nslots = 1\n{images}");
+        self.host(&name).write(format!("{HOME}/config.toml"), settings);
         self.farm.member(&name, role);
         self.until_there(&name);
     }
@@ -170,15 +189,16 @@ impl Scene {
         // is not half closed, which not all networks of containers take well.
         let (web, port) = self.web.address().rsplit_once(':').expect("host and port");
         let get = "printf \"GET $0 HTTP/1.0\\r\\n\\r\\n\"; tail -n 1 > /answer";
-        let ask = format!("#!/bin/sh\nnc {web} {port} -e /bin/sh -c '{get}' $1\ncat /answer\n");
+        let ask =
+            format!("#!/bin/sh\nbusybox nc {web} {port} -e /bin/sh -c '{get}' $1\ncat /answer\n");
         host.write(format!("/root/{name}/ask"), ask);
     }
 
-    /// Begins a build of a Dockerfile, whose first stage `base` has busybox, with its files as the
-    /// output, in `/root/NAME.out`.
+    /// Begins a build of a Dockerfile, whose first stage is `base`, with its files as the output, in
+    /// `/root/NAME.out`.
     fn start_build(&self, client: &str, name: &str, stages: &str) -> Running {
         let host = self.host(client);
-        self.context(&host, name, &format!("{BASE}{stages}"));
+        self.context(&host, name, &format!("{}{stages}", self.base));
         let output = format!("type=local,dest=/root/{name}.out");
         let args = ["build", "--farm", "test", "-o", &output, &format!("/root/{name}")];
         self.farm.slipway(&host, &args).start()
@@ -194,6 +214,12 @@ impl Scene {
         String::from_utf8(bytes).expect("the tests write UTF-8").trim_end().to_owned()
     }
 }
+
+/// What a stage needs that begins with an image, to ask the web server.
+const TOOLS: &str = "\
+COPY --chmod=755 busybox ask /usr/local/bin/
+SHELL [\"/bin/sh\", \"-euc\"]
+";
 
 /// A stage with a shell.
 const BASE: &str = "\

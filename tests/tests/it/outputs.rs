@@ -8,7 +8,7 @@ use tests::site::Site;
 use tests::tree::{Kind, Tree, sha256};
 
 /// Files of many kinds, made by COPY and RUN.
-const FILES: &str = r#"
+pub const FILES: &str = r#"
 FROM conf/busybox:1 AS made
 RUN mkdir -p /made/deep/er && echo text > /made/deep/er/file && ln -s deep/er /made/link \
  && ln /made/deep/er/file /made/hard && chmod 4755 /made/hard && mkfifo /made/fifo \
@@ -21,10 +21,15 @@ ENV WHO=world
 ENTRYPOINT ["/made/hard"]
 "#;
 
+/// The files of its context.
+pub fn given() -> [(&'static str, Vec<u8>); 2] {
+    let large = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    [("given/a.txt", b"a\n".to_vec()), ("given/b/c.bin", large)]
+}
+
 fn site() -> Site {
     let site = Site::of(FILES);
-    site.write("given/a.txt", "a\n");
-    site.write("given/b/c.bin", (0..200_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
+    given().into_iter().for_each(|(name, content)| drop(site.write(name, content)));
     site
 }
 

@@ -2,9 +2,10 @@
 
 use super::{APP, farm};
 use serde_json::Value;
-use tests::afar::{Afar, Client, REGISTRY};
+use tests::afar::{Afar, Client};
 use tests::command::Outcome;
 use tests::image::Image;
+use tests::mirror::REGISTRY;
 
 fn json(outcome: &Outcome) -> Value {
     serde_json::from_slice(&outcome.stdout).unwrap_or_else(|e| panic!("{e}\n{outcome}"))
@@ -99,7 +100,7 @@ fn images_go_to_and_from_registries_and_archives() {
 
 #[test]
 fn another_worker_pushes_and_saves_what_one_had_packed() {
-    let mut farm = Afar::new(1, 1);
+    let farm = Afar::new(1, 1);
     let ann = farm.client("ann", &[]);
     ann.write("Dockerfile", APP);
     ann.build(&["-t", "app"]).ok();

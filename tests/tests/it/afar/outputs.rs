@@ -2,8 +2,9 @@
 
 use super::{APP, FILES, farm};
 use serde_json::Value;
-use tests::afar::{Client, REGISTRY};
+use tests::afar::Client;
 use tests::image::Image;
+use tests::mirror::REGISTRY;
 use tests::site::Site;
 use tests::tree::{Kind, Tree};
 

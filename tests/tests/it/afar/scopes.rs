@@ -12,9 +12,9 @@ const COUNTED: &str =
 #[test]
 fn a_pull_request_reads_what_is_trusted_and_writes_its_own() {
     let (farm, ann) = farm(COUNTED);
-    let server = farm.site.host("counter").serve(8080, |_| Response::new(200, "ok\n"));
+    let server = farm.site().host("counter").serve(8080, |_| Response::new(200, "ok\n"));
     let host = |what: &str| {
-        let address: Ipv4Addr = farm.site.host("counter").ip();
+        let address: Ipv4Addr = farm.site().host("counter").ip();
         vec![
             "--add-host".to_owned(),
             format!("counter:{address}"),
@@ -58,8 +58,8 @@ fn a_pull_request_reads_what_is_trusted_and_writes_its_own() {
 #[test]
 fn a_request_narrows_its_scope_and_lowers_its_priority_but_never_the_other_way() {
     let (farm, ann) = farm(COUNTED);
-    let server = farm.site.host("counter").serve(8080, |_| Response::new(200, "ok\n"));
-    let address = format!("counter:{}", farm.site.host("counter").ip());
+    let server = farm.site().host("counter").serve(8080, |_| Response::new(200, "ok\n"));
+    let address = format!("counter:{}", farm.site().host("counter").ip());
     let flags = ["--add-host", &address, "--build-arg", "WHAT=fix"];
     let build = |client: &tests::afar::Client, more: &[&str]| {
         client.write("Dockerfile", COUNTED);
@@ -85,7 +85,7 @@ fn a_request_narrows_its_scope_and_lowers_its_priority_but_never_the_other_way()
 
 #[test]
 fn a_farm_that_is_away_is_a_clear_error_or_a_local_build() {
-    let (mut farm, ann) = farm(APP);
+    let (farm, ann) = farm(APP);
     ann.build(&["-t", "app"]).ok();
     farm.stop("coordinator");
     ann.build(&["-t", "app"])
