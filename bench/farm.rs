@@ -6,6 +6,7 @@ use std::time::Duration;
 use tests::cluster::{Cluster, HOME};
 use tests::command::DEADLINE;
 use tests::hosts::Host;
+use tests::mirror::Mirror;
 use tests::tool::tool;
 
 /// How often each number of workers is measured: a run takes more than a minute.
@@ -36,6 +37,7 @@ pub fn measure(table: &mut Table) {
         });
     }
     copy_from_afar(table);
+    cache_from_afar(table);
 }
 
 /// A farm with a client. Workers have one slot each.
@@ -43,16 +45,16 @@ fn farm(workers: usize) -> (Cluster, Host) {
     let farm = Cluster::new("");
     farm.member("cache-1", "cache");
     farm.until_state("cache-1", "serving");
-    (1..=workers).for_each(|n| add_worker(&farm, n));
+    (1..=workers).for_each(|n| add_worker(&farm, n, ""));
     let client = farm.join("client-1", "client");
     client.write("/root/c/busybox", std::fs::read(tool("busybox")).expect("busybox is installed"));
     (farm, client)
 }
 
-fn add_worker(farm: &Cluster, number: usize) {
+fn add_worker(farm: &Cluster, number: usize, settings: &str) {
     let name = format!("worker-{number}");
     let host = farm.site().host(&name);
-    host.write(format!("{HOME}/config.toml"), "[worker]\nslots = 1\n");
+    host.write(format!("{HOME}/config.toml"), format!("[worker]\nslots = 1\n{settings}"));
     farm.member(&name, "worker");
     farm.until_state(&name, "serving");
 }
@@ -86,7 +88,7 @@ fn copy_from_afar(table: &mut Table) {
     );
     build(&farm, &client, &(big.clone() + "FROM scratch\nCOPY --from=big /bin/sh /\n"));
     farm.site().host("worker-1").kill();
-    add_worker(&farm, 2);
+    add_worker(&farm, 2, "");
     let second = farm.site().host("worker-2");
     // What any step needs comes first.
     build(&farm, &client, "FROM base AS a\nRUN true\nFROM scratch\nCOPY --from=a /bin/sh /\n");
@@ -105,5 +107,60 @@ fn copy_from_afar(table: &mut Table) {
         FILE_MB * FILES,
         moved as f64 / f64::from(1 << 20),
         if ratio < 2.0 { "reached" } else { "**missed**" },
+    ));
+}
+
+/// What a worker gains that has never built something with Go, by the build cache that another one
+/// has filled.
+fn cache_from_afar(table: &mut Table) {
+    let (farm, client) = farm(0);
+    let mirror = Mirror::of_standins(farm.site(), &["golang"]);
+    // A step that no worker has run, on a worker that has the image and has run something.
+    let on_worker = |number: usize| {
+        add_worker(&farm, number, &mirror.settings());
+        let warm = format!("FROM golang:1.16 AS run\nRUN go version; : {number}\n");
+        build(&farm, &client, &(warm + "FROM scratch\nCOPY --from=run /etc/passwd /\n"));
+    };
+    let go = |id: &str, number: usize| {
+        let mount = format!("--mount=type=cache,target=/root/.cache/go-build,id={id}");
+        // With trimmed paths these are others than the packages that Go comes with.
+        let run = "CGO_ENABLED=0 go build -trimpath std && du -sm /root/.cache/go-build > /size";
+        let last = "FROM scratch\nCOPY --from=run /size /\n";
+        let step = format!("FROM golang:1.16 AS run\nRUN {mount} {run} && : {id} {number}\n{last}");
+        build(&farm, &client, &step)
+    };
+    let lose = |number: usize| {
+        let name = format!("worker-{number}");
+        farm.site().host(&name).kill();
+        farm.until(&format!("{name} is lost"), |farm| {
+            farm.state(&name).is_none_or(|state| !state.starts_with("serving"))
+        });
+    };
+    on_worker(1);
+    go("go-build", 1);
+    let size = String::from_utf8(client.read("/root/out/size")).expect("a number of MB");
+    let size = size.split_whitespace().next().expect("a number of MB").to_owned();
+    let (mut warm, mut cold, mut moved) = (Vec::new(), Vec::new(), 0);
+    for number in 2..2 + TIMES {
+        lose(number - 1);
+        on_worker(number);
+        let worker = farm.site().host(&format!("worker-{number}"));
+        let before = worker.bytes_received();
+        warm.push(go("go-build", number));
+        moved = worker.bytes_received() - before;
+        // The id is in no key: what else the step says is another one's, too.
+        cold.push(go(&format!("go-build-{number}"), number));
+    }
+    table.add(Row {
+        work: format!("`go build std` on a second worker, {size} MB of build cache in the farm"),
+        ours: warm,
+        peer: Some(("the same without the cache".to_owned(), cold)),
+        target: Target::Ratio(5.0),
+        differences: String::new(),
+    });
+    table.note(format!(
+        "`go build std` on a second worker: `du` says {size} MB of its build cache, of which the worker \
+         received {:.1} MB (counted by its wire).",
+        moved as f64 / 1e6,
     ));
 }

@@ -5,6 +5,7 @@
 
 mod context;
 mod copies;
+mod crowd;
 mod exports;
 mod farm;
 mod memory;
@@ -13,6 +14,8 @@ mod scans;
 mod side;
 mod stages;
 mod table;
+mod warm;
+mod wire;
 
 use std::path::Path;
 use table::Table;
@@ -21,14 +24,17 @@ use table::Table;
 type Measure = fn(&mut Table);
 
 /// All that can be measured, by name.
-const ROWS: [(&str, Measure); 7] = [
+const ROWS: [(&str, Measure); 10] = [
     ("runs", runs::measure),
     ("scans", scans::measure),
     ("copies", copies::measure),
     ("exports", exports::measure),
     ("memory", memory::measure),
     ("stages", stages::measure),
+    ("wire", wire::measure),
+    ("crowd", crowd::measure),
     ("farm", farm::measure),
+    ("warm", warm::measure),
 ];
 
 fn main() {
