@@ -24,6 +24,12 @@ impl InputId {
         Self(*root.0.as_bytes())
     }
 
+    /// A part of it, which is as evenly spread as a hash: it is one, or comes from one.
+    pub(super) fn number(self) -> u64 {
+        let (first, _) = self.0.split_first_chunk().expect("8 of 32 bytes");
+        u64::from_le_bytes(*first)
+    }
+
     /// The newest generation of a cache mount.
     pub fn cache_mount(scope: &Scope, id: &str) -> Self {
         Self(canon::hash("slipway 2026-11 place of a cache mount", |c| {

@@ -5,7 +5,8 @@
 
 use super::arena::{Arena, InputIx, WorkerIx};
 use super::demand::InputId;
-use std::collections::{BTreeMap, VecDeque};
+use hashbrown::HashTable;
+use std::collections::VecDeque;
 
 /// Pairs of worker and input that are remembered, at 200 bytes at most (of an input that one worker
 /// has). What was learnt first is forgotten first.
@@ -53,7 +54,8 @@ fn share_of(number: u64, count: usize) -> usize {
 #[derive(Debug, Default)]
 pub struct Holders {
     entries: Arena<InputIx, Entry>,
-    by_id: BTreeMap<InputId, InputIx>,
+    /// The entries by their ids: looked up, and never walked over.
+    by_id: HashTable<InputIx>,
     /// What was learnt, the oldest first. Some of it does not hold any more.
     learnt: VecDeque<(InputIx, u64)>,
     held: usize,
@@ -68,10 +70,17 @@ impl Holders {
     }
 
     fn entry(&mut self, id: InputId) -> InputIx {
+        if let Some(at) = self.find(id) {
+            return at;
+        }
         let Self { entries, by_id, .. } = self;
-        *by_id
-            .entry(id)
-            .or_insert_with(|| entries.insert(Entry { id, holders: Vec::new(), needed: 0 }))
+        let at = entries.insert(Entry { id, holders: Vec::new(), needed: 0 });
+        by_id.insert_unique(id.number(), at, |at| entries[*at].id.number());
+        at
+    }
+
+    fn find(&self, id: InputId) -> Option<InputIx> {
+        self.by_id.find(id.number(), |at| self.entries[*at].id == id).copied()
     }
 
     /// A piece of work does not need it any more.
@@ -84,7 +93,9 @@ impl Holders {
         let entry = &self.entries[at];
         if entry.needed == 0 && entry.holders.is_empty() {
             let id = self.entries.remove(at).id;
-            self.by_id.remove(&id);
+            if let Ok(found) = self.by_id.find_entry(id.number(), |other| *other == at) {
+                found.remove();
+            }
         }
     }
 
@@ -139,14 +150,14 @@ impl Holders {
 
     /// The worker with this hash of its name does not have it any more.
     pub fn lost(&mut self, id: InputId, order: u64) {
-        if let Some(at) = self.by_id.get(&id).copied() {
+        if let Some(at) = self.find(id) {
             self.drop_holder(at, order);
         }
     }
 
     /// Nobody has it as it is now.
     pub fn outdated(&mut self, id: InputId) {
-        let Some(at) = self.by_id.get(&id).copied() else { return };
+        let Some(at) = self.find(id) else { return };
         let holders = std::mem::take(&mut self.entries[at].holders);
         self.held -= holders.len();
         self.drop_unused(at);

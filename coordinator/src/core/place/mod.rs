@@ -53,11 +53,13 @@ use arena::{Arena, ClassIx, InputIx, ItemIx, NodeIx, WorkerIx};
 use class::Classes;
 use demand::Size;
 use fleet::{Fleets, Tier};
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use holders::Holders;
 use proto::id::{Millis, WorkerId};
+use rustc_hash::FxBuildHasher;
 use share::Shares;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The highest priority. Each level doubles the build's part of its user's share.
 pub const PRIORITY_MAX: u8 = 8;
@@ -105,7 +107,8 @@ enum Spot {
 #[derive(Debug, Default)]
 pub struct Placer {
     items: Arena<ItemIx, Item>,
-    by_work: BTreeMap<WorkId, ItemIx>,
+    /// Looked up, and never walked over: its order says nothing.
+    by_work: HashMap<WorkId, ItemIx, FxBuildHasher>,
     shares: Shares,
     classes: Classes,
     fleets: Fleets,
