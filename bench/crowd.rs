@@ -49,8 +49,8 @@ pub fn measure(table: &mut Table) {
 /// A build whose steps nobody has run before.
 fn start(builder: &Builder, context: &Scratch, number: usize) -> Running {
     let seconds = SLEEP.as_secs_f64();
-    let stage = |n: usize| format!("FROM alpine AS s{n}\nRUN : {number}; sleep {seconds}\n");
-    let copy = |n: usize| format!("COPY --from=s{n} /etc/hostname /{n}\n");
+    let stage = |n: usize| format!("FROM alpine AS s{n}\nRUN : {number}.{n}; sleep {seconds}\n");
+    let copy = |n: usize| format!("COPY --from=s{n} /etc/passwd /{n}\n");
     let all: String = (0..TARGETS).map(stage).collect::<String>()
         + "FROM scratch\n"
         + &(0..TARGETS).map(copy).collect::<String>();
