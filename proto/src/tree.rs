@@ -22,7 +22,7 @@
 //! entry  = name: len:u16 + bytes, mode:u16 (07777), uid:u32, gid:u32, seconds:i64, nanos:u32,
 //!          xattrs: count:u16, (name: len:u16 + bytes, value: len:u32 + bytes)*, node-kind:u8, ...
 //!   0 file      blob:32, size:u64, link:u64 (0: the only name)
-//!   1 directory tree:32, content:32, entries:u64, bytes:u64, links:u8, marks:u8, presence:u8
+//!   1 directory tree:32, content:32, entries:u64, bytes:u64, remade:u8, marks:u8, presence:u8
 //!   2 symlink   target: len:u16 + bytes
 //!   3 character device, 4 block device  major:u32, minor:u32
 //!   5 fifo, 6 socket, 7 whiteout        nothing
@@ -106,8 +106,9 @@ pub struct Summary {
     pub entries: u64,
     /// Bytes of regular files, each name of a linked file counted.
     pub bytes: u64,
-    /// Whether any file has several names.
-    pub links: bool,
+    /// Whether a copy of it is another tree: a file in it has several names, or there is a block
+    /// device.
+    pub remade: bool,
     /// Whether anything in it has a meaning in diffs only: a whiteout, an opaque or an implicit
     /// directory. Without, a directory of a diff can be taken into a merged tree as it is.
     pub marks: bool,
@@ -300,14 +301,15 @@ impl Dir {
             match &entry.node {
                 Node::File { size, link, .. } => {
                     sum.bytes = sum.bytes.saturating_add(*size);
-                    sum.links |= link.is_some();
+                    sum.remade |= link.is_some();
                 }
                 Node::Dir(dir, presence) => {
                     sum.entries = sum.entries.saturating_add(dir.summary.entries);
                     sum.bytes = sum.bytes.saturating_add(dir.summary.bytes);
-                    sum.links |= dir.summary.links;
+                    sum.remade |= dir.summary.remade;
                     sum.marks |= dir.summary.marks || *presence != Presence::Merge;
                 }
+                Node::Block(..) => sum.remade = true,
                 Node::Whiteout => sum.marks = true,
                 _ => {}
             }
@@ -490,7 +492,7 @@ fn encode_entry(c: &mut Canon<'_>, name: &[u8], meta: &Meta, node: &Node) {
         Node::Dir(dir, presence) => {
             c.tag(1).hash32(dir.tree.as_bytes()).hash32(dir.content.as_bytes());
             c.u64(dir.summary.entries).u64(dir.summary.bytes);
-            c.bool(dir.summary.links).bool(dir.summary.marks).tag(*presence as u8);
+            c.bool(dir.summary.remade).bool(dir.summary.marks).tag(*presence as u8);
         }
         Node::Symlink(target) => short_bytes(c.tag(2), target),
         Node::Char(major, minor) => {
@@ -622,7 +624,7 @@ fn decode_dir(r: &mut Reader<'_>) -> Result<Node, NodeError> {
         let tree = TreeId::from_bytes(r.hash32()?);
         let content = ContentDigest::from_bytes(r.hash32()?);
         let summary =
-            Summary { entries: r.u64()?, bytes: r.u64()?, links: r.bool()?, marks: r.bool()? };
+            Summary { entries: r.u64()?, bytes: r.u64()?, remade: r.bool()?, marks: r.bool()? };
         Some((DirRef { tree, content, summary }, r.tag()?))
     };
     let (dir, presence) = fields(r).ok_or(NodeError::Length)?;

@@ -8,6 +8,7 @@
 //!   as `--chown` says. The destination directory keeps its owner and mode; directories below it
 //!   get those of the source.
 //! * Symlinks of the destination's path are followed inside the root, the last one too.
+//! * A block device becomes a character device of its number, but for one in an unpacked archive.
 //! * A file does not replace a directory, nor a directory a file. An unpacked archive replaces
 //!   anything.
 
@@ -171,8 +172,16 @@ fn place_leaf(
     if let Found::Dir = editor.look(target)? {
         return Err(TreeError::FileOverDirectory(show(target)));
     }
-    let node = Links::default().renamed(node);
+    let node = copied(Links::default().renamed(node));
     editor.put(above, Entry { name: name.clone(), meta, node })
+}
+
+/// What a copy of something is: BuildKit makes each device anew as a character device.
+fn copied(node: Node) -> Node {
+    match node {
+        Node::Block(major, minor) => Node::Char(major, minor),
+        other => other,
+    }
 }
 
 fn show(path: &[FileName]) -> String {
@@ -211,7 +220,7 @@ fn count_links(
     source: &DirRef,
     counts: &mut BTreeMap<LinkId, u32>,
 ) -> Result<(), TreeError> {
-    if !source.summary.links {
+    if !source.summary.remade {
         return Ok(());
     }
     for entry in work.dir(&source.tree)?.entries() {
@@ -307,16 +316,17 @@ impl Merge<'_> {
     }
 
     fn leaf(&self, entry: &Entry) -> Entry {
+        let node = self.links.renamed(&entry.node);
         Entry {
             name: entry.name.clone(),
             meta: self.rewrite.meta(&entry.meta, &entry.node),
-            node: self.links.renamed(&entry.node),
+            node: if self.replace { node } else { copied(node) },
         }
     }
 
     /// A directory for a place where nothing is: taken as it is where nothing in it changes.
     fn whole(&self, work: &mut Work<'_>, source: &DirRef) -> Result<DirRef, TreeError> {
-        if self.rewrite.is_none() && !source.summary.links {
+        if self.rewrite.is_none() && !source.summary.remade {
             return Ok(*source);
         }
         let mut entries = Vec::new();

@@ -30,6 +30,7 @@ fn parse(spec: &str) -> (Meta, Option<Node>) {
         "" => None,
         "whiteout" => Some(Node::Whiteout),
         "fifo" => Some(Node::Fifo),
+        "block(7, 1)" => Some(Node::Block(7, 1)),
         text => Some(match text.strip_prefix("-> ") {
             Some(target) => Node::Symlink(target.as_bytes().to_vec()),
             None => {
@@ -317,6 +318,16 @@ fn hard_links_stay_within_one_copy() {
     let twice = Copy { sources: &["d", "d"], dest: "/t/", ..copy };
     let (whole, _) = twice.run().unwrap();
     assert_eq!(whole["t/a"], whole["t/b"]);
+}
+
+#[test]
+fn block_devices_are_made_anew_as_character_devices() {
+    let from = &[("d/", "755"), ("d/e/", "755"), ("d/e/b", "660:5 block(7, 1)"), ("f", "644 F")];
+    let copy = Copy { from, dest: "/t/", ..COPY };
+    let all = ["t/ 755", "t/d/ 755", "t/d/e/ 755", "t/d/e/b 660:5 char(7, 1)", "t/f 644 F"];
+    Copy { sources: &["/"], ..copy }.gives(&all, &all);
+    let one = ["t/ 755", "t/b 600:5 char(7, 1)"];
+    Copy { sources: &["d/e/b"], chmod: Some("600"), ..copy }.gives(&one, &one);
 }
 
 #[test]

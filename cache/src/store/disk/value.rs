@@ -64,7 +64,7 @@ struct HeadDir {
     content: [u8; 32],
     entries: u64,
     bytes: u64,
-    links: bool,
+    remade: bool,
     marks: bool,
 }
 
@@ -74,7 +74,7 @@ impl Head {
             content: *d.content.as_bytes(),
             entries: d.summary.entries,
             bytes: d.summary.bytes,
-            links: d.summary.links,
+            remade: d.summary.remade,
             marks: d.summary.marks,
         });
         Self { dir, height, len, blob }
@@ -83,8 +83,12 @@ impl Head {
     /// What parents must carry for the node, whose id is `tree`.
     pub fn dir_ref(&self, tree: TreeId) -> Option<DirRef> {
         let dir = self.dir.as_ref()?;
-        let summary =
-            Summary { entries: dir.entries, bytes: dir.bytes, links: dir.links, marks: dir.marks };
+        let summary = Summary {
+            entries: dir.entries,
+            bytes: dir.bytes,
+            remade: dir.remade,
+            marks: dir.marks,
+        };
         Some(DirRef { tree, content: ContentDigest::from_bytes(dir.content), summary })
     }
 }

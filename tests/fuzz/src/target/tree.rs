@@ -70,7 +70,7 @@ fn entries() -> Vec<Entry> {
     let dir = DirRef {
         tree: TreeId::from_bytes([2; 32]),
         content: ContentDigest::from_bytes([3; 32]),
-        summary: Summary { entries: 3, bytes: 5, links: true, marks: false },
+        summary: Summary { entries: 3, bytes: 5, remade: true, marks: false },
     };
     let nodes = [
         Node::File { blob, size: 7, link: None },

@@ -176,7 +176,7 @@ fn a_new_name_for_a_file_below_keeps_both() {
     materialize(&store, &root(&store, change), &path).unwrap();
     let diff = capture(&store, &path, &below, RootMeta::Below).unwrap();
     assert_eq!(diff.summary.entries, 2);
-    assert!(diff.summary.links);
+    assert!(diff.summary.remade);
 }
 
 #[test]
