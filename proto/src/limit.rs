@@ -73,6 +73,12 @@ pub const STEP_LOG_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of one secret. BuildKit's own bound.
 pub const SECRET_BYTES_MAX: usize = 500 << 10;
 
+/// Bytes of one message to or from an ssh agent. OpenSSH's own bound (`AGENT_MAX_LEN`).
+pub const SSH_MESSAGE_BYTES_MAX: usize = 256 << 10;
+
+/// Connections to one mounted ssh agent that are served at a time; more wait.
+pub const SSH_CONNECTIONS_MAX: usize = 32;
+
 /// Bytes of an image manifest, an index or an image config.
 pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
 

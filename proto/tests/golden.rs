@@ -85,6 +85,8 @@ fn messages() -> Vec<(&'static str, String)> {
         CacheNode { id: cache(), address: "10.0.0.1:7472".into(), state: CacheState::Serving };
     let desired = ToWorker::Desired { leases: Vec::new(), keep: vec![LeaseEpoch(4)] };
     let missing = blob::Request::FindMissing { blobs: vec![blob], trees: vec![tree.0] };
+    let request = build::SshMessage(vec![11]);
+    let ssh = build::Ask::Ssh { id: "default".into(), request: request.clone() };
     let attach = build::ToCoordinator::Attach { build: build(), heard: Some((1, 2)) };
     vec![
         ("worker ToCoordinator::State", hex(&ToCoordinator::State(state))),
@@ -101,6 +103,8 @@ fn messages() -> Vec<(&'static str, String)> {
         ("blob Reply::Blobs", hex(&blob::Reply::Blobs(vec![5]))),
         ("blob Data::More", hex(&blob::Data::More)),
         ("build Attach", hex(&attach)),
+        ("build Ask Ssh", hex(&build::ToClient::Ask(1, ssh))),
+        ("build Answer Ssh", hex(&build::ToCoordinator::Answer(1, build::Answer::Ssh(request)))),
         ("build Accepted", hex(&build::ToClient::Accepted(build(), 1))),
         ("cluster Cache", hex(&FromMember::Cache(hello))),
         ("cluster Map", hex(&Map { epoch: 5, replicas: 2, nodes: vec![node] })),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
 /// Programs and their Debian packages, where the names differ.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("bridge", "iproute2"),
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
@@ -20,6 +20,10 @@ const PACKAGES: [(&str, &str); 12] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("setcap", "libcap2-bin"),
     ("setfacl", "acl"),
+    ("ldd", "libc-bin"),
+    ("ssh-add", "openssh-client"),
+    ("ssh-agent", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
 ];
 
 /// The path of a program. Panics, naming the package, when it is not installed.

@@ -17,6 +17,7 @@ Examples:
   slipway build -f docker/Dockerfile --target dev . another file, one of its stages
   slipway build --build-arg GO_VERSION=1.22 .       set an ARG
   slipway build --secret id=npm,src=$HOME/.npmrc .  for RUN --mount=type=secret,id=npm
+  slipway build --ssh default .                     for RUN --mount=type=ssh
   slipway build -o type=oci,dest=app.tar .          an OCI archive
   slipway build -o bin --target export .            just the files
   slipway build - < Dockerfile                      without a context
@@ -58,6 +59,9 @@ pub struct Build {
     /// A secret: id=ID[,src=FILE|,env=VARIABLE]
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
+    /// An ssh agent for RUN --mount=type=ssh: default, or ID=SOCKET, or ID=KEY,… for the keys in files
+    #[arg(long, value_name = "default | ID[=SOCKET | KEY,…]")]
+    pub ssh: Vec<String>,
     /// Take no earlier results
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_cache: Option<bool>,

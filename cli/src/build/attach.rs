@@ -44,6 +44,7 @@ fn waits_for(ask: &Ask) -> String {
     let what = match ask {
         Ask::Scan { context, .. } => format!("files of `{context}`"),
         Ask::Secret(id) => format!("the secret `{id}`"),
+        Ask::SshAgent(id) | Ask::Ssh { id, .. } => format!("the ssh agent `{id}`"),
         Ask::Login(host) => format!("a login for {host}"),
     };
     format!("The build waits for {what}: run the command again that began it")

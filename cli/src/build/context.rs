@@ -1,6 +1,7 @@
-//! Where the files come from: the Dockerfile, the context, named contexts, secrets.
+//! Where the files come from: the Dockerfile, the context, named contexts, secrets, ssh agents.
 
 use super::remote::{self, Fetched};
+use super::ssh::{self, Agents};
 use crate::args::build::Build;
 use crate::error::{io, user};
 use cache::tree::pattern::{Patterns, read_ignore_file};
@@ -29,6 +30,8 @@ pub struct Context {
     pub named: Vec<(String, Named)>,
     /// `--secret`.
     pub secrets: Vec<(String, SecretSource)>,
+    /// `--ssh`.
+    pub agents: Agents,
     /// Holds what came on standard input or from elsewhere, for as long as the build goes on.
     _unpacked: Vec<TempDir>,
 }
@@ -71,7 +74,8 @@ impl SecretSource {
 
 /// Whether the flags that name files and directories are such flags at all.
 pub fn check(args: &Build) -> Result<(), Failure> {
-    args.secret.iter().try_for_each(|s| secret(s).map(drop))
+    args.secret.iter().try_for_each(|s| secret(s).map(drop))?;
+    args.ssh.iter().try_for_each(|s| ssh::parse(s).map(drop))
 }
 
 /// Reads the files that the flags name, and fetches what lies elsewhere.
@@ -82,6 +86,8 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
         named.push(find_named(text, args, config, &mut unpacked).await?);
     }
     let secrets = args.secret.iter().map(|s| secret(s)).collect::<Result<Vec<_>, _>>()?;
+    let agents = args.ssh.iter().map(|s| ssh::parse(s)).collect::<Result<_, _>>()?;
+    let agents = Agents::find(agents)?;
     let (mut directory, mut alone) = (None, None);
     let (mut in_archive, mut has_ignore) = (false, true);
     if args.context == "-" {
@@ -132,6 +138,7 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
         ignore_lines,
         named,
         secrets,
+        agents,
         _unpacked: unpacked,
     })
 }

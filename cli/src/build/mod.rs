@@ -10,6 +10,7 @@ mod metadata;
 mod output;
 mod remote;
 mod request;
+mod ssh;
 
 pub use archive::write as write_archive;
 pub use files::{write_directory, write_tar};
@@ -28,7 +29,8 @@ use ops::config::{Config, Fallback};
 use output::Target;
 use proto::error::{Class, Failure};
 use proto::wire::build::{
-    Answer, Ask, BuildResult, Event, ImageResult, OutputResult, ToClient, ToCoordinator, VertexId,
+    Answer, Ask, BuildResult, Event, ImageResult, OutputResult, SshMessage, ToClient,
+    ToCoordinator, VertexId,
 };
 use proto::wire::worker::Moved;
 use std::path::{Path, PathBuf};
@@ -206,6 +208,11 @@ impl Client {
                 let ask = tokio::task::spawn_blocking(move || crate::login::find(&host));
                 let login = ask.await.unwrap_or_else(|e| Err(user(e.to_string())))?;
                 Ok(Answer::Login(login))
+            }
+            Ask::SshAgent(id) => Ok(Answer::SshAgent(self.context.agents.has(&id))),
+            Ask::Ssh { id, request: SshMessage(request) } => {
+                let said = self.context.agents.answer(&id, &request).await?;
+                Ok(Answer::Ssh(SshMessage(said)))
             }
         }
     }

@@ -18,6 +18,9 @@ const SECRETS_DIR: &str = "/run/secrets";
 /// Where ssh agents appear that name no target.
 const SSH_PREFIX: &str = "/run/buildkit/ssh_agent";
 
+/// The variable that says where the agent is: the first one of the RUN, unless the variable is set.
+const SSH_VARIABLE: &str = "SSH_AUTH_SOCK";
+
 /// The permission bits of a cache mount's root.
 const CACHE_MODE: u16 = 0o755;
 
@@ -61,6 +64,11 @@ impl Dispatcher<'_, '_> {
                 },
             });
         }
+        let mut env = state.env.list().to_vec();
+        let agent = mounts.iter().find(|mount| matches!(mount.kind, MountKind::Ssh(_)));
+        if let Some(agent) = agent.filter(|_| state.env.get(SSH_VARIABLE).is_none()) {
+            env.push((SSH_VARIABLE.to_owned(), agent.target.clone()));
+        }
         let request = self.inputs.request;
         let network = match run.network {
             NetworkMode::Default => request.network,
@@ -71,7 +79,7 @@ impl Dispatcher<'_, '_> {
         self.build.take(state.env.bytes() + state.declared_bytes)?;
         let op = RunOp {
             args: command.args.clone(),
-            env: state.env.list().to_vec(),
+            env,
             cwd: state.cwd.clone(),
             user: state.image.config.user.clone(),
             network,

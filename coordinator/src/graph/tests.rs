@@ -359,6 +359,24 @@ fn contexts_take_the_place_of_stages_and_images() {
 }
 
 #[test]
+fn the_first_ssh_agent_is_in_the_environment() {
+    let variable = |text: &str| {
+        let graph = graph_of(text, &request());
+        let run = graph.steps.iter().find_map(|step| match &step.op {
+            Op::Run(run) => Some(run.env.clone()),
+            _ => None,
+        });
+        run.unwrap().into_iter().find(|(name, _)| name == "SSH_AUTH_SOCK").map(|(_, value)| value)
+    };
+    let two = "RUN --mount=type=ssh,id=z --mount=type=ssh,target=/a x\n";
+    let first = Some("/run/buildkit/ssh_agent.0".to_owned());
+    assert_eq!(variable(&format!("FROM a\n{two}")), first);
+    let own = variable(&format!("FROM a\nENV SSH_AUTH_SOCK=/own\n{two}"));
+    assert_eq!(own.as_deref(), Some("/own"));
+    assert_eq!(variable("FROM a\nRUN x\n"), None);
+}
+
+#[test]
 fn several_platforms_share_what_they_can() {
     let mut request = request();
     let parse = |t: &str| Platform::parse(t).unwrap();

@@ -1,8 +1,8 @@
 //! One build, between the client and the coordinator.
 //!
 //! The client sends [`ToCoordinator::Submit`]; the coordinator answers with events, asks for what
-//! only the client has (files, secrets, logins), and ends with [`ToClient::Finished`]. Secrets and
-//! logins are never part of the request and never stored. A client that lost its stream comes back
+//! only the client has (files, secrets, logins, ssh agents), and ends with [`ToClient::Finished`].
+//! Secrets, logins and what agents say are never part of the request and never stored. A client that lost its stream comes back
 //! with [`ToCoordinator::Attach`].
 
 use crate::error::{Failure, SourceRange};
@@ -252,6 +252,26 @@ pub enum Ask {
     Secret(String),
     /// A login for a registry.
     Login(String),
+    /// Whether there is an ssh agent of that name.
+    SshAgent(String),
+    /// A request to an ssh agent.
+    Ssh {
+        /// The agent's name.
+        id: String,
+        /// The request.
+        request: SshMessage,
+    },
+}
+
+/// One message to or from an ssh agent, without the length before it: at most
+/// [`crate::limit::SSH_MESSAGE_BYTES_MAX`] bytes. Its text shows none of them.
+#[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SshMessage(pub Vec<u8>);
+
+impl std::fmt::Debug for SshMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SshMessage({} bytes)", self.0.len())
+    }
 }
 
 /// The client's answer.
@@ -263,6 +283,10 @@ pub enum Answer {
     Secret(Option<Vec<u8>>),
     /// The login, if the client has one.
     Login(Option<Login>),
+    /// Whether there is one.
+    SshAgent(bool),
+    /// What the agent says.
+    Ssh(SshMessage),
     /// The client could not.
     Failed(Failure),
 }

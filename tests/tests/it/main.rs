@@ -21,4 +21,5 @@ mod progress;
 mod registries;
 mod secrets;
 mod seeds;
+mod ssh;
 mod tools;

@@ -11,8 +11,8 @@ fn value(seed: &str) -> String {
     sha256(format!("{seed} {}", std::process::id()).as_bytes())
 }
 
-/// All files below a directory that contain a text.
-fn containing(directory: &Path, text: &str) -> Vec<String> {
+/// All files below a directory that contain these bytes.
+pub fn containing(directory: &Path, bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut next = vec![directory.to_owned()];
     while let Some(directory) = next.pop() {
@@ -23,11 +23,7 @@ fn containing(directory: &Path, text: &str) -> Vec<String> {
             }
             if path.is_dir() {
                 next.push(path);
-            } else if fs::read(&path)
-                .unwrap_or_default()
-                .windows(text.len())
-                .any(|w| w == text.as_bytes())
-            {
+            } else if fs::read(&path).unwrap_or_default().windows(bytes.len()).any(|w| w == bytes) {
                 found.push(path.display().to_string());
             }
         }
@@ -68,10 +64,10 @@ RUN echo {control} > /control
         for text in said.iter().chain(&about).chain([&built.all()]) {
             assert!(!text.contains(secret.as_str()), "{text}");
         }
-        assert_eq!(containing(site.slipway.home(), secret), [""; 0]);
+        assert_eq!(containing(site.slipway.home(), secret.as_bytes()), [""; 0]);
         assert!(!fs::read(archive).expect("saved").windows(64).any(|w| w == secret.as_bytes()));
     }
-    let found = containing(site.slipway.home(), &control);
+    let found = containing(site.slipway.home(), control.as_bytes());
     assert!(!found.is_empty(), "the search finds what is there");
     // Another value is no reason to run the step again.
     fs::write(&source, "changed").expect("writing");

@@ -15,6 +15,7 @@ mod logs;
 mod mask;
 mod original;
 mod run;
+pub mod ssh;
 mod stop;
 mod table;
 mod tally;

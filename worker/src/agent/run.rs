@@ -4,6 +4,7 @@ use super::Machine;
 use super::caches::Mounted;
 use super::link::Link;
 use super::mask::Mask;
+use super::ssh;
 use super::stop::Stop;
 use crate::rootfs::{Overlay, RootfsError, Stack, Upper};
 use crate::sandbox::{self, Inputs, Io, Limits, LogSink, Order, SandboxError, Swap, Usage};
@@ -16,6 +17,7 @@ use proto::step::{CacheMount, MountKind, RunOp};
 use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::{Bind, Lease, Outcome, RunTask};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,15 +82,17 @@ async fn attempt(
 ) -> Result<RootId, Trouble> {
     let gathered = async {
         let secrets = secrets(link, lease, &task.op).await?;
-        Ok::<_, Failure>((secrets, turns(machine, lease, &task).await))
+        let agents = ssh::open(machine, link, lease, &task.op).await?;
+        Ok::<_, Failure>((secrets, agents, turns(machine, lease, &task).await))
     };
-    let (secrets, turns) = stop.race(gathered).await.ok_or(Trouble::Stopped)??;
+    let (secrets, agents, turns) = stop.race(gathered).await.ok_or(Trouble::Stopped)??;
+    let given = Given { secrets, agents: agents.sockets() };
     let (machine, link, stop, lease) = (machine.clone(), link.clone(), stop.clone(), lease.clone());
     let counted = Carried::here();
     let work = move || {
         let pin = machine.store.pin();
         let step = Step { machine: &machine, link: &link, stop: &stop, lease: &lease };
-        let done = step.run(task, secrets, turns);
+        let done = step.run(task, given, turns);
         drop(pin);
         done
     };
@@ -97,6 +101,7 @@ async fn attempt(
             let message = format!("The step's thread ended: {e}");
             (Err(Failure::new(Class::Bug, message).into()), None)
         });
+    drop(agents);
     if let Some(usage) = usage {
         cost.cpu_ms = usage.cpu.as_millis() as u64;
         cost.memory_peak_bytes = usage.memory_peak_bytes;
@@ -148,6 +153,13 @@ async fn turns(machine: &Machine, lease: &Lease, task: &RunTask) -> BTreeMap<usi
     turns
 }
 
+/// What the client gives to a step.
+struct Given {
+    secrets: BTreeMap<String, Vec<u8>>,
+    /// Sockets of agents, by the place of their mounts.
+    agents: BTreeMap<usize, PathBuf>,
+}
+
 /// One RUN, on a thread that may block.
 struct Step<'s> {
     machine: &'s Machine,
@@ -160,27 +172,28 @@ impl Step<'_> {
     fn run(
         &self,
         task: RunTask,
-        secrets: BTreeMap<String, Vec<u8>>,
+        given: Given,
         turns: BTreeMap<usize, Mounted>,
     ) -> (Result<RootId, Trouble>, Option<Usage>) {
         let mut usage = None;
-        (self.attempt(task, secrets, turns, &mut usage), usage)
+        (self.attempt(task, given, turns, &mut usage), usage)
     }
 
     fn attempt(
         &self,
         task: RunTask,
-        secrets: BTreeMap<String, Vec<u8>>,
+        given: Given,
         mut turns: BTreeMap<usize, Mounted>,
         usage: &mut Option<Usage>,
     ) -> Result<RootId, Trouble> {
+        let Given { secrets, agents } = given;
         let mask = Mask::new(secrets.values().map(Vec::as_slice));
         let RunTask { op, layers, root, binds, resources, .. } = task;
         let (mut op, trees) = bound(op, &binds);
         op.network = self.machine.network(op.network);
         let caches = self.caches(&op, &binds, &mut turns)?;
         let same_caches = same_caches(&op);
-        let inputs = Inputs { trees, caches, same_caches, secrets, ..Inputs::default() };
+        let inputs = Inputs { trees, caches, same_caches, secrets, agents, ..Inputs::default() };
         let needs = self.lease.needs;
         let root = Stack { diffs: layers, merged: root };
         let timeout = (needs.timeout_ms > 0).then(|| Duration::from_millis(needs.timeout_ms));

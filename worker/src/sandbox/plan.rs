@@ -23,15 +23,12 @@ pub struct Inputs {
     pub same_caches: BTreeMap<usize, usize>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Sockets of ssh agents, by name: each a socket of this step's own, whose owner and mode are
-    /// set to what the mount says.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// Sockets of ssh agents, by the mount's place in [`RunOp::mounts`]: each a socket of this step's
+    /// own, whose owner and mode are set to what the mount says.
+    pub agents: BTreeMap<usize, PathBuf>,
     /// Device nodes, by the name that the step asks for.
     pub devices: BTreeMap<String, Vec<super::DeviceNode>>,
 }
-
-/// Where BuildKit puts the first agent's socket when no mount says otherwise.
-const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 /// What will be mounted.
 #[derive(Default)]
@@ -124,7 +121,7 @@ impl Plan {
                     plan.add_secret(&target, secret, secrets.get(&secret.id))?;
                 }
                 MountKind::Ssh(ssh) => {
-                    plan.add_agent(&target, ssh, agents.get(&ssh.id))?;
+                    plan.add_agent(&target, ssh, agents.get(&index))?;
                 }
             }
         }
@@ -199,9 +196,6 @@ impl Plan {
             .map_err(|e| failed(e.into()))?;
         let source = Source::Socket(self.sockets.len());
         self.sockets.push(mount);
-        if !self.env.iter().any(|(name, _)| name == AGENT_VARIABLE) {
-            self.env.push((AGENT_VARIABLE.to_owned(), target.to_owned()));
-        }
         self.add(target.to_owned(), source, PlaceKind::File, &["rbind"]);
         Ok(())
     }

@@ -38,6 +38,8 @@ impl Target for Frames {
             data: b"text".to_vec(),
         };
         let answer = build::Answer::Secret(Some(b"secret".to_vec()));
+        let request = build::SshMessage(b"request".to_vec());
+        let ask = build::Ask::Ssh { id: "default".into(), request };
         vec![
             frame(0, &open, b""),
             frame(1, &Opened::Ready { binary }, b""),
@@ -46,6 +48,7 @@ impl Target for Frames {
             frame(2, &build::ToCoordinator::Cancel, b"payload"),
             frame(3, &build::ToClient::Accepted(name, 1), b""),
             frame(3, &build::ToClient::Event(1, None, log), b""),
+            frame(3, &build::ToClient::Ask(1, ask), b""),
             frame(3, &build::ToClient::Finished(Box::new(Err(failure))), b""),
             frame(4, &blob::Request::GetLarge(id, 0), b""),
             frame(4, &blob::Request::GetChunkList(id), b""),
