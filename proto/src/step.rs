@@ -55,11 +55,13 @@ pub struct Target {
 pub struct BaseImage {
     /// The full reference.
     pub reference: String,
+    /// Where its bytes come from.
+    pub origin: ImageOrigin,
     /// Its packed layers, lowest first.
     pub layers: Vec<PackedRef>,
 }
 
-/// A packed layer at a registry.
+/// A packed layer.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct PackedRef {
     /// Its media type.
@@ -151,7 +153,8 @@ pub enum Op {
 /// An image, resolved to a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ImageOp {
-    /// The full reference: `docker.io/library/alpine:3.20`.
+    /// The full reference: `docker.io/library/alpine:3.20`. Of an OCI layout `oci-layout://` and
+    /// the name of its context.
     pub reference: String,
     /// The digest of the platform's manifest.
     pub manifest: OciDigest,
@@ -166,6 +169,8 @@ pub enum ImageOrigin {
     Registry,
     /// The local image store.
     Local,
+    /// An OCI layout of the client's: the files that the image needs, named by their digests.
+    Layout(RootId),
 }
 
 /// Files of the client's.

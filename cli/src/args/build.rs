@@ -41,7 +41,8 @@ pub struct Build {
     /// Sets an ARG: NAME=VALUE, or NAME to take it from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// A further context: NAME=DIRECTORY, NAME=docker-image://IMAGE or NAME=URL
+    /// A further context: NAME=DIRECTORY, NAME=docker-image://IMAGE,
+    /// NAME=oci-layout://DIRECTORY[:TAG][@DIGEST] or NAME=URL
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
     /// What to make: type=image|registry|oci|docker|local|tar|cacheonly,…; DIRECTORY; `-` for a tar

@@ -43,6 +43,7 @@ pub async fn run(farm: &Farm, args: &Attach) -> Result<u8, Failure> {
 fn waits_for(ask: &Ask) -> String {
     let what = match ask {
         Ask::Scan { context, .. } => format!("files of `{context}`"),
+        Ask::Layout { context, .. } => format!("an image of the layout `{context}`"),
         Ask::Secret(id) => format!("the secret `{id}`"),
         Ask::SshAgent(id) | Ask::Ssh { id, .. } => format!("the ssh agent `{id}`"),
         Ask::Login(host) => format!("a login for {host}"),

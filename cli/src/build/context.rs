@@ -1,5 +1,6 @@
 //! Where the files come from: the Dockerfile, the context, named contexts, secrets, ssh agents.
 
+use super::layout::Layout;
 use super::remote::{self, Fetched};
 use super::ssh::{self, Agents};
 use crate::args::build::Build;
@@ -42,6 +43,8 @@ pub enum Named {
     Directory(PathBuf, bool),
     /// An image.
     Image(String),
+    /// An image in a layout of this machine.
+    Layout(Layout),
 }
 
 /// Where a secret comes from.
@@ -179,6 +182,7 @@ async fn find_named(
 ) -> Result<(String, Named), Failure> {
     match named(text)? {
         (name, Place::Image(image)) => Ok((name, Named::Image(image))),
+        (name, Place::Layout(layout)) => Ok((name, Named::Layout(layout))),
         (name, Place::Directory(path)) => Ok((name, Named::Directory(path, true))),
         (name, Place::Remote(url)) => match fetch(&url, args, config).await? {
             Fetched::Files(files, dir) => {
@@ -287,6 +291,7 @@ pub fn own_ignore(directory: &Path) -> Result<Option<Arc<Patterns>>, Failure> {
 enum Place {
     Directory(PathBuf),
     Image(String),
+    Layout(Layout),
     Remote(String),
 }
 
@@ -300,13 +305,16 @@ fn named(text: &str) -> Result<(String, Place), Failure> {
     if let Some(image) = value.strip_prefix("docker-image://") {
         return Ok((name, Place::Image(image.to_owned())));
     }
+    if let Some(layout) = value.strip_prefix("oci-layout://") {
+        return Ok((name, Place::Layout(Layout::parse(layout, text)?)));
+    }
     if remote::is_remote(value) {
         return Ok((name, Place::Remote(value.to_owned())));
     }
     if value.contains("://") {
         return Err(user(format!(
-            "--build-context `{text}`: expected a directory, docker-image://IMAGE, or the URL of a git \
-             repository or an archive"
+            "--build-context `{text}`: expected a directory, docker-image://IMAGE, oci-layout://DIRECTORY, \
+             or the URL of a git repository or an archive"
         )));
     }
     let path = PathBuf::from(value);
@@ -402,8 +410,9 @@ mod tests {
             matches!(named("A=docker-image://alpine").unwrap(), (n, Place::Image(_)) if n == "a")
         );
         assert!(matches!(named("b=/tmp").unwrap().1, Place::Directory(_)));
+        assert!(matches!(named("b=oci-layout://lay:1").unwrap().1, Place::Layout(_)));
         assert!(matches!(named("b=https://x/y.git").unwrap().1, Place::Remote(_)));
-        for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=oci-layout://x"] {
+        for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=oci-layout://x:", "a=other://x"] {
             assert!(named(bad).is_err(), "{bad}");
         }
     }

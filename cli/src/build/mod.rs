@@ -5,6 +5,7 @@ pub mod attach;
 mod context;
 mod engine;
 mod files;
+mod layout;
 mod line;
 mod metadata;
 mod output;
@@ -22,12 +23,15 @@ use crate::error::{WRONG_USAGE, exit_code, io, show, user};
 use crate::farm::{Farm, broke};
 use crate::print::say;
 use crate::progress::{Display, Mode, Settings, StartError};
+use cache::tree::pattern::Patterns;
 use cache::{meter, scan};
 use context::{Context, Named};
 use line::{Heard, Line, Shown, reattach};
 use ops::config::{Config, Fallback};
 use output::Target;
 use proto::error::{Class, Failure};
+use proto::id::{OciDigest, RootId};
+use proto::platform::Platform;
 use proto::wire::build::{
     Answer, Ask, BuildResult, Event, ImageResult, OutputResult, SshMessage, ToClient,
     ToCoordinator, VertexId,
@@ -197,6 +201,9 @@ impl Client {
     async fn look_up(&self, ask: Ask) -> Result<Answer, Failure> {
         match ask {
             Ask::Scan { context, paths, vertex } => self.scan(&context, &paths, vertex).await,
+            Ask::Layout { context, platform, vertex } => {
+                self.layout(&context, platform, vertex).await
+            }
             Ask::Secret(id) => {
                 let found = self.context.secrets.iter().rfind(|(known, _)| *known == id);
                 Ok(Answer::Secret(match found {
@@ -217,6 +224,22 @@ impl Client {
         }
     }
 
+    async fn layout(
+        &self,
+        name: &str,
+        platform: Platform,
+        vertex: VertexId,
+    ) -> Result<Answer, Failure> {
+        let named = self.context.named.iter().find(|(known, _)| known == name);
+        let Some((_, Named::Layout(layout))) = named else {
+            return Err(user(format!("There is no layout `{name}`")));
+        };
+        let chosen = layout.choose(name, platform).await?;
+        let files: Vec<String> = chosen.files.iter().map(OciDigest::hex).collect();
+        let root = self.send(&layout.files(), &files, None, vertex).await?;
+        Ok(Answer::Layout(root, chosen.manifest))
+    }
+
     async fn scan(
         &self,
         name: &str,
@@ -231,11 +254,22 @@ impl Client {
                 _ => return Err(user(format!("There is no context `{name}`"))),
             },
         };
+        Ok(Answer::Scanned(self.send(&directory, paths, ignore, vertex).await?))
+    }
+
+    /// Scans a directory, and sends what of it the farm has not.
+    async fn send(
+        &self,
+        directory: &Path,
+        paths: &[String],
+        ignore: Option<Arc<Patterns>>,
+        vertex: VertexId,
+    ) -> Result<RootId, Failure> {
         let sent = Arc::new(AtomicU64::new(0));
         let teller = self.tell(vertex, sent.clone());
         let stats = Some(self.stats.as_path());
         let scanned =
-            scan::send(&self.farm.blobs, &directory, paths, ignore, stats, sent.clone()).await;
+            scan::send(&self.farm.blobs, directory, paths, ignore, stats, sent.clone()).await;
         teller.abort();
         let failed = |e: scan::ScanError| {
             let failure = Failure::new(e.class(), format!("The context: {e}"));
@@ -247,7 +281,7 @@ impl Client {
         let scanned = scanned.map_err(failed)?;
         self.moved(vertex, scanned.sent, true);
         self.sent.fetch_add(scanned.sent, Ordering::Relaxed);
-        Ok(Answer::Scanned(scanned.root))
+        Ok(scanned.root)
     }
 
     /// Shows now and then how much was sent.

@@ -36,6 +36,7 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         let what = match named {
             Named::Directory(..) => NamedContext::Local,
             Named::Image(image) => NamedContext::Image(image.clone()),
+            Named::Layout(_) => NamedContext::Layout,
         };
         (name.clone(), what)
     });

@@ -156,6 +156,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 let step = self.image(stage, image, &platform, counter);
                 let base = BaseImage {
                     reference: image.op.reference.clone(),
+                    origin: image.op.origin,
                     layers: image.layers.clone(),
                 };
                 Ok(self.state(step, platform, config, Some(base)))

@@ -60,7 +60,8 @@ pub struct Inputs<'a> {
 /// What was looked up outside.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// Images, by the reference as [`Need`] has it and the platform.
+    /// Images, by the platform and the reference as [`Need`] has it; of layouts by
+    /// [`layout_reference`].
     pub images: BTreeMap<(String, Platform), ResolvedImage>,
     /// Files of web servers, by URL.
     pub files: BTreeMap<String, FoundFile>,
@@ -98,6 +99,13 @@ pub enum Wanted {
         /// The platform.
         platform: Platform,
     },
+    /// The manifest and config of an image in an OCI layout of the client's.
+    Layout {
+        /// The name of the `--build-context`.
+        context: String,
+        /// The platform.
+        platform: Platform,
+    },
     /// A file's digest.
     File {
         /// Where it is.
@@ -110,6 +118,11 @@ pub enum Wanted {
         /// The branch, tag or commit.
         reference: String,
     },
+}
+
+/// What an image in an OCI layout goes by: no image of a registry has such a name.
+pub fn layout_reference(context: &str) -> String {
+    format!("oci-layout://{context}")
 }
 
 /// What came of lowering.

@@ -4,7 +4,7 @@ use super::advice::Advice;
 use super::args::Args;
 use super::config::ImageConfig;
 use super::names::reference;
-use super::{Inputs, LowerError, LowerProblem, Need, Wanted};
+use super::{Inputs, LowerError, LowerProblem, Need, Wanted, layout_reference};
 use crate::dockerfile::onbuild::parse_trigger;
 use crate::dockerfile::{self, Expander, Instruction, Kind, suggest};
 use proto::error::SourceRange;
@@ -122,6 +122,7 @@ impl<'a> Stages<'a> {
                 Some((_, NamedContext::Image(image))) => {
                     (Base::Unresolved, image.clone(), Vec::new())
                 }
+                Some((name, NamedContext::Layout)) => (Base::Unresolved, name.clone(), Vec::new()),
                 None => {
                     let base = stages.base(inputs, &base_name);
                     let instructions =
@@ -323,16 +324,21 @@ impl<'a> Stages<'a> {
                 continue;
             }
             let wrong = |p: LowerProblem| LowerError { problem: p, at: stage.at.clone() };
-            let name = match context(inputs, &stage.base_name) {
+            let (name, layout) = match context(inputs, &stage.base_name) {
                 Some((name, NamedContext::Local)) => {
                     stage.base = Base::Local(name.clone());
                     continue;
                 }
-                Some((_, NamedContext::Image(image))) => image.clone(),
-                None => stage.base_name.clone(),
+                Some((name, NamedContext::Layout)) => (layout_reference(name), Some(name)),
+                Some((_, NamedContext::Image(image))) => (image.clone(), None),
+                None => (stage.base_name.clone(), None),
             };
             if !full.contains_key(&name) {
-                full.insert(name.clone(), reference(&name).map_err(wrong)?);
+                let reference = match layout {
+                    Some(_) => name.clone(),
+                    None => reference(&name).map_err(wrong)?,
+                };
+                full.insert(name.clone(), reference);
             }
             let reference = full[&name].clone();
             let platform = stage.platform.clone().unwrap_or_else(|| target.clone());
@@ -345,10 +351,13 @@ impl<'a> Stages<'a> {
                     }
                     stage.base = Base::Image(image);
                 }
-                None => needs.push(Need {
-                    what: Wanted::Image { reference, platform },
-                    at: stage.at.clone(),
-                }),
+                None => {
+                    let what = match layout {
+                        Some(context) => Wanted::Layout { context: context.clone(), platform },
+                        None => Wanted::Image { reference, platform },
+                    };
+                    needs.push(Need { what, at: stage.at.clone() });
+                }
             }
         }
         Ok(needs)

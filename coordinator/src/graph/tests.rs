@@ -85,8 +85,12 @@ fn lower_with(
             Lowered::Draft(draft) => return Ok((draft, asked)),
             Lowered::Needs(needs) => {
                 for need in needs {
-                    let Wanted::Image { reference, platform } = need.what else {
-                        panic!("an image")
+                    let (reference, platform) = match need.what {
+                        Wanted::Image { reference, platform } => (reference, platform),
+                        Wanted::Layout { context, platform } => {
+                            (layout_reference(&context), platform)
+                        }
+                        other => panic!("an image, not {other:?}"),
                     };
                     asked.push(reference.clone());
                     let image = image(&reference, &platform);
@@ -356,6 +360,23 @@ fn contexts_take_the_place_of_stages_and_images() {
         &request,
         &["[stage-1 1/2] FROM docker.io/library/busybox:1", "[stage-1 2/2] COPY --from=base f /f"],
     );
+}
+
+#[test]
+fn layouts_are_bases_stages_and_sources() {
+    let mut request = request();
+    request.contexts = vec![("lay".into(), NamedContext::Layout)];
+    let text = "FROM a AS lay\nRUN never\nFROM lay\nFROM b\nCOPY --from=lay /f /f\n";
+    let steps = ["[lay 1/1] FROM oci-layout://lay", "[stage-2 2/2] COPY --from=lay /f /f"];
+    let (_, asked) = lower_all(text, &request).unwrap();
+    assert_eq!(asked, ["docker.io/library/b:latest", "oci-layout://lay"]);
+    let graph = graph_of(text, &request);
+    for step in steps {
+        assert!(graph.steps.iter().any(|s| s.name.starts_with(step)), "{step}: {graph:?}");
+    }
+    let base = graph_of("FROM lay\nRUN $BASE\n", &request).targets.remove(0);
+    assert!(base.config.contains("BASE=1"), "{}", base.config);
+    assert_eq!(base.base.unwrap().reference, "oci-layout://lay");
 }
 
 #[test]

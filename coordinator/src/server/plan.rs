@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use proto::error::{Class, Failure};
 use proto::id::RootId;
 use proto::step::{Graph, StepId};
-use proto::wire::build::{Answer, Ask, Event, Output};
+use proto::wire::build::{Answer, Ask, Event, Output, VertexId};
 use proto::wire::worker::{Call, Reply};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,6 +99,10 @@ async fn lower(
                         (Wanted::Image { reference, platform }, Reply::Image(image)) => {
                             found.images.insert((reference, platform), *image);
                         }
+                        (Wanted::Layout { context, platform }, Reply::Image(image)) => {
+                            let reference = graph::layout_reference(&context);
+                            found.images.insert((reference, platform), *image);
+                        }
                         (Wanted::File { url }, Reply::File(digest, name, modified)) => {
                             found.files.insert(url, FoundFile { digest, name, modified });
                         }
@@ -120,27 +124,22 @@ async fn lower(
 
 /// Looks up one thing that the graph needs.
 async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, Reply), Failure> {
-    let id = build.id.clone();
-    let (name, call) = match need.what.clone() {
-        Wanted::Image { reference, platform } => {
-            let pull = build.request.pull;
-            let name = match build.request.platforms.len() {
-                0 | 1 => format!("[internal] load metadata for {reference}"),
-                _ => format!("[{platform} internal] load metadata for {reference}"),
-            };
-            let scope = build.who.scope.clone();
-            (name, Call::ResolveImage { build: id, reference, platform, pull, scope })
+    let name = match &need.what {
+        Wanted::Image { reference, platform } => match build.request.platforms.len() {
+            0 | 1 => format!("[internal] load metadata for {reference}"),
+            _ => format!("[{platform} internal] load metadata for {reference}"),
+        },
+        Wanted::Layout { context, .. } => format!("[context {context}] OCI load from client"),
+        Wanted::File { url } => format!("[internal] load {url}"),
+        Wanted::Commit { remote, reference } => {
+            format!("[internal] load git source {remote}#{reference}")
         }
-        Wanted::File { url } => {
-            (format!("[internal] load {url}"), Call::ResolveFile { build: id, url })
-        }
-        Wanted::Commit { remote, reference } => (
-            format!("[internal] load git source {remote}#{reference}"),
-            Call::ResolveCommit { build: id, remote, reference },
-        ),
     };
     let vertex = build.reporter.begin(&name).await;
-    let result = server.workers.call(call, None).await;
+    let result = match call(build, need.what.clone(), vertex).await {
+        Ok(call) => server.workers.call(call, None).await,
+        Err(failure) => Err(failure),
+    };
     build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
     let placed = |mut failure: Failure| {
         if let Some(at) = need.at.clone() {
@@ -152,6 +151,31 @@ async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, 
     let (reply, traffic) = result.map_err(placed)?;
     build.reporter.traffic(traffic);
     Ok((need.what, reply))
+}
+
+/// What a worker does to look it up. The files of a layout come from the client first.
+async fn call(build: &Build, what: Wanted, vertex: VertexId) -> Result<Call, Failure> {
+    let id = build.id.clone();
+    Ok(match what {
+        Wanted::Image { reference, platform } => {
+            let (pull, scope) = (build.request.pull, build.who.scope.clone());
+            Call::ResolveImage { build: id, reference, platform, pull, scope }
+        }
+        Wanted::Layout { context, platform } => {
+            let reference = graph::layout_reference(&context);
+            match build.ask(Ask::Layout { context, platform, vertex }).await {
+                Answer::Layout(files, manifest) => {
+                    Call::ResolveLayout { reference, files, manifest }
+                }
+                Answer::Failed(failure) => return Err(failure),
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Wanted::File { url } => Call::ResolveFile { build: id, url },
+        Wanted::Commit { remote, reference } => {
+            Call::ResolveCommit { build: id, remote, reference }
+        }
+    })
 }
 
 /// Lets the client scan what the graph looks at of its directories.
@@ -166,12 +190,16 @@ async fn scan(build: &Build, draft: &Draft) -> Result<BTreeMap<String, RootId>, 
         let result = match build.ask(ask).await {
             Answer::Scanned(root) => Ok((name.clone(), root)),
             Answer::Failed(failure) => Err(failure),
-            other => Err(Failure::new(Class::Bug, format!("The client answered {other:?}"))),
+            other => Err(unexpected(&other)),
         };
         build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
         result
     });
     Ok(try_join_all(scans).await?.into_iter().collect())
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    Failure::new(Class::Bug, format!("The client answered {answer:?}"))
 }
 
 /// What each step selects of local files: the part of its definition that they are.

@@ -3,7 +3,7 @@
 use super::case::Case;
 use super::image;
 use coordinator::dockerfile::{Dockerfile, ParseError, parse};
-use coordinator::graph::{Found, FoundFile, Inputs, Lowered, Wanted, lower};
+use coordinator::graph::{Found, FoundFile, Inputs, Lowered, Wanted, layout_reference, lower};
 use proto::id::{OciDigest, RootId, TreeId};
 use proto::platform::Platform;
 use proto::step::{Graph, NetworkMode};
@@ -50,6 +50,12 @@ fn look_up(
             let image = image::find(&reference, &platform);
             let image = image.ok_or_else(|| format!("{reference} for {platform}: not found"))?;
             found.images.insert((reference, platform), image);
+        }
+        Wanted::Layout { context, platform } => {
+            // The corpus has one layout, made of this image.
+            let image = image::find("127.0.0.1:5000/conf/busybox:2", &platform);
+            let image = image.ok_or_else(|| format!("{context} for {platform}: not found"))?;
+            found.images.insert((layout_reference(&context), platform), image);
         }
         Wanted::File { url } => {
             // What the Dockerfile expects, where it says so: the server's files are not looked at.
@@ -99,10 +105,11 @@ fn request(case: &Case) -> Result<BuildRequest, String> {
     }
     let asked = flag(case, "--platform=").flat_map(|list| list.split(','));
     let contexts = flag(case, "--build-context=").map(pair).map(|(name, value)| {
-        let layout = "oci-layout://../lay:two";
-        let is_image = value.strip_prefix("docker-image://");
-        let image = is_image.or((value == layout).then_some("127.0.0.1:5000/conf/busybox:2"));
-        let context = image.map_or(NamedContext::Local, |i| NamedContext::Image(i.to_owned()));
+        let context = match value.split_once("://") {
+            Some(("docker-image", image)) => NamedContext::Image(image.to_owned()),
+            Some(("oci-layout", _)) => NamedContext::Layout,
+            _ => NamedContext::Local,
+        };
         (name, context)
     });
     Ok(BuildRequest {

@@ -301,6 +301,8 @@ fn fields_of_the_rest() {
     f!("image: name", &image, Image.reference = "x".into(), SHAPE);
     f!("image: digest", &image, Image.manifest = OciDigest::from_bytes([1; 32]), BOTH);
     f!("image: origin", &image, Image.origin = ImageOrigin::Local, NONE);
+    let layout = ImageOrigin::Layout(RootId(TreeId::from_bytes([1; 32])));
+    f!("image: origin", &image, Image.origin = layout, NONE);
 
     let inline = step(Op::Inline(InlineOp { name: "n".into(), data: vec![1], mode: 0o644 }));
     f!("inline file: name", &inline, Inline.name = "x".into(), BOTH);

@@ -153,6 +153,8 @@ pub enum NamedContext {
     Local,
     /// An image at a registry.
     Image(String),
+    /// An image in an OCI layout of the client's.
+    Layout,
 }
 
 /// What to make of the result.
@@ -248,6 +250,15 @@ pub enum Ask {
         /// The line of the progress display that it belongs to.
         vertex: VertexId,
     },
+    /// The files of an image in an OCI layout: found, and put into the store.
+    Layout {
+        /// The name of the `--build-context`.
+        context: String,
+        /// The platform that the image is for.
+        platform: Platform,
+        /// The line of the progress display that it belongs to.
+        vertex: VertexId,
+    },
     /// A secret.
     Secret(String),
     /// A login for a registry.
@@ -279,6 +290,9 @@ impl std::fmt::Debug for SshMessage {
 pub enum Answer {
     /// The tree of the files.
     Scanned(RootId),
+    /// The directory of the files, each named by its digest in hexadecimal; and which of them is the
+    /// image's manifest.
+    Layout(RootId, OciDigest),
     /// The secret, if the client has it.
     Secret(Option<Vec<u8>>),
     /// The login, if the client has one.

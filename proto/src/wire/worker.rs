@@ -116,6 +116,15 @@ pub enum Call {
         /// Whose names of the image store count.
         scope: Scope,
     },
+    /// Reads an image's manifest and config. [`Reply::Image`].
+    ResolveLayout {
+        /// What the image goes by.
+        reference: String,
+        /// The directory of its files, each named by its digest in hexadecimal.
+        files: RootId,
+        /// Which of them is its manifest.
+        manifest: OciDigest,
+    },
     /// Finds out what is at a URL. [`Reply::File`].
     ResolveFile {
         /// The build.

@@ -11,6 +11,7 @@ mod farm;
 mod farm_store;
 mod hosts;
 mod images;
+mod layouts;
 mod lifetime;
 mod limits;
 mod network;

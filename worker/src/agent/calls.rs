@@ -36,6 +36,10 @@ async fn answer(
             let image = images::resolve(machine, link, &build, &reference, &platform, scope);
             Ok(Reply::Image(Box::new(image.await?)))
         }
+        Call::ResolveLayout { reference, files, manifest } => {
+            let image = images::resolve_layout(machine, reference, files, manifest);
+            Ok(Reply::Image(Box::new(image.await?)))
+        }
         Call::ResolveFile { build: _, url } => {
             let found = web::find(machine, &url, told).await?;
             Ok(Reply::File(found.digest, found.name, found.modified))

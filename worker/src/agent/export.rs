@@ -175,8 +175,8 @@ impl Maker<'_> {
             let mut parts = Vec::new();
             for (at, layer) in one.image.layers.iter().enumerate() {
                 if let Some(base) = base.filter(|_| at < of_base) {
-                    let from = [base.reference.clone()];
-                    original::bring(self.machine, &self.session, layer, &from, &self.progress)
+                    let from = [original::Place::of(base)];
+                    original::bring(self.machine, &self.session, layer, from, &self.progress)
                         .await?;
                 }
                 parts.push(self.part(layer, how).await?);
@@ -247,6 +247,7 @@ fn configure(
     let made = config(media, export.config.as_bytes(), created, &history, &diff_ids);
     let config = made.map_err(|e| manifest_failure(&e))?;
     let trees: Vec<RootId> = layers.iter().filter_map(|layer| layer.diff).collect();
+    let (references, archive) = packed_at(export.base.as_ref());
     let image = Image {
         id: config.digest,
         platform: export.platform.clone(),
@@ -255,10 +256,19 @@ fn configure(
         tagged_ms: super::now().0,
         created_ms: created.unwrap_or(Millis(0)).0,
         size: local::size_of(store, &trees).map_err(|e| store_failure(&e))?,
-        references: export.base.iter().map(|base| base.reference.clone()).collect(),
-        archive: None,
+        references,
+        archive,
     };
     Ok(Configured { image, config })
+}
+
+/// Where the packed layers of the image that is built upon can be had again.
+fn packed_at(base: Option<&BaseImage>) -> (Vec<String>, Option<RootId>) {
+    match base.map(original::Place::of) {
+        None => (Vec::new(), None),
+        Some(original::Place::Registry(reference)) => (vec![reference], None),
+        Some(original::Place::Files(files)) => (Vec::new(), Some(files)),
+    }
 }
 
 /// The layers of the image that is built upon.

@@ -2,6 +2,8 @@
 
 use super::Machine;
 use super::link::{Link, moved};
+use crate::image::layout::LayoutError;
+use crate::image::layout::files::{Described, describe as describe_files};
 use crate::image::local::DOCKER_PLAIN;
 use crate::image::pull::PullError;
 use crate::image::registry::{
@@ -27,6 +29,11 @@ pub fn registry_failure(error: &RegistryError) -> Failure {
 /// What a pull did not do, as the person is told.
 pub fn pull_failure(error: &PullError) -> Failure {
     with_hint(Failure::new(error.class(), error.to_string()), error.hint())
+}
+
+/// What a layout did not give, as the person is told.
+pub fn layout_failure(error: &LayoutError) -> Failure {
+    Failure::new(error.class(), error.to_string())
 }
 
 /// What the store did not do, as the person is told.
@@ -105,16 +112,43 @@ pub async fn resolve(
     let config = String::from_utf8(resolved.config_bytes.to_vec()).map_err(|_| {
         Failure::new(Class::Corrupt, format!("The config of {reference} is no text"))
     })?;
-    let layers = resolved.layers.iter().map(|layer| {
-        let Part { media_type, digest, size } = layer.part.clone();
-        PackedRef { media_type, digest, size }
-    });
+    let layers = resolved.layers.into_iter().map(|layer| as_ref(layer.part));
     let op = ImageOp {
         reference: text.to_owned(),
         manifest: resolved.manifest,
         origin: ImageOrigin::Registry,
     };
     Ok(ResolvedImage { op, platform: resolved.platform, layers: layers.collect(), config })
+}
+
+/// What an image of a client's layout is, which goes by `reference`.
+pub async fn resolve_layout(
+    machine: &Machine,
+    reference: String,
+    files: RootId,
+    manifest: OciDigest,
+) -> Result<ResolvedImage, Failure> {
+    let image = describe(machine, files, manifest).await?;
+    let config = String::from_utf8(image.config.to_vec()).map_err(|_| {
+        Failure::new(Class::Corrupt, format!("The config of {reference} is no text"))
+    })?;
+    let op = ImageOp { reference, manifest, origin: ImageOrigin::Layout(files) };
+    let layers = image.layers.into_iter().map(|layer| as_ref(layer.part)).collect();
+    Ok(ResolvedImage { op, platform: image.platform, config, layers })
+}
+
+async fn describe(
+    machine: &Machine,
+    files: RootId,
+    manifest: OciDigest,
+) -> Result<Described, Failure> {
+    let store = machine.store.clone();
+    let described = blocking(move || describe_files(&*store, files, &manifest)).await;
+    described.map_err(|e| layout_failure(&e))
+}
+
+fn as_ref(Part { media_type, digest, size }: Part) -> PackedRef {
+    PackedRef { media_type, digest, size }
 }
 
 /// Whether an image for `has` is one for `wanted`. A variant that is not said is any.
@@ -144,10 +178,10 @@ pub async fn layers(
     platform: &Platform,
     told: impl Fn(Moved) + Send + Sync + 'static,
 ) -> Result<Vec<RootId>, Failure> {
-    let reference = parse_reference(&op.reference).map_err(|e| registry_failure(&e))?;
+    let reference = || parse_reference(&op.reference).map_err(|e| registry_failure(&e));
     let diffs = match op.origin {
         ImageOrigin::Registry => {
-            let pinned = reference.clone_with_digest(op.manifest.to_string());
+            let pinned = reference()?.clone_with_digest(op.manifest.to_string());
             let session = link.session(build);
             let resolved = session
                 .resolve(&machine.store, &pinned, platform, Freshness::PinnedFromStore)
@@ -157,7 +191,7 @@ pub async fn layers(
             pulled.map_err(|e| pull_failure(&e))?
         }
         ImageOrigin::Local => {
-            let (store, id) = (machine.store.clone(), op.manifest);
+            let (store, id, reference) = (machine.store.clone(), op.manifest, reference()?);
             let image = blocking(move || by_id(&*store, &id)).await;
             let gone = || {
                 let message = format!("The local image {} was removed meanwhile", op.reference);
@@ -165,6 +199,13 @@ pub async fn layers(
             };
             let image = image.map_err(|e| store_failure(&e))?.ok_or_else(gone)?;
             image_diffs(machine, link, build, &reference, &image, progress(told)).await?
+        }
+        ImageOrigin::Layout(files) => {
+            let image = describe(machine, files, op.manifest).await?;
+            let (name, progress) = (&op.reference, progress(told));
+            let puller = &machine.puller;
+            let diffs = puller.layers_of_layout(files, name, &image.layers, &progress).await;
+            diffs.map_err(|e| pull_failure(&e))?
         }
     };
     let store = machine.store.clone();

@@ -64,8 +64,8 @@ async fn packed(
     let mut missing = None;
     for layer in &image.layers {
         // Without it the layer can often be made again with the same bytes.
-        if let Err(e) = original::bring(machine, session, layer, &image.references, progress).await
-        {
+        let places = image.references.iter().cloned().map(original::Place::Registry);
+        if let Err(e) = original::bring(machine, session, layer, places, progress).await {
             missing = Some(e);
         }
     }

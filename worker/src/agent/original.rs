@@ -1,45 +1,54 @@
-//! Layers as their registries packed them. A machine that needs one gets it from whoever has it: an
-//! archive in the store, or a registry.
+//! Layers as they came packed. A machine that needs one gets it from whoever has it: an archive or a
+//! client's layout, of which the store has the files, or a registry.
 
 use super::Machine;
-use super::images::{kept, registry_failure, store_failure};
+use super::images::{kept, layout_failure, registry_failure, store_failure};
 use crate::image::registry::{Part, Session, parse_reference};
 use crate::image::{Progress, blocking, rows};
-use cache::store::{Image, ImageLayer, OciBlob, Store, StoreError};
+use cache::store::{Image, ImageLayer, Store, StoreError};
 use proto::error::Failure;
-use proto::id::{BlobId, OciDigest};
-use proto::tree::{AnyNode, Node};
+use proto::id::{BlobId, OciDigest, RootId};
+use proto::step::{BaseImage, ImageOrigin};
 use proto::wire::build::{ArchiveData, ArchiveEntry};
 
 /// Where a packed layer can be had.
-enum Place {
-    /// In an archive.
-    Archive(BlobId, u64),
+pub enum Place {
+    /// Among files that are named by their digests: of an archive, or of a client's layout.
+    Files(RootId),
     /// Under a reference.
     Registry(String),
 }
 
+impl Place {
+    /// Where the layers of an image that is built upon can be had.
+    pub fn of(base: &BaseImage) -> Self {
+        match base.origin {
+            ImageOrigin::Registry | ImageOrigin::Local => Self::Registry(base.reference.clone()),
+            ImageOrigin::Layout(files) => Self::Files(files),
+        }
+    }
+}
+
 /// Sees to it that a layer is here as it was packed, if it came packed: from a kept image that has it
-/// or knows a registry, or from one of `references`.
+/// or knows a registry, or from one of the `others`.
 pub async fn bring(
     machine: &Machine,
     session: &Session,
     layer: &ImageLayer,
-    references: &[String],
+    others: impl IntoIterator<Item = Place>,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let Some((media_type, digest, size)) = layer.original.clone() else { return Ok(()) };
     let store = machine.store.clone();
     let found = blocking(move || places(&*store, &digest)).await;
     let Some(mut places) = found.map_err(|e| store_failure(&e))? else { return Ok(()) };
-    places.extend(references.iter().cloned().map(Place::Registry));
+    places.extend(others);
     let mut failed = Ok(());
     for place in places {
         let brought = match place {
-            Place::Archive(blob, size) => {
-                let store = machine.store.clone();
-                let taken = blocking(move || take(&*store, &digest, blob, size)).await;
-                taken.map_err(|e| store_failure(&e))
+            Place::Files(files) => {
+                let taken = machine.puller.file(files, digest).await;
+                taken.map(drop).map_err(|e| layout_failure(&e))
             }
             Place::Registry(reference) => {
                 let reference = parse_reference(&reference).map_err(|e| registry_failure(&e))?;
@@ -67,38 +76,13 @@ fn places(store: &dyn Store, digest: &OciDigest) -> Result<Option<Vec<Place>>, S
         originals.into_iter().any(|(_, original, _)| original == digest)
     };
     for image in kept(store)?.filter(has) {
-        if let Some((blob, size)) = archived(store, &image, digest)? {
-            archives.push(Place::Archive(blob, size));
-        }
+        archives.extend(image.archive.map(Place::Files));
         registries.extend(image.references);
     }
     registries.sort();
     registries.dedup();
     archives.extend(registries.into_iter().map(Place::Registry));
     Ok(Some(archives))
-}
-
-/// The layer in an image's own archive.
-fn archived(
-    store: &dyn Store,
-    image: &Image,
-    digest: &OciDigest,
-) -> Result<Option<(BlobId, u64)>, StoreError> {
-    let Some(archive) = image.archive else { return Ok(None) };
-    let AnyNode::Root(root) = &*store.node(&archive.0)? else { return Ok(None) };
-    let AnyNode::Dir(dir) = &*store.node(&root.dir.tree)? else { return Ok(None) };
-    let name = digest.hex();
-    let file = dir.entries().iter().find(|entry| entry.name.as_bytes() == name.as_bytes());
-    Ok(file.and_then(|entry| match entry.node {
-        Node::File { blob, size, .. } => Some((blob, size)),
-        _ => None,
-    }))
-}
-
-/// Fetches a packed layer from the store that all share, and remembers it by its digest.
-fn take(store: &dyn Store, digest: &OciDigest, blob: BlobId, size: u64) -> Result<(), StoreError> {
-    drop(store.open(&blob, 0)?);
-    rows::put_oci_blob(store, digest, OciBlob { blob, size, repository: None })
 }
 
 /// Makes that everybody can read what stands in an archive.

@@ -4,7 +4,7 @@
 //! * [`tape`] reads and writes the tar format; [`unpack`] makes diff trees of layers, [`pack`] makes
 //!   layers of diff trees.
 //! * [`manifest`] makes configs, manifests and indexes; [`archive`] writes and reads files that hold
-//!   whole images.
+//!   whole images; [`layout`] takes single images from directories of clients.
 //!
 //! Bytes from a registry or an archive are kept under the BLAKE3 name that all of Slipway uses, and
 //! found by their SHA-256 through the store's table `OciBlob`. Nothing is kept before its SHA-256
@@ -12,6 +12,7 @@
 
 pub mod archive;
 mod below;
+pub mod layout;
 pub mod local;
 pub mod manifest;
 pub mod pack;

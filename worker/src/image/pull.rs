@@ -1,6 +1,7 @@
-//! Layers from a registry into the store, and into diff trees.
+//! Layers from a registry or a client's layout into the store, and into diff trees.
 
 use super::below::Below;
+use super::layout::{LayoutError, files};
 use super::registry::{
     Endpoint, LayerRef, Part, Reference, RegistryError, Resolved, Session, repository_of,
 };
@@ -13,6 +14,7 @@ use cache::store::{OciBlob, Store, StoreError};
 use futures_util::future::try_join_all;
 use proto::error::Class;
 use proto::id::{BlobId, OciDigest, RootId};
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
@@ -29,6 +31,9 @@ pub enum PullError {
     /// The registry did not give them.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The layout does not have them.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// They could not be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -42,6 +47,7 @@ impl PullError {
     pub fn class(&self) -> Class {
         match self {
             Self::Registry(e) => e.class(),
+            Self::Layout(e) => e.class(),
             Self::Unpack(e) => e.class(),
             Self::Store(e) => e.class(),
         }
@@ -51,7 +57,25 @@ impl PullError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Registry(e) => e.hint(),
-            Self::Unpack(_) | Self::Store(_) => None,
+            Self::Layout(_) | Self::Unpack(_) | Self::Store(_) => None,
+        }
+    }
+}
+
+/// Where packed layers come from.
+#[derive(Clone, Copy)]
+enum Origin<'o> {
+    /// A registry.
+    Registry(&'o Session, &'o Reference),
+    /// The files of a layout, and what it goes by.
+    Layout(RootId, &'o str),
+}
+
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(_, reference) => reference.fmt(f),
+            Self::Layout(_, name) => name.fmt(f),
         }
     }
 }
@@ -149,6 +173,17 @@ impl Puller {
         Ok(row)
     }
 
+    /// A packed layer, or any other file of a layout, once it is known to be what its name says.
+    pub async fn file(&self, layout: RootId, digest: OciDigest) -> Result<OciBlob, LayoutError> {
+        let (_one, _pin) = (self.pulling.enter(digest).await, self.store.pin());
+        let store = self.store.clone();
+        blocking(move || match rows::oci_blob(&*store, &digest)? {
+            Some(row) => Ok(row),
+            None => files::take(&*store, layout, &digest),
+        })
+        .await
+    }
+
     /// The diff trees of an image's layers, lowest first: those that are not here are pulled and
     /// unpacked, several at a time. Visible in the store, and durable after its barrier.
     pub async fn layers(
@@ -157,17 +192,38 @@ impl Puller {
         image: &Resolved,
         progress: &Progress,
     ) -> Result<Vec<RootId>, PullError> {
+        let origin = Origin::Registry(session, &image.reference);
+        self.layers_of(origin, &image.layers, progress).await
+    }
+
+    /// The same of an image of a layout, which goes by `name`.
+    pub async fn layers_of_layout(
+        &self,
+        layout: RootId,
+        name: &str,
+        layers: &[LayerRef],
+        progress: &Progress,
+    ) -> Result<Vec<RootId>, PullError> {
+        self.layers_of(Origin::Layout(layout, name), layers, progress).await
+    }
+
+    async fn layers_of(
+        &self,
+        origin: Origin<'_>,
+        layers: &[LayerRef],
+        progress: &Progress,
+    ) -> Result<Vec<RootId>, PullError> {
         let _pin = self.store.pin();
-        let one = |layer| self.layer(session, &image.reference, layer, progress);
-        let roots = try_join_all(image.layers.iter().map(one)).await?;
+        let one = |layer| self.layer(origin, layer, progress);
+        let roots = try_join_all(layers.iter().map(one)).await?;
         let mut done: Vec<RootId> = Vec::with_capacity(roots.len());
-        for (root, layer) in roots.into_iter().zip(&image.layers) {
+        for (root, layer) in roots.into_iter().zip(layers) {
             // One that links into the layers below had to wait for them.
             let root = match root {
                 Some(root) => root,
                 None => {
-                    let row = self.blob(session, &image.reference, &layer.part, progress).await?;
-                    self.unpack(&image.reference, layer, row, Some(done.clone())).await?
+                    let row = self.packed(origin, &layer.part, progress).await?;
+                    self.unpack(origin, layer, row, Some(done.clone())).await?
                 }
             };
             done.push(root);
@@ -178,8 +234,7 @@ impl Puller {
     /// One layer's tree. None when it needs the layers below.
     async fn layer(
         &self,
-        session: &Session,
-        reference: &Reference,
+        origin: Origin<'_>,
         layer: &LayerRef,
         progress: &Progress,
     ) -> Result<Option<RootId>, PullError> {
@@ -188,23 +243,37 @@ impl Puller {
         if let Some(root) = blocking(move || rows::unpacked(&*store, &diff_id)).await? {
             return Ok(Some(root));
         }
-        let row = self.blob(session, reference, &layer.part, progress).await?;
-        match self.unpack(reference, layer, row, None).await {
+        let row = self.packed(origin, &layer.part, progress).await?;
+        match self.unpack(origin, layer, row, None).await {
             Ok(root) => Ok(Some(root)),
             Err(PullError::Unpack(UnpackError::NeedsLower { .. })) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
+    async fn packed(
+        &self,
+        origin: Origin<'_>,
+        part: &Part,
+        progress: &Progress,
+    ) -> Result<OciBlob, PullError> {
+        match origin {
+            Origin::Registry(session, reference) => {
+                Ok(self.blob(session, reference, part, progress).await?)
+            }
+            Origin::Layout(files, _) => Ok(self.file(files, part.digest).await?),
+        }
+    }
+
     async fn unpack(
         &self,
-        reference: &Reference,
+        origin: Origin<'_>,
         layer: &LayerRef,
         row: OciBlob,
         below: Option<Vec<RootId>>,
     ) -> Result<RootId, PullError> {
         let _slot = self.processors.acquire().await.expect("it is never closed");
-        let what = format!("Layer {} of {reference}", layer.part.digest.short());
+        let what = format!("Layer {} of {origin}", layer.part.digest.short());
         let (store, diff_id) = (self.store.clone(), layer.diff_id);
         blocking(move || {
             let store = &*store;

@@ -3,7 +3,9 @@
 use super::Target;
 use coordinator::dockerfile::parse;
 use coordinator::graph::keys::{keys, local_inputs};
-use coordinator::graph::{Draft, Found, FoundFile, Inputs, Lowered, Wanted, lower};
+use coordinator::graph::{
+    Draft, Found, FoundFile, Inputs, Lowered, Wanted, layout_reference, lower,
+};
 use proto::id::{ContentDigest, OciDigest, RootId, TreeId};
 use proto::limit;
 use proto::platform::Platform;
@@ -163,6 +165,11 @@ fn check(draft: Draft) {
 fn look_up(what: Wanted, found: &mut Found) {
     match what {
         Wanted::Image { reference, platform } => {
+            let image = image(&reference, &platform);
+            found.images.insert((reference, platform), image);
+        }
+        Wanted::Layout { context, platform } => {
+            let reference = layout_reference(&context);
             let image = image(&reference, &platform);
             found.images.insert((reference, platform), image);
         }

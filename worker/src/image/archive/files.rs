@@ -113,7 +113,8 @@ impl Files {
     }
 }
 
-fn open_inside(root: &File, path: &str) -> io::Result<Option<File>> {
+/// Opens a file that is resolved inside the directory by the kernel; None when there is none.
+pub fn open_inside(root: &File, path: &str) -> io::Result<Option<File>> {
     // Without NONBLOCK, a named pipe would be waited for.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

@@ -4,7 +4,7 @@ use super::files::{Files, Found};
 use crate::image::below::Below;
 use crate::image::local::{DOCKER_PLAIN, size_of};
 use crate::image::manifest::read_time;
-use crate::image::registry::{Config, Document, Manifest, Part, choose, parse_reference};
+use crate::image::registry::{Config, Document, Manifest, Part, for_platform, parse_reference};
 use crate::image::rows;
 use crate::image::unpack::{BadArchive, Format, Reading, UnpackError, unpack};
 use bytes::Bytes;
@@ -125,20 +125,25 @@ pub fn load(
     }
 }
 
+/// Where a layout's index has the tag of an image.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The index of a layout.
 #[derive(Deserialize)]
-struct Layout {
+pub struct Layout {
     #[serde(default)]
-    manifests: Vec<LayoutEntry>,
+    pub manifests: Vec<LayoutEntry>,
 }
 
+/// A manifest or an index that a layout's index names.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct LayoutEntry {
+pub struct LayoutEntry {
     #[serde(default)]
-    media_type: String,
-    digest: String,
+    pub media_type: String,
+    pub digest: String,
     #[serde(default)]
-    annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -221,10 +226,8 @@ impl Loading<'_> {
                     return Ok((digest, manifest));
                 }
                 Document::Index(listed) => {
-                    let only = if let [one] = &listed[..] { Some(one) } else { None };
-                    let chosen = choose(&listed, self.platform).or(only);
                     let none = || bad(format!("it has no image for {}", self.platform));
-                    let chosen = chosen.ok_or_else(none)?;
+                    let chosen = for_platform(&listed, self.platform).ok_or_else(none)?;
                     (digest, media_type) = (chosen.part.digest, chosen.part.media_type.clone());
                 }
             }
@@ -392,7 +395,7 @@ fn blob_path(digest: &OciDigest) -> String {
 /// containerd's name, or a reference that other tools write into `ref.name`; a mere tag is no name.
 fn name_of(annotations: &BTreeMap<String, String>) -> Option<String> {
     let full = annotations.get("io.containerd.image.name");
-    let short = annotations.get("org.opencontainers.image.ref.name");
+    let short = annotations.get(REF_NAME);
     let short = short.filter(|name| name.contains(['/', ':']));
     parse_reference(full.or(short)?).ok().map(|name| name.to_string())
 }

@@ -205,6 +205,12 @@ pub fn choose<'l>(listed: &'l [Listed], wanted: &Platform) -> Option<&'l Listed>
     fitting.max_by_key(|(rank, _)| *rank).map(|(_, listed)| listed)
 }
 
+/// Of what an index in an archive lists, the best for a platform; when it lists only one, that one.
+pub fn for_platform<'l>(listed: &'l [Listed], wanted: &Platform) -> Option<&'l Listed> {
+    let only = if let [one] = listed { Some(one) } else { None };
+    choose(listed, wanted).or(only)
+}
+
 /// The number of a variant; a variant that is none has no number and fits only itself.
 fn level(platform: &Platform) -> Option<u32> {
     match (platform.arch.as_str(), platform.variant.as_str()) {
