@@ -193,3 +193,16 @@ pub const WORKER_PLATFORMS_MAX: usize = 32;
 
 /// Shapes of steps of which is known how long they take: about 20 MB of memory.
 pub const SHAPES_MAX: usize = 1 << 16;
+
+/// Records of a cache outside of the farm, and layers that they name together: what the farm's parts
+/// tell each other of it fits into one frame.
+pub const CACHE_RECORDS_MAX: usize = 20_000;
+
+/// Bytes of the config of such a cache.
+pub const CACHE_CONFIG_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of the manifest of such a cache. What registries take.
+pub const CACHE_MANIFEST_BYTES_MAX: usize = 4 << 20;
+
+/// Such caches that one build takes from, and that it gives to.
+pub const OUTSIDE_CACHES_MAX: usize = 100;

@@ -20,6 +20,7 @@ pub mod admin;
 pub mod blob;
 pub mod build;
 pub mod cluster;
+pub mod outside;
 pub mod overview;
 pub mod worker;
 

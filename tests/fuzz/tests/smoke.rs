@@ -55,7 +55,13 @@ fn chunks() {
 }
 
 #[test]
+fn cache() {
+    smoke("cache", LAYERS);
+}
+
+#[test]
 fn every_target_is_smoked() {
     let names: Vec<&str> = target::ALL.iter().map(|target| target.name()).collect();
-    assert_eq!(names, ["dockerfile", "expand", "ignore", "tree", "frames", "layer", "chunks"]);
+    let smoked = ["dockerfile", "expand", "ignore", "tree", "frames", "layer", "chunks", "cache"];
+    assert_eq!(names, smoked);
 }

@@ -5,12 +5,14 @@
 //!   layers of diff trees.
 //! * [`manifest`] makes configs, manifests and indexes; [`archive`] writes and reads files that hold
 //!   whole images; [`layout`] takes single images from directories of clients.
+//! * [`artifact`] is the form of caches outside of the farm.
 //!
 //! Bytes from a registry or an archive are kept under the BLAKE3 name that all of Slipway uses, and
 //! found by their SHA-256 through the store's table `OciBlob`. Nothing is kept before its SHA-256
 //! was compared with what it was asked for by.
 
 pub mod archive;
+pub mod artifact;
 mod below;
 pub mod layout;
 pub mod local;

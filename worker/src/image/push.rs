@@ -34,9 +34,11 @@ pub struct Pushed {
 }
 
 /// Where a blob's bytes are.
-#[derive(Clone)]
-enum Source {
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// In memory.
     Here(Bytes),
+    /// In the store: the blob and its size.
     Stored(BlobId, u64),
 }
 
@@ -58,11 +60,7 @@ pub async fn push(
         }
         wanted.insert(image.config.digest, Source::Here(image.config.bytes.clone()));
     }
-    let upload = |(digest, source)| async move {
-        let done = push_blob(store, session, reference, digest, source, progress).await?;
-        Ok::<_, RegistryError>((digest, done))
-    };
-    let blobs = stream::iter(wanted).map(upload).buffer_unordered(UPLOADS).try_collect().await?;
+    let blobs = blobs(store, session, reference, wanted, progress).await?;
     let top = set.top();
     if set.index.is_some() {
         for image in &set.images {
@@ -72,6 +70,21 @@ pub async fn push(
     }
     session.push_manifest(reference, by_digest, &top.media_type, top.bytes.clone()).await?;
     Ok(Pushed { digest: top.digest, blobs })
+}
+
+/// Sees to it that the reference's repository has these blobs.
+pub async fn blobs(
+    store: &Arc<dyn Store>,
+    session: &Session,
+    reference: &Reference,
+    wanted: BTreeMap<OciDigest, Source>,
+    progress: &Progress,
+) -> Result<BTreeMap<OciDigest, Uploaded>, RegistryError> {
+    let upload = |(digest, source)| async move {
+        let done = push_blob(store, session, reference, digest, source, progress).await?;
+        Ok::<_, RegistryError>((digest, done))
+    };
+    stream::iter(wanted).map(upload).buffer_unordered(UPLOADS).try_collect().await
 }
 
 async fn push_blob(

@@ -1,5 +1,6 @@
 //! What is given bad input.
 
+mod cache;
 mod chunks;
 mod dockerfile;
 mod expand;
@@ -11,7 +12,7 @@ mod tree;
 use super::Target;
 
 /// All targets.
-pub const ALL: [&dyn Target; 7] = [
+pub const ALL: [&dyn Target; 8] = [
     &dockerfile::Dockerfile,
     &expand::Expand,
     &ignore::Ignore,
@@ -19,6 +20,7 @@ pub const ALL: [&dyn Target; 7] = [
     &frames::Frames,
     &layer::Layer,
     &chunks::Chunks,
+    &cache::Cache,
 ];
 
 /// The target of that name.

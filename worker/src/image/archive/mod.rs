@@ -14,5 +14,5 @@ mod write;
 pub(super) use files::open_inside;
 pub(super) use load::{Layout, REF_NAME};
 pub use load::{LoadError, Loaded, Source, load};
-pub use plan::{PlanError, plan, plan_all};
+pub use plan::{PlanError, artifact, plan, plan_all};
 pub use write::{WriteError, head, write_dir, write_tar};

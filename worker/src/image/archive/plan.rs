@@ -1,6 +1,6 @@
 //! What stands in an archive. Pure.
 
-use crate::image::manifest::{Annotations, ImageSet, layout_index};
+use crate::image::manifest::{Annotations, Document, ImageSet, layout_index};
 use crate::image::registry::{Part, Reference, familiar, parse_reference};
 use proto::error::Class;
 use proto::id::OciDigest;
@@ -57,15 +57,35 @@ pub fn plan_all(
         index.extend(index_entries(set, &names));
         docker.push(docker_entry(set, &names));
     }
-    files.insert("blobs/".into(), ArchiveData::Directory);
-    files.insert("blobs/sha256/".into(), ArchiveData::Directory);
-    files.insert("oci-layout".into(), inline(br#"{"imageLayoutVersion":"1.0.0"}"#));
-    files.insert("index.json".into(), inline(&layout_index(index)));
     if all_single {
         let entries = serde_json::to_vec(&docker).expect("texts and lists are JSON");
         files.insert("manifest.json".into(), inline(&entries));
     }
-    Ok(files.into_iter().map(|(path, data)| ArchiveEntry { path, data }).collect())
+    Ok(layout(files, index))
+}
+
+/// What stands in the layout of something that is no image: its manifest, and the blobs that it
+/// names.
+pub fn artifact(
+    manifest: &Document,
+    blobs: impl IntoIterator<Item = (OciDigest, ArchiveData)>,
+) -> Vec<ArchiveEntry> {
+    let blobs = blobs.into_iter().map(|(digest, data)| (blob_path(&digest), data));
+    let mut files: BTreeMap<String, ArchiveData> = blobs.collect();
+    files.insert(blob_path(&manifest.digest), inline(&manifest.bytes));
+    layout(files, vec![(manifest.part(), Annotations::new())])
+}
+
+/// An OCI layout of these files.
+fn layout(
+    mut files: BTreeMap<String, ArchiveData>,
+    index: Vec<(Part, Annotations)>,
+) -> Vec<ArchiveEntry> {
+    files.insert("blobs/".into(), ArchiveData::Directory);
+    files.insert("blobs/sha256/".into(), ArchiveData::Directory);
+    files.insert("oci-layout".into(), inline(br#"{"imageLayoutVersion":"1.0.0"}"#));
+    files.insert("index.json".into(), inline(&layout_index(index)));
+    files.into_iter().map(|(path, data)| ArchiveEntry { path, data }).collect()
 }
 
 fn inline(bytes: &[u8]) -> ArchiveData {

@@ -14,6 +14,7 @@ mod known;
 mod tests;
 mod walk;
 
+pub(crate) use compress::Worker as Block;
 pub use compress::{BadLevel, GZIP_DEFAULT, ZSTD_DEFAULT, gzip, zstd};
 
 use super::rows;

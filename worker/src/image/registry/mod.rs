@@ -8,6 +8,7 @@
 //! Everything that a registry sends is bounded, and compared with its SHA-256 before it is kept.
 //! Why this is not built on `oci-client` is told in `docs/decisions/0010-registry-client.md`.
 
+mod artifact;
 mod auth;
 mod blob;
 mod call;

@@ -75,6 +75,29 @@ impl Session {
         }
     }
 
+    /// Whether the reference's repository has a blob, if need be mounted from `other`.
+    pub async fn holds_blob(
+        &self,
+        reference: &Reference,
+        digest: &OciDigest,
+        other: Option<&str>,
+    ) -> Result<bool, RegistryError> {
+        let endpoint = self.itself(reference);
+        let what = format!("blob {} of {reference}", digest.short());
+        let target = Target::new(&endpoint, reference, Access::Push, what.clone());
+        if self.has_blob(&target, digest).await? {
+            return Ok(true);
+        }
+        let Some(from) = other else { return Ok(false) };
+        let access = Access::Mount(from.to_owned());
+        let target = Target::new(&endpoint, reference, access, what);
+        match self.begin(&target, Some((digest, from))).await {
+            Ok(upload) => Ok(upload.is_none()),
+            Err(RegistryError::Unauthorised { .. } | RegistryError::NotFound { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Puts a manifest or index under the reference's tag, or under its digest when there is no
     /// tag or `by_digest` says so.
     pub async fn push_manifest(

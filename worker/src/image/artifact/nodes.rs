@@ -1,0 +1,130 @@
+//! A tree's nodes as one blob.
+//!
+//! ```text
+//! "slipway tree 1\n"  (length:u32  node)…
+//! ```
+//!
+//! Lengths are little-endian. Each node stands once, after those that it names, in the order of
+//! their entries; the root is the last one. All of it is compressed by zstd, in frames of some MiB.
+
+use super::FetchError;
+use crate::image::pack::{Block, zstd};
+use crate::image::unpack::{BadArchive, decompressed};
+use cache::store::{Store, StoreError};
+use proto::id::{RootId, TreeId};
+use proto::limit;
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+
+const MAGIC: &[u8] = b"slipway tree 1\n";
+
+/// Bytes of one frame, about.
+const FRAME: usize = 4 << 20;
+
+/// Packs the nodes of a tree. Blocks.
+pub fn pack(store: &dyn Store, tree: &RootId) -> Result<Vec<u8>, StoreError> {
+    let compression = zstd(0).expect("there is a default");
+    let mut block = Block::new(compression);
+    let (mut out, mut plain) = (Vec::new(), MAGIC.to_vec());
+    let mut seen = BTreeSet::new();
+    // A node stands a second time when all that it names has been written.
+    let mut stack = vec![(tree.0, false)];
+    while let Some((id, is_named)) = stack.pop() {
+        if !is_named {
+            if seen.contains(&id) {
+                continue;
+            }
+            stack.push((id, true));
+            let below = store.node(&id)?.dirs();
+            stack.extend(below.iter().rev().map(|dir| (dir.tree, false)));
+            continue;
+        }
+        if !seen.insert(id) {
+            continue;
+        }
+        let bytes = store.node_bytes(&id)?;
+        plain.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        plain.extend_from_slice(&bytes);
+        if plain.len() >= FRAME {
+            out.extend(block.compress(std::mem::take(&mut plain)));
+        }
+    }
+    if !plain.is_empty() {
+        out.extend(block.compress(plain));
+    }
+    Ok(out)
+}
+
+/// Puts the nodes that stand in a blob: all that they name must be there. Answers the last one.
+/// Blocks.
+pub fn unpack(
+    store: &dyn Store,
+    tree: &RootId,
+    packed: impl Read + Send,
+) -> Result<TreeId, FetchError> {
+    let bad = |why| FetchError::Nodes { tree: *tree, why };
+    let read = decompressed(packed, |pieces| put_all(store, pieces));
+    match read {
+        Ok(Ok(last)) => Ok(last),
+        Ok(Err(Refused::Store(e))) => Err(e.into()),
+        Ok(Err(Refused::Bad(why))) | Err(why) => Err(bad(why)),
+    }
+}
+
+enum Refused {
+    Bad(BadArchive),
+    Store(StoreError),
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Self::Bad(BadArchive::Read(error))
+    }
+}
+
+fn put_all(store: &dyn Store, mut pieces: impl Read) -> Result<TreeId, Refused> {
+    let mut magic = [0; MAGIC.len()];
+    pieces.read_exact(&mut magic)?;
+    if magic != MAGIC {
+        return Err(io::Error::other("it does not begin as a tree does").into());
+    }
+    let (mut nodes, mut bytes, mut all, mut last) = (Vec::new(), 0, 0u64, None);
+    while let Some(node) = next(&mut pieces)? {
+        all += node.len() as u64;
+        if all > limit::LAYER_TREE_BYTES_MAX {
+            return Err(Refused::Bad(BadArchive::TooMuch("1 GiB of names")));
+        }
+        last = Some(proto::tree::node_id(&node));
+        bytes += node.len();
+        nodes.push(node);
+        if bytes >= limit::BATCH_BYTES {
+            store.put_nodes(&std::mem::take(&mut nodes)).map_err(Refused::Store)?;
+            bytes = 0;
+        }
+    }
+    store.put_nodes(&nodes).map_err(Refused::Store)?;
+    last.ok_or_else(|| io::Error::other("it has no nodes").into())
+}
+
+/// The next node; none at the end.
+fn next(pieces: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut length = Vec::with_capacity(4);
+    pieces.take(4).read_to_end(&mut length)?;
+    let length = match <[u8; 4]>::try_from(length.as_slice()) {
+        Ok(length) => u32::from_le_bytes(length) as usize,
+        Err(_) if length.is_empty() => return Ok(None),
+        Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+    };
+    if length > limit::NODE_BYTES_MAX {
+        return Err(io::Error::other(format!("a node of {length} bytes")));
+    }
+    let mut node = Vec::new();
+    pieces.take(length as u64).read_to_end(&mut node)?;
+    match node.len() == length {
+        true => Ok(Some(node)),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

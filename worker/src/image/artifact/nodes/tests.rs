@@ -1,0 +1,99 @@
+use super::*;
+use cache::store::memory::MemoryStore;
+use proptest::prelude::*;
+use proto::id::BlobId;
+use proto::path::FileName;
+use proto::tree::{Dir, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
+
+/// What a tar cannot say: parts of seconds, sockets, groups of links by name.
+fn tree(store: &MemoryStore) -> RootId {
+    let time = Mtime { seconds: 7, nanos: 123_456_789 };
+    let meta = || Meta::root_owned(0o4755, time);
+    let entry = |name: &str, node| Entry {
+        name: FileName::new(name.as_bytes()).unwrap(),
+        meta: meta(),
+        node,
+    };
+    let blob = BlobId::of(b"x");
+    store.put_blobs(&[(blob, "x".into())]).unwrap();
+    let link = Some(LinkId::of(&[b"this one"]));
+    let leaf = || Node::File { blob, size: 1, link };
+    let inner = Dir::new(vec![entry("a", leaf()), entry("b", leaf())]).seal();
+    let outer = Dir::new(vec![
+        entry("same", Node::Dir(inner.dir, Presence::Opaque)),
+        entry("sock", Node::Socket),
+        entry("too", Node::Dir(inner.dir, Presence::Implicit)),
+        Entry { meta: Meta::root_owned(0, Mtime::default()), ..entry("gone", Node::Whiteout) },
+    ])
+    .seal();
+    let root = Root { meta: meta(), dir: outer.dir, presence: Presence::Merge };
+    let (id, bytes) = root.seal();
+    store.put_nodes(&[inner.bytes, outer.bytes, bytes]).unwrap();
+    id
+}
+
+fn with_blob() -> MemoryStore {
+    let store = MemoryStore::new();
+    store.put_blobs(&[(BlobId::of(b"x"), "x".into())]).unwrap();
+    store
+}
+
+#[test]
+fn a_tree_comes_back_as_it_was() {
+    let from = MemoryStore::new();
+    let id = tree(&from);
+    let packed = pack(&from, &id).unwrap();
+    assert_eq!(pack(&from, &id).unwrap(), packed, "the same bytes each time");
+    let to = with_blob();
+    assert_eq!(unpack(&to, &id, &packed[..]).unwrap(), id.0);
+    assert_eq!(to.missing_trees(&[id.0]).unwrap(), []);
+    let without_files = MemoryStore::new();
+    let refused = unpack(&without_files, &id, &packed[..]).unwrap_err();
+    assert!(matches!(refused, FetchError::Store(_)), "{refused}");
+    assert_eq!(without_files.missing_trees(&[id.0]).unwrap(), [id.0]);
+}
+
+#[test]
+fn what_is_cut_off_or_has_other_lengths_is_refused() {
+    let from = MemoryStore::new();
+    let id = tree(&from);
+    let mut plain = MAGIC.to_vec();
+    for text in [&b""[..], b"slipway tree 2\n", MAGIC] {
+        assert!(unpack(&with_blob(), &id, text).is_err(), "{text:?}");
+    }
+    plain.extend(u32::MAX.to_le_bytes());
+    assert!(unpack(&with_blob(), &id, &plain[..]).is_err());
+    let packed = pack(&from, &id).unwrap();
+    for end in 0..packed.len() {
+        assert!(unpack(&with_blob(), &id, &packed[..end]).is_err(), "cut off at {end}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_are_refused_or_are_another_tree(
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        is_plain in any::<bool>(),
+    ) {
+        let from = MemoryStore::new();
+        let id = tree(&from);
+        let packed = pack(&from, &id).unwrap();
+        let mut bytes = match is_plain {
+            true => {
+                let mut plain = Vec::new();
+                decompressed(&packed[..], |mut pieces| pieces.read_to_end(&mut plain).unwrap()).unwrap();
+                plain
+            }
+            false => packed,
+        };
+        let place = at.index(bytes.len());
+        let changed = bytes[place] != byte;
+        bytes[place] = byte;
+        let to = with_blob();
+        let read = unpack(&to, &id, &bytes[..]);
+        if is_plain && changed {
+            prop_assert!(!matches!(read, Ok(last) if last == id.0));
+        }
+    }
+}
