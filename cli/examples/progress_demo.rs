@@ -142,7 +142,7 @@ fn sad_end() -> Vec<Act> {
 fn result(steps: u32, cached: u32, saved_ms: u64) -> BuildResult {
     let traffic = Traffic { context: 48_200, pulled: 31_400_000, ..Traffic::default() };
     let summary = Summary { steps, cached, saved_ms, wall_ms: 5700, traffic };
-    BuildResult { outputs: Vec::new(), summary }
+    BuildResult { outputs: Vec::new(), caches: Vec::new(), summary }
 }
 
 fn failure() -> Failure {

@@ -5,7 +5,7 @@
 //! ```
 
 use coordinator::dockerfile::parse;
-use coordinator::graph::keys::{keys, local_inputs};
+use coordinator::graph::keys::{Joined, keys, local_inputs};
 use coordinator::graph::{Found, Inputs, Lowered, lower};
 use proto::id::{ContentDigest, OciDigest, RootId, TreeId};
 use proto::platform::Platform;
@@ -107,7 +107,7 @@ fn measure(text: &str) -> (usize, [Duration; 3]) {
     let lowered = Instant::now();
     let selected = ContentDigest::from_bytes([2; 32]);
     let selections = local_inputs(&graph).into_iter().map(|place| (place, selected)).collect();
-    let keys = keys(&graph, &selections, "nonce");
+    let keys = keys(&graph, &selections, "nonce", Joined::WithOthers);
     let keyed = Instant::now();
     (keys.len(), [parsed - start, lowered - parsed, keyed - lowered])
 }
@@ -149,6 +149,8 @@ fn request() -> BuildRequest {
         has_context: true,
         outputs: vec![Output::CacheOnly],
         annotations: Vec::new(),
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
         description: String::new(),
         scope: None,
         priority: None,

@@ -69,6 +69,14 @@ pub struct Build {
     /// Take no earlier results of these stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
+    /// Take results of a cache that --cache-to wrote, too: type=registry,ref=NAME;
+    /// type=local,src=DIRECTORY; NAME
+    #[arg(long, value_name = "CACHE")]
+    pub cache_from: Vec<String>,
+    /// Write the results to a cache: type=registry,ref=NAME or type=local,dest=DIRECTORY; with
+    /// mode=max of all steps, not only of those in the image
+    #[arg(long, value_name = "CACHE")]
+    pub cache_to: Vec<String>,
     /// Look up images at their registries, even when the local store has them
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub pull: Option<bool>,
@@ -143,12 +151,6 @@ pub struct Build {
     #[arg(long, value_name = "HOW", value_parser = fallback)]
     pub fallback: Option<Fallback>,
 
-    /// Has no effect: the farm's own cache is always used
-    #[arg(long, value_name = "CACHE", hide_short_help = true)]
-    pub cache_from: Vec<String>,
-    /// Has no effect: the farm's own cache is always used
-    #[arg(long, value_name = "CACHE", hide_short_help = true)]
-    pub cache_to: Vec<String>,
     /// Has no effect: no attestations are made
     #[arg(long, num_args = 0..=1, require_equals = true, hide_short_help = true)]
     pub provenance: Option<Option<String>>,

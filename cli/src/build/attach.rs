@@ -47,6 +47,7 @@ fn waits_for(ask: &Ask) -> String {
         Ask::Secret(id) => format!("the secret `{id}`"),
         Ask::SshAgent(id) | Ask::Ssh { id, .. } => format!("the ssh agent `{id}`"),
         Ask::Login(host) => format!("a login for {host}"),
+        Ask::Cache(_) | Ask::CacheBlobs(..) => "a cache in a directory".to_owned(),
     };
     format!("The build waits for {what}: run the command again that began it")
 }

@@ -4,11 +4,13 @@ mod archive;
 pub mod attach;
 mod context;
 mod engine;
+mod fields;
 mod files;
 mod layout;
 mod line;
 mod metadata;
 mod output;
+mod outside;
 mod remote;
 mod request;
 mod ssh;
@@ -29,6 +31,7 @@ use context::{Context, Named};
 use line::{Heard, Line, Shown, reattach};
 use ops::config::{Config, Fallback};
 use output::Target;
+use outside::Directories;
 use proto::error::{Class, Failure};
 use proto::id::{OciDigest, RootId};
 use proto::platform::Platform;
@@ -75,13 +78,17 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
         context,
         stats: config.home.join("client/stat"),
         display: display.clone(),
+        directories: Arc::new(asked.directories),
         sent: Arc::default(),
     };
     let result = client.build(ToCoordinator::Submit(Box::new(asked.request))).await;
     let result = match result {
         Ok(mut result) => {
-            let (written, moved) =
-                meter::count(write_outputs(&farm, &result, &asked.targets)).await;
+            let write = async {
+                write_outputs(&farm, &result, &asked.targets).await?;
+                client.directories.write(&farm.blobs, &result.caches).await
+            };
+            let (written, moved) = meter::count(write).await;
             let traffic = &mut result.summary.traffic;
             traffic.context = client.sent.load(Ordering::Relaxed);
             traffic.outputs = moved.inputs;
@@ -106,8 +113,6 @@ fn bad_display(error: StartError) -> Failure {
 /// Says which flags have no effect.
 fn unused(args: &Build) {
     let given = [
-        ("--cache-from", !args.cache_from.is_empty()),
-        ("--cache-to", !args.cache_to.is_empty()),
         ("--provenance", args.provenance.as_ref().is_some_and(|v| wanted(v.as_deref()))),
         ("--sbom", args.sbom.as_ref().is_some_and(|v| wanted(v.as_deref()))),
     ];
@@ -126,6 +131,8 @@ struct Client {
     context: Arc<Context>,
     stats: PathBuf,
     display: Arc<Display>,
+    /// The caches on this machine.
+    directories: Arc<Directories>,
     /// Bytes of contexts that were sent.
     sent: Arc<AtomicU64>,
 }
@@ -190,6 +197,7 @@ impl Client {
             context: self.context.clone(),
             stats: self.stats.clone(),
             display: self.display.clone(),
+            directories: self.directories.clone(),
             sent: self.sent.clone(),
         };
         tokio::spawn(async move {
@@ -220,6 +228,13 @@ impl Client {
             Ask::Ssh { id, request: SshMessage(request) } => {
                 let said = self.context.agents.answer(&id, &request).await?;
                 Ok(Answer::Ssh(SshMessage(said)))
+            }
+            Ask::Cache(number) => {
+                Ok(Answer::Blobs(self.directories.index(&self.farm.blobs, number).await?))
+            }
+            Ask::CacheBlobs(number, digests) => {
+                let blobs = self.directories.blobs(&self.farm.blobs, number, &digests);
+                Ok(Answer::Blobs(blobs.await?))
             }
         }
     }

@@ -1,13 +1,11 @@
 //! `-o`, `--push`, `--load`: what is made, and where it goes on this machine.
 
+use super::fields::Taker;
 use super::request::full_name;
 use crate::args::build::Build;
 use crate::error::user;
 use proto::error::Failure;
-use proto::wire::build::{
-    ArchiveFormat, ArchiveOutput, ImageOutput, LayerCompression, MediaTypes, Output, Packing,
-};
-use std::collections::BTreeMap;
+use proto::wire::build::{ArchiveFormat, ArchiveOutput, ImageOutput, MediaTypes, Output};
 use std::path::PathBuf;
 
 /// Where an output goes on this machine.
@@ -81,20 +79,6 @@ fn kind_of(text: &str) -> &str {
     text.split(',').find_map(|f| f.strip_prefix("type=")).unwrap_or("")
 }
 
-/// The fields of an output: `a=b,c=d`, as CSV has them.
-fn fields(text: &str) -> Result<BTreeMap<String, String>, Failure> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
-    let record = reader.records().next().and_then(Result::ok).unwrap_or_default();
-    let mut fields = BTreeMap::new();
-    for field in record.iter() {
-        let Some((key, value)) = field.split_once('=') else {
-            return Err(user(format!("--output `{text}`: `{field}` has no `=`")));
-        };
-        fields.insert(key.trim().to_ascii_lowercase(), value.to_owned());
-    }
-    Ok(fields)
-}
-
 fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
     if text == "-" {
         return Ok((Output::Files, Target::Tar(Place::Stdout, Split::Auto)));
@@ -102,10 +86,9 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
     if !text.contains('=') {
         return Ok((Output::Files, Target::Directory(text.into(), Split::Auto)));
     }
+    let mut take = Taker::new("--output", text)?;
     let wrong = |why: String| user(format!("--output `{text}`: {why}"));
-    let mut fields = fields(text)?;
-    let kind = fields.remove("type").ok_or_else(|| wrong("the type is missing".to_owned()))?;
-    let mut take = Taker { fields, text };
+    let kind = take.text("type").ok_or_else(|| wrong("the type is missing".to_owned()))?;
     let dest = take.text("dest");
     let (output, target) = match kind.as_str() {
         "image" | "registry" => {
@@ -178,30 +161,7 @@ fn archive(
     Ok((Output::Archive(ArchiveOutput { format, names, packing }), target))
 }
 
-/// Takes fields one by one; what is left at the end is unknown.
-struct Taker<'t> {
-    fields: BTreeMap<String, String>,
-    text: &'t str,
-}
-
 impl Taker<'_> {
-    fn wrong(&self, why: String) -> Failure {
-        user(format!("--output `{}`: {why}", self.text))
-    }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        self.fields.remove(key).filter(|v| !v.is_empty())
-    }
-
-    fn flag(&mut self, key: &str, default: bool) -> Result<bool, Failure> {
-        match self.text(key).as_deref() {
-            None => Ok(default),
-            Some("true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(other) => Err(self.wrong(format!("{key}={other}: expected true or false"))),
-        }
-    }
-
     fn names(&mut self, tags: &[String]) -> Result<Vec<String>, Failure> {
         match self.text("name") {
             None => Ok(tags.to_vec()),
@@ -210,48 +170,17 @@ impl Taker<'_> {
     }
 
     fn split(&mut self) -> Result<Split, Failure> {
-        if !self.fields.contains_key("platform-split") {
+        if !self.has("platform-split") {
             return Ok(Split::Auto);
         }
         Ok(if self.flag("platform-split", true)? { Split::Always } else { Split::Never })
-    }
-
-    fn packing(&mut self, media: MediaTypes) -> Result<Packing, Failure> {
-        let compression = match self.text("compression").as_deref() {
-            None | Some("gzip") => LayerCompression::Gzip,
-            Some("uncompressed") => LayerCompression::None,
-            Some("zstd") => LayerCompression::Zstd,
-            Some(other) => {
-                let why = "there are uncompressed, gzip and zstd";
-                return Err(self.wrong(format!("compression={other}: {why}")));
-            }
-        };
-        let level = match self.text("compression-level") {
-            None => 0,
-            Some(text) => {
-                let max = if compression == LayerCompression::Zstd { 19 } else { 9 };
-                let level = text.parse().ok().filter(|l| (1..=max).contains(l));
-                let why = format!("compression-level={text}: expected a number from 1 to {max}");
-                level.ok_or_else(|| self.wrong(why))?
-            }
-        };
-        let force = self.flag("force-compression", false)?;
-        let oci = self.flag("oci-mediatypes", media == MediaTypes::Oci)?;
-        let media = if oci { MediaTypes::Oci } else { MediaTypes::Docker };
-        Ok(Packing { compression, level, force, media })
-    }
-
-    fn finish(self) -> Result<(), Failure> {
-        match self.fields.keys().next() {
-            None => Ok(()),
-            Some(key) => Err(self.wrong(format!("there is no field `{key}` for this type"))),
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::wire::build::LayerCompression;
 
     fn target(text: &str) -> Target {
         one(text, &[]).unwrap().1

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Named};
 use super::output::{self, Target};
+use super::outside::{self, Directories};
 use crate::args::build::Build;
 use crate::error::user;
 use proto::error::Failure;
@@ -15,12 +16,15 @@ pub struct Asked {
     pub request: BuildRequest,
     /// Where each output goes on this machine, in order.
     pub targets: Vec<Target>,
+    /// The caches on this machine.
+    pub directories: Directories,
 }
 
 /// Reads the flags.
 pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
     let tags = args.tag.iter().map(|t| full_name(t)).collect::<Result<Vec<_>, _>>()?;
     let (outputs, targets) = output::read(args, &tags)?;
+    let caches = outside::read(args)?;
     let platforms = args
         .platform
         .iter()
@@ -61,11 +65,13 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         has_context: context.directory.is_some(),
         outputs,
         annotations: pairs("--annotation", &args.annotation)?,
+        cache_from: caches.from,
+        cache_to: caches.to,
         description: description(args, &tags),
         scope: args.scope.clone(),
         priority: args.priority,
     };
-    Ok(Asked { request, targets })
+    Ok(Asked { request, targets, directories: caches.directories })
 }
 
 /// What `slipway builds` shows.

@@ -25,6 +25,15 @@ pub enum Event {
         /// What it is.
         plan: Arc<Plan>,
     },
+    /// Layers of a build that was [`Effect::Ready`] cannot be had: their steps run again.
+    Lost {
+        /// The build.
+        build: BuildId,
+        /// The layers.
+        layers: Vec<RootId>,
+        /// What happened, in words.
+        what: String,
+    },
     /// Nobody waits for the build any more.
     Ended {
         /// The build.
@@ -104,8 +113,8 @@ pub enum Event {
     Tick,
 }
 
-/// A record that was found by a definition.
-#[derive(Debug, Clone)]
+/// A record, and how a definition leads to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AliasHit {
     /// What the definition led to.
     pub alias: Alias,
@@ -120,6 +129,8 @@ pub enum Trouble {
     Failed(Failure),
     /// Something that an earlier step made is gone from the store.
     Lost(String),
+    /// The layers that the step itself came to cannot be had.
+    Gone(String),
 }
 
 /// What came of a look at a step whose inputs are known.
@@ -194,6 +205,8 @@ pub enum Effect {
     Root {
         /// The work.
         work: WorkId,
+        /// Its graph.
+        plan: Arc<Plan>,
         /// The base; none for the empty root.
         base: Option<RootId>,
         /// The layers, lowest first.
@@ -253,6 +266,8 @@ pub enum Effect {
         build: BuildId,
         /// For each target, in order.
         targets: Vec<TargetState>,
+        /// The records that the steps came to which were looked at.
+        records: Vec<(StepId, AliasHit)>,
     },
     /// The build failed.
     Fail {

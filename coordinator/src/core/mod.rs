@@ -29,7 +29,7 @@ mod work;
 pub use event::{
     AliasHit, Effect, Evaluated, Event, Notice, TargetState, TreeState, Trouble, Waits, WorkId,
 };
-pub use plan::{Owner, Plan, StepKeys};
+pub use plan::{Imports, Owner, Plan, StepKeys};
 pub use view::Runs;
 
 use cache::mounts;
@@ -85,6 +85,15 @@ pub fn empty_root() -> Root {
     Root { meta, dir: tree::empty_dir().dir, presence: Presence::Merge }
 }
 
+/// How far back it goes when something is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rewound {
+    /// To all that the row came from: any of it may be what is lost.
+    WithInputs,
+    /// To the row's own result.
+    Alone,
+}
+
 /// What one event leads to.
 struct Turn<'a> {
     now: Millis,
@@ -133,6 +142,7 @@ impl Core {
         let mut turn = Turn { now, out, agenda, builds, queue };
         match event {
             Event::Submitted { build, plan } => self.submitted(&mut turn, build, plan),
+            Event::Lost { build, layers, what } => self.lost(&mut turn, &build, &layers, &what),
             Event::Ended { build } => self.ended(&mut turn, &build),
             Event::Aliases { build, found } => self.aliases(&mut turn, &build, found),
             Event::Evaluated { work, outcome } => self.evaluated(&mut turn, work, outcome),
@@ -291,6 +301,7 @@ impl Core {
             _ => {
                 if let Some(hit) = work.alias.take() {
                     work.cost = hit.record.cost;
+                    work.found = Some(hit.alias);
                     self.hit(turn, id, &hit.record);
                     return;
                 }
@@ -383,7 +394,7 @@ impl Core {
     fn find_root(&mut self, turn: &mut Turn<'_>, id: WorkId) {
         let work = &self.works[&id];
         let Some(made) = work.made() else { return };
-        let layers = made.layers.clone();
+        let (layers, plan) = (made.layers.clone(), work.plan.clone());
         let base = match work.plan.base(work.step) {
             None => None,
             Some(_) => {
@@ -399,7 +410,7 @@ impl Core {
             }
         };
         self.works.get_mut(&id).expect("looked at").root = RootPhase::Asked;
-        turn.out.push(Effect::Root { work: id, base, layers });
+        turn.out.push(Effect::Root { work: id, plan, base, layers });
     }
 
     fn evaluated(&mut self, turn: &mut Turn<'_>, id: WorkId, outcome: Result<Evaluated, Trouble>) {
@@ -409,7 +420,10 @@ impl Core {
         }
         match outcome {
             Err(trouble) => self.trouble(turn, id, trouble),
-            Ok(Evaluated::Hit { key: _, record }) => self.hit(turn, id, &record),
+            Ok(Evaluated::Hit { key, record }) => {
+                self.find(id, key, record.version);
+                self.hit(turn, id, &record);
+            }
             Ok(Evaluated::Made { key, layers, root }) => {
                 work.root = RootPhase::Known(root);
                 work.started.get_or_insert(turn.now);
@@ -435,6 +449,14 @@ impl Core {
         }
     }
 
+    /// A row's definition leads to this record.
+    fn find(&mut self, id: WorkId, key: ContentKey, version: u64) {
+        let sources = |i: &WorkId| self.state(*i).map_or(Vec::new(), |s| s.sources);
+        let inputs = self.works[&id].inputs.iter().flat_map(sources).collect();
+        let work = self.works.get_mut(&id).expect("looked at");
+        work.found = Some(Alias { key, version, inputs });
+    }
+
     /// A step's layers are there: they are recorded, unless nothing is to be kept of them.
     fn made(
         &mut self,
@@ -447,8 +469,9 @@ impl Core {
         let (producer, lease) = by.unzip();
         self.last_version = (self.last_version + 1).max(turn.now.0.saturating_mul(1000));
         let version = self.last_version;
-        let sources = |i: &WorkId| self.state(*i).map_or(Vec::new(), |s| s.sources);
-        let inputs = self.works[&id].inputs.iter().flat_map(sources).collect();
+        if let Some(key) = key {
+            self.find(id, key, version);
+        }
         let Some(work) = self.works.get_mut(&id) else { return };
         let created = turn.now;
         let version = key.map(|_| version);
@@ -461,7 +484,9 @@ impl Core {
         };
         let cost = work.cost;
         let record = Record { layers, created, log: None, cost, producer, version };
-        let alias = work.keys.alias.map(|def| (def, Alias { key, version, inputs }));
+        // Others never find by a definition what was made upon records that they do not trust.
+        let told = !matches!(work.plan.imports, Imports::Foreign(_));
+        let alias = work.keys.alias.filter(|_| told).zip(work.found.clone());
         work.phase = Phase::Recording(made);
         let scope = work.plan.scope.clone();
         turn.out.push(Effect::Record { work: id, scope, key, record, alias, lease });
@@ -508,7 +533,11 @@ impl Core {
         turn.builds.extend(work.wanted.keys().cloned());
         let followers = std::mem::take(&mut work.followers);
         let Some(made) = work.made().cloned() else { return };
+        let found = work.found.clone();
         for follower in followers {
+            if let Some(found) = &found {
+                self.find(follower, found.key, found.version);
+            }
             if let Some(work) = self.works.get_mut(&follower) {
                 work.phase = Phase::Done(made.clone());
                 let layers = made.layers.clone();
@@ -520,9 +549,10 @@ impl Core {
 
     /// Work could not go on: it failed, or something that it needs is gone.
     fn trouble(&mut self, turn: &mut Turn<'_>, id: WorkId, trouble: Trouble) {
-        let what = match trouble {
+        let (what, of) = match trouble {
             Trouble::Failed(failure) => return self.fail(turn, id, failure),
-            Trouble::Lost(what) => what,
+            Trouble::Lost(what) => (what, Rewound::WithInputs),
+            Trouble::Gone(what) => (what, Rewound::Alone),
         };
         let Some(work) = self.works.get_mut(&id) else { return };
         work.lost += 1;
@@ -532,15 +562,17 @@ impl Core {
                 .hint("Run `slipway cache verify` to find out what is damaged.");
             return self.fail(turn, id, failure);
         }
-        let steps = self.rewind(id);
-        turn.agenda.extend(steps.iter().copied());
+        let steps = self.rewind(id, of);
+        let doubted = self.doubt(&steps);
+        turn.agenda.extend(steps.iter().chain(&doubted).copied());
         for step in steps {
             self.notify(turn, step, &Notice::Again(what.clone()));
         }
     }
 
-    /// Forgets the results that a row and its inputs came from, so that they are made again.
-    fn rewind(&mut self, id: WorkId) -> Vec<WorkId> {
+    /// Forgets a row's result, and those that it came from where one of them is at fault, so that
+    /// they are made again.
+    fn rewind(&mut self, id: WorkId, of: Rewound) -> Vec<WorkId> {
         let (mut todo, mut seen) = (vec![id], BTreeSet::new());
         while let Some(at) = todo.pop() {
             let Some(work) = self.works.get_mut(&at).filter(|_| seen.insert(at)) else { continue };
@@ -550,13 +582,55 @@ impl Core {
                     work.root = RootPhase::Unknown;
                     work.lost = work.lost.max(1);
                     work.phase = Phase::Idle;
-                    todo.extend(&work.inputs);
+                    match of {
+                        Rewound::WithInputs => todo.extend(&work.inputs),
+                        // Its layers are another row's.
+                        Rewound::Alone if matches!(work.op(), Op::Merge) => {
+                            todo.extend(work.inputs.get(1));
+                        }
+                        Rewound::Alone => {}
+                    }
                 }
                 _ => {}
             }
         }
         seen.iter().for_each(|id| self.drop_content(*id));
         seen.into_iter().collect()
+    }
+
+    /// Looks again at the rows above some that are made again: what comes out of those may be
+    /// something else. Where it is the same, the records are found by content.
+    fn doubt(&mut self, again: &[WorkId]) -> Vec<WorkId> {
+        let mut changed: BTreeSet<WorkId> = again.iter().copied().collect();
+        let mut doubted = Vec::new();
+        let lives = |build: &BuildId| self.builds.get(build).is_some_and(|b| !b.over);
+        // Inputs have lower numbers than those that use them.
+        for (id, work) in &self.works {
+            let is_above = work.inputs.iter().any(|input| changed.contains(input));
+            let is_done = matches!(work.phase, Phase::Done(_)) && !changed.contains(id);
+            if is_above && is_done && work.wanted.keys().any(lives) {
+                changed.insert(*id);
+                doubted.push(*id);
+            }
+        }
+        for id in &doubted {
+            let work = self.works.get_mut(id).expect("just seen");
+            (work.alias, work.root, work.phase) = (None, RootPhase::Unknown, Phase::Idle);
+            self.drop_content(*id);
+        }
+        doubted
+    }
+
+    /// A build that was ready is not: some of its layers are gone.
+    fn lost(&mut self, turn: &mut Turn<'_>, build: &BuildId, layers: &[RootId], what: &str) {
+        let Some(b) = self.builds.get_mut(build) else { return };
+        b.over = false;
+        turn.builds.insert(build.clone());
+        let is_lost = |made: &Made| made.layers.iter().any(|layer| layers.contains(layer));
+        let rows = b.works.iter().filter(|id| self.works[id].made().is_some_and(is_lost));
+        for id in rows.copied().collect::<BTreeSet<WorkId>>() {
+            self.trouble(turn, id, Trouble::Gone(what.to_owned()));
+        }
     }
 
     /// A row failed, and with it all builds that need it.
@@ -605,9 +679,28 @@ impl Core {
         for id in std::mem::take(&mut turn.builds) {
             let Some(build) = self.builds.get(&id).filter(|b| !b.over) else { continue };
             let Some(targets) = self.targets(build) else { continue };
+            let records = self.records(build);
             self.builds.get_mut(&id).expect("just seen").over = true;
-            turn.out.push(Effect::Ready { build: id, targets });
+            turn.out.push(Effect::Ready { build: id, targets, records });
         }
+    }
+
+    /// The records that a build's steps came to.
+    fn records(&self, build: &Build) -> Vec<(StepId, AliasHit)> {
+        let record = |(index, id): (usize, &WorkId)| {
+            let work = &self.works[id];
+            let (made, alias) = (work.made()?, work.found.clone()?);
+            let record = Record {
+                layers: made.layers.clone(),
+                created: made.created,
+                log: None,
+                cost: work.cost,
+                producer: made.producer.clone(),
+                version: made.version?,
+            };
+            Some((StepId(index as u32), AliasHit { alias, record }))
+        };
+        build.works.iter().enumerate().filter_map(record).collect()
     }
 
     fn targets(&self, build: &Build) -> Option<Vec<TargetState>> {
@@ -723,6 +816,7 @@ fn new_work(plan: Arc<Plan>, step: StepId, keys: StepKeys, inputs: Vec<WorkId>) 
         members: BTreeMap::new(),
         wanted: BTreeMap::new(),
         alias: None,
+        found: None,
         content: None,
         phase: Phase::Idle,
         root: RootPhase::Unknown,

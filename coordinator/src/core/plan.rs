@@ -1,7 +1,7 @@
 //! A build as the core sees it: its graph with the steps' keys, and what it is for.
 
 use super::place::Expected;
-use proto::id::{DefKey, Scope, ShapeKey};
+use proto::id::{BuildId, DefKey, Scope, ShapeKey};
 use proto::step::{Graph, Op, StepId};
 use proto::wire::build::Resources;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -29,6 +29,33 @@ pub struct Plan {
     pub priority: u8,
     /// Limits that the build asks for.
     pub resources: Resources,
+    /// Records that count for it beside those of the farm.
+    pub imports: Imports,
+}
+
+/// Records that a build's client names, and that the farm has not seen made. They count for this
+/// build alone, so that its steps are joined with nobody's by their definitions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub enum Imports {
+    /// There are none.
+    #[default]
+    None,
+    /// Those of this build, on the farm of one machine: what is made upon them is found again as
+    /// everything else.
+    Own(BuildId),
+    /// Those of this build, on a farm of many: what is made upon them is found by its content
+    /// only, never by a definition whose results others did not make.
+    Foreign(BuildId),
+}
+
+impl Imports {
+    /// The build that has them.
+    pub fn build(&self) -> Option<&BuildId> {
+        match self {
+            Self::None => None,
+            Self::Own(build) | Self::Foreign(build) => Some(build),
+        }
+    }
 }
 
 /// Who a build belongs to. Projects share the farm by weight, and the users of a project alike.

@@ -188,6 +188,62 @@ fn a_definition_does_not_count_when_its_input_was_made_anew() {
 }
 
 #[test]
+fn layers_that_cannot_be_had_are_made_again() {
+    let steps = || {
+        let copy_from = step(copy(), vec![StepId(1), StepId(2)]);
+        vec![
+            step(image("base"), vec![]),
+            step(run("one"), vec![StepId(0)]),
+            step(image("tool"), vec![]),
+            copy_from,
+            step(run("two"), vec![StepId(3)]),
+        ]
+    };
+    let mut world = World::new(1, false);
+    world.worker_state(&worker_id(0), Vec::new());
+    world.apply(Event::Submitted { build: build_id(0), plan: plan(steps(), StepId(4), false, "") });
+    world.run_to_end();
+    let ran = world.executions.values().sum::<u32>();
+    world.apply(Event::Submitted { build: build_id(1), plan: plan(steps(), StepId(4), false, "") });
+    while !world.ended.contains_key(&build_id(1)) {
+        let event = world.pending.remove(0);
+        world.apply(event);
+    }
+    assert_eq!(world.executions.values().sum::<u32>(), ran, "all of it was found");
+    // The outputs find that the lowest RUN's layer is gone.
+    world.pending.retain(|event| !matches!(event, Event::Ended { .. }));
+    world.ended.remove(&build_id(1));
+    let rows = world.core.builds[&build_id(1)].works.clone();
+    let layers = world.core.works[&rows[1]].made().expect("it was found").layers.clone();
+    let what = "It is gone".to_owned();
+    world.apply(Event::Lost { build: build_id(1), layers, what });
+    let above = &world.core.works[&rows[4]];
+    assert!(!matches!(above.phase, Phase::Done(_)), "what was made upon it is looked at again");
+    world.run_to_end();
+    assert_eq!(world.ended[&build_id(1)], End::Ready);
+    let again: Vec<_> = world.executions.values().filter(|times| **times > 1).collect();
+    assert_eq!(again, [&2], "it runs again, and what came out is the same");
+    assert!(world.core.works.is_empty());
+}
+
+#[test]
+fn what_is_made_upon_foreign_records_is_found_by_content_only() {
+    let steps = || vec![step(image("base"), vec![]), step(run("one"), vec![StepId(0)])];
+    let with = |imports: Imports| {
+        let plan = Arc::unwrap_or_clone(plan(steps(), StepId(1), false, ""));
+        let mut world = World::new(1, false);
+        world.worker_state(&worker_id(0), Vec::new());
+        let plan = Arc::new(Plan { imports, ..plan });
+        world.apply(Event::Submitted { build: build_id(0), plan });
+        world.run_to_end();
+        (world.records.len(), world.aliases.len())
+    };
+    assert_eq!(with(Imports::None), (2, 2));
+    assert_eq!(with(Imports::Own(build_id(0))), (2, 2));
+    assert_eq!(with(Imports::Foreign(build_id(0))), (2, 0));
+}
+
+#[test]
 fn a_late_report_changes_nothing() {
     let steps = vec![step(image("base"), vec![])];
     let mut world = World::new(1, false);

@@ -5,7 +5,7 @@ use super::place::Input;
 use super::plan::{Plan, StepKeys};
 use proto::error::Failure;
 use proto::id::{BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, WorkerId};
-use proto::record::{Cost, Record};
+use proto::record::{Alias, Cost, Record};
 use proto::step::{CacheUse, Op, Step, StepId};
 use proto::wire::worker::RunTask;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +98,8 @@ pub(super) struct Work {
     pub wanted: BTreeMap<BuildId, Want>,
     /// What its definition led to before, when that still counts.
     pub alias: Option<AliasHit>,
+    /// How its definition leads to what it is done with.
+    pub found: Option<Alias>,
     /// The content that it is ready for, leased or being recorded under.
     pub content: Option<ContentKey>,
     pub phase: Phase,

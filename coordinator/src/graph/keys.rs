@@ -26,8 +26,17 @@ pub fn local_inputs(graph: &Graph) -> Vec<(StepId, usize)> {
     out
 }
 
-/// The keys of each step. `nonce` is the build's own, for steps that take no earlier result.
-pub fn keys(graph: &Graph, selections: &Selections, nonce: &str) -> Vec<StepKeys> {
+/// Which steps of a build are done together with the same ones of other builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// Those that take earlier results.
+    WithOthers,
+    /// None: what counts for this build does not count for others.
+    Alone,
+}
+
+/// The keys of each step. `nonce` is the build's own, for steps that are not joined.
+pub fn keys(graph: &Graph, selections: &Selections, nonce: &str, joined: Joined) -> Vec<StepKeys> {
     let mut keys: Vec<StepKeys> = Vec::with_capacity(graph.steps.len());
     let mut plain = Vec::with_capacity(graph.steps.len());
     for (index, step) in graph.steps.iter().enumerate() {
@@ -46,10 +55,11 @@ pub fn keys(graph: &Graph, selections: &Selections, nonce: &str) -> Vec<StepKeys
         let inputs = |own: &dyn Fn(usize) -> _| -> Vec<DefInput> {
             step.inputs.iter().enumerate().map(|(place, i)| input(place, i, own)).collect()
         };
+        let own = refresh || joined == Joined::Alone;
         let work = match &step.op {
             // A local tree is known by its own name: the same one serves several builds.
             Op::Local(local) => proto::id::DefKey::from_bytes(*local.root.0.as_bytes()),
-            _ => def_key(step, &inputs(&|i| keys[i].work), refresh.then_some(nonce)),
+            _ => def_key(step, &inputs(&|i| keys[i].work), own.then_some(nonce)),
         };
         let alias = def_key(step, &inputs(&|i| plain[i]), None);
         let trusted = !refresh && step.inputs.iter().all(|i| keys[i.index()].trusted);

@@ -1,6 +1,6 @@
 //! Lowering by example: what a Dockerfile becomes.
 
-use super::keys::{keys, local_inputs};
+use super::keys::{Joined, keys, local_inputs};
 use super::*;
 use crate::dockerfile::parse;
 use proto::id::{ContentDigest, OciDigest};
@@ -31,6 +31,8 @@ fn request() -> BuildRequest {
         has_context: true,
         outputs: vec![Output::CacheOnly],
         annotations: Vec::new(),
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
         description: String::new(),
         scope: None,
         priority: None,
@@ -432,8 +434,8 @@ fn keys_follow_what_is_selected_and_what_is_made_anew() {
     let graph = graph_of(text, &request());
     let digest = |n: u8| ContentDigest::from_bytes([n; 32]);
     let selections = |n| local_inputs(&graph).into_iter().map(|place| (place, digest(n))).collect();
-    let base = keys(&graph, &selections(1), "n");
-    let other = keys(&graph, &selections(2), "n");
+    let base = keys(&graph, &selections(1), "n", Joined::WithOthers);
+    let other = keys(&graph, &selections(2), "n", Joined::WithOthers);
     let at = |name: &str| graph.steps.iter().position(|s| s.name.ends_with(name)).unwrap();
     assert_eq!(base[at("RUN one")], other[at("RUN one")]);
     assert_ne!(base[at("COPY f /f")].work, other[at("COPY f /f")].work);
@@ -442,11 +444,16 @@ fn keys_follow_what_is_selected_and_what_is_made_anew() {
     let mut request = request();
     request.no_cache = NoCache::All;
     let fresh = graph_of(text, &request);
-    let (one, two) = (keys(&fresh, &selections(1), "n"), keys(&fresh, &selections(1), "m"));
+    let of = |graph, nonce, joined| keys(graph, &selections(1), nonce, joined);
+    let (one, two) = (of(&fresh, "n", Joined::WithOthers), of(&fresh, "m", Joined::WithOthers));
     let run = at("RUN two");
     assert_ne!(one[run].work, two[run].work, "each build makes its own");
     assert_eq!(one[run].alias, base[run].alias, "what comes out is found by later builds");
     assert!(!one[run].trusted && base[run].trusted);
+
+    let (one, two) = (of(&graph, "n", Joined::Alone), of(&graph, "m", Joined::Alone));
+    assert_ne!(one[run].work, two[run].work, "nobody joins it");
+    assert_eq!((one[run].alias, one[run].trusted), (base[run].alias, true));
 }
 
 #[test]
@@ -482,7 +489,7 @@ fn five_thousand_stages() {
     assert_eq!(graph.steps.len(), 2 + 4999);
     let selections =
         local_inputs(&graph).into_iter().map(|p| (p, ContentDigest::from_bytes([0; 32]))).collect();
-    let keys = keys(&graph, &selections, "n");
+    let keys = keys(&graph, &selections, "n", Joined::WithOthers);
     let different: std::collections::BTreeSet<_> = keys.iter().map(|k| k.work).collect();
     assert_eq!(different.len(), keys.len());
 }

@@ -4,9 +4,10 @@ use super::audience::Audience;
 use super::history::{BuildRow, RowStep};
 use super::logs::Piece;
 use super::now;
+use super::outside::Imported;
 use super::progress::Reporter;
 use crate::core::facts::Who;
-use crate::core::{Notice, Plan, TargetState};
+use crate::core::{AliasHit, Notice, Plan, TargetState};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, Millis};
 use proto::step::StepId;
@@ -68,6 +69,8 @@ pub struct Build {
     pub reporter: Reporter,
     /// What it is made of, once that is known.
     pub plan: OnceLock<Arc<Plan>>,
+    /// What it found in caches outside of the farm.
+    pub imported: Imported,
     asks: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     outcome: Mutex<Option<oneshot::Sender<Outcome>>>,
     cancelled: Notify,
@@ -79,8 +82,8 @@ pub struct Build {
 
 /// How the core's part of a build ended.
 pub enum Outcome {
-    /// The targets are there.
-    Ready(Vec<TargetState>),
+    /// The targets are there, and these records of the steps that were looked at.
+    Ready(Vec<TargetState>, Vec<(StepId, AliasHit)>),
     /// A step failed, or something else did.
     Failed(Option<StepId>, Failure),
 }
@@ -104,6 +107,7 @@ impl Build {
             reporter: Reporter::new(audience.clone()),
             audience,
             plan: OnceLock::new(),
+            imported: Imported::default(),
             asks: Mutex::default(),
             outcome: Mutex::default(),
             cancelled: Notify::new(),
@@ -135,15 +139,18 @@ impl Build {
         }
     }
 
-    /// What becomes of its steps from now on, and how the core's part of it ends.
-    pub fn listen(
-        &self,
-    ) -> (mpsc::UnboundedReceiver<(StepId, Notice)>, oneshot::Receiver<Outcome>) {
-        let (sender, outcome) = oneshot::channel();
-        *locked(&self.outcome) = Some(sender);
+    /// What becomes of its steps from now on.
+    pub fn notices(&self) -> mpsc::UnboundedReceiver<(StepId, Notice)> {
         let (notices, told) = mpsc::unbounded_channel();
         let _ = self.notices.set(notices);
-        (told, outcome)
+        told
+    }
+
+    /// How the core's part of it ends, the next time.
+    pub fn outcome(&self) -> oneshot::Receiver<Outcome> {
+        let (sender, outcome) = oneshot::channel();
+        *locked(&self.outcome) = Some(sender);
+        outcome
     }
 
     /// Asks the client for something that only it has.

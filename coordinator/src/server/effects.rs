@@ -1,8 +1,9 @@
 //! Does what the core asks for.
 
 use super::Server;
-use super::build::Outcome;
+use super::build::{Build, Outcome};
 use super::library::{AlgebraError, failed, no_archives};
+use super::outside;
 use crate::core::place::{Input, InputId};
 use crate::core::{
     AliasHit, Effect, Evaluated, Event, Notice, Plan, TreeState, Trouble, WorkId, empty_root,
@@ -41,9 +42,9 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
         // Written down already.
         Effect::Granted { .. } => {}
         Effect::Released { epoch } => server.logs.released(epoch),
-        Effect::Ready { build, targets } => {
+        Effect::Ready { build, targets, records } => {
             if let Some(build) = server.builds.get(&build) {
-                build.ended(Outcome::Ready(targets));
+                build.ended(Outcome::Ready(targets, records));
             }
         }
         Effect::Fail { build, step, failure } => {
@@ -60,15 +61,23 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
             }
         }
         Effect::FindAliases { build, scope, keys } => spawn(async move {
-            let found = find_aliases(&server, &scope, keys).await;
+            let own = server.builds.get(&build);
+            let found = find_aliases(&server, &scope, own.as_deref(), keys).await;
             server.tell(Event::Aliases { build, found }).await;
         }),
         Effect::Evaluate { work, scope, plan, step, inputs, refresh } => spawn(async move {
             let outcome = evaluate(&server, &scope, &plan, step, inputs, refresh).await;
             server.tell(Event::Evaluated { work, outcome: outcome.map_err(Into::into) }).await;
         }),
-        Effect::Root { work, base, layers } => spawn(async move {
-            let outcome = merged(&server, base, layers).await.map_err(Into::into);
+        Effect::Root { work, plan, base, layers } => spawn(async move {
+            let outcome = match outside::of_plan(&server, &plan) {
+                Some(build) => outside::bring(&server, &build, &layers).await,
+                None => Ok(()),
+            };
+            let outcome = match outcome {
+                Ok(()) => merged(&server, base, layers).await.map_err(Into::into),
+                Err((_, what)) => Err(Trouble::Gone(what)),
+            };
             server.tell(Event::Rooted { work, outcome }).await;
         }),
         Effect::Record { work, scope, key, record, alias, lease } => spawn(async move {
@@ -107,12 +116,16 @@ pub fn tree_failure(error: &TreeError) -> Failure {
     }
 }
 
-/// What definitions led to before. A store that does not answer is no reason to fail: then there
-/// are no earlier results.
-async fn find_aliases(server: &Server, scope: &Scope, keys: Vec<DefKey>) -> Vec<Option<AliasHit>> {
-    let count = keys.len();
+/// What definitions led to before: in the farm, or else in what `build` imported. A store that does
+/// not answer is no reason to fail: then there are no earlier results.
+pub async fn find_aliases(
+    server: &Server,
+    scope: &Scope,
+    build: Option<&Build>,
+    keys: Vec<DefKey>,
+) -> Vec<Option<AliasHit>> {
     let find = async {
-        let aliases = server.library.blobs.aliases(scope, keys).await?;
+        let aliases = server.library.blobs.aliases(scope, keys.clone()).await?;
         let wanted: Vec<ContentKey> = aliases.iter().flatten().map(|a| a.key).collect();
         let mut records = server.library.blobs.records(scope, wanted).await?.into_iter();
         let hit = |alias: Option<proto::record::Alias>| {
@@ -121,10 +134,16 @@ async fn find_aliases(server: &Server, scope: &Scope, keys: Vec<DefKey>) -> Vec<
         };
         Ok::<_, cache::net::NetError>(aliases.into_iter().map(hit).collect())
     };
-    find.await.unwrap_or_else(|e| {
+    let mut found: Vec<Option<AliasHit>> = find.await.unwrap_or_else(|e| {
         tracing::warn!("earlier results cannot be looked up: {e}");
-        vec![None; count]
-    })
+        vec![None; keys.len()]
+    });
+    if let Some(build) = build {
+        for (hit, key) in found.iter_mut().zip(&keys) {
+            *hit = hit.take().or_else(|| build.imported.by_definition(key));
+        }
+    }
+    found
 }
 
 /// Lets a worker unpack what may be an archive.
@@ -190,12 +209,12 @@ async fn evaluate(
                 selections: Vec::new(),
             };
             let key = content_key(step, &none);
-            match record(server, scope, key, refresh).await? {
+            match record(server, scope, plan, key, refresh).await? {
                 Some(record) => Ok(Evaluated::Hit { key, record }),
                 None => Ok(Evaluated::Miss { key, run: None, inputs: Vec::new() }),
             }
         }
-        Op::Mkdir(_) | Op::Copy(_) => algebra(server, scope, step, inputs, refresh).await,
+        Op::Mkdir(_) | Op::Copy(_) => algebra(server, scope, plan, step, inputs, refresh).await,
         Op::Run(_) => look_at_run(server, scope, plan, step, inputs, refresh).await,
         Op::Scratch | Op::Local(_) | Op::Merge => {
             let message = format!("`{}` was to be evaluated", step.name);
@@ -204,9 +223,11 @@ async fn evaluate(
     }
 }
 
+/// The record of a content: the farm's, or else one that the plan's build imported.
 async fn record(
     server: &Server,
     scope: &Scope,
+    plan: &Plan,
     key: ContentKey,
     refresh: bool,
 ) -> Result<Option<Record>, AlgebraError> {
@@ -214,7 +235,8 @@ async fn record(
         return Ok(None);
     }
     let mut records = server.library.blobs.records(scope, vec![key]).await.map_err(failed)?;
-    Ok(records.pop().flatten())
+    let imported = || outside::of_plan(server, plan)?.imported.by_content(&key);
+    Ok(records.pop().flatten().or_else(imported))
 }
 
 /// A file whose text stands in the Dockerfile, as a tree of its own.
@@ -253,6 +275,7 @@ async fn put(server: &Server, id: BlobId, data: Bytes) -> Result<(), AlgebraErro
 async fn algebra(
     server: &Arc<Server>,
     scope: &Scope,
+    plan: &Plan,
     step: &Step,
     inputs: Vec<TreeState>,
     refresh: bool,
@@ -269,7 +292,7 @@ async fn algebra(
         Ok(content_key(&own, &ContentInputs { root, root_content, selections }))
     });
     let key = key.await?;
-    if let Some(record) = record(server, scope, key, refresh).await? {
+    if let Some(record) = record(server, scope, plan, key, refresh).await? {
         return Ok(Evaluated::Hit { key, record });
     }
     let (own, roots) = (step.clone(), self::roots(&inputs));
@@ -346,7 +369,7 @@ async fn look_at_run(
         Ok((key, binds, Arc::new(std::sync::Mutex::new(Some(made)))))
     });
     let (key, binds, made) = looked.await?;
-    if let Some(record) = record(server, scope, key, refresh).await? {
+    if let Some(record) = record(server, scope, plan, key, refresh).await? {
         return Ok(Evaluated::Hit { key, record });
     }
     if !server.workers.runs(&step.platform) {

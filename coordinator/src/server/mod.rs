@@ -20,6 +20,7 @@ mod mounts;
 mod narrate;
 mod narrow;
 mod orders;
+mod outside;
 mod overview;
 mod plan;
 mod progress;

@@ -37,12 +37,9 @@ pub async fn narrate(
             Notice::Started { lease } => started(&server, &build, &plan, step, lease).await,
             Notice::Cached { cost, log } => {
                 let saved = cost.wall_ms;
-                build.reporter.count(|summary| {
-                    summary.steps += 1;
-                    summary.cached += 1;
-                    summary.saved_ms += saved;
-                });
+                let mut before = Counted::default();
                 change(&build, &plan, step, |vertex| {
+                    before = reopen(vertex);
                     let at = now();
                     vertex.started.get_or_insert(at);
                     vertex.completed = Some(at);
@@ -50,6 +47,12 @@ pub async fn narrate(
                     vertex.saved_ms = saved;
                 })
                 .await;
+                uncount(&build, &before);
+                build.reporter.count(|summary| {
+                    summary.steps += 1;
+                    summary.cached += 1;
+                    summary.saved_ms = summary.saved_ms.saturating_add(saved);
+                });
                 build.note(step, |noted| {
                     noted.cached = true;
                     noted.ended = Some(now());
@@ -58,12 +61,15 @@ pub async fn narrate(
             }
             Notice::Done { layers } => {
                 ahead.prepare(&server, &build, step, &layers);
-                build.reporter.count(|summary| summary.steps += 1);
+                let mut before = Counted::default();
                 change(&build, &plan, step, |vertex| {
+                    before = reopen(vertex);
                     vertex.started.get_or_insert(now());
                     vertex.completed = Some(now());
                 })
                 .await;
+                uncount(&build, &before);
+                build.reporter.count(|summary| summary.steps += 1);
                 build.note(step, |noted| noted.ended = Some(now()));
             }
             Notice::Moved(traffic) => build.reporter.traffic(traffic),
@@ -91,6 +97,31 @@ async fn change(
     build.reporter.change(VertexId(step.0), &of.name, with_inputs).await;
 }
 
+/// What was counted of a step that had ended, and begins again because a result was lost.
+#[derive(Default)]
+struct Counted {
+    steps: u32,
+    cached: u32,
+    saved_ms: u64,
+}
+
+fn reopen(vertex: &mut proto::wire::build::Vertex) -> Counted {
+    if vertex.completed.take().is_none() {
+        return Counted::default();
+    }
+    vertex.started = None;
+    let cached = u32::from(std::mem::take(&mut vertex.cached));
+    Counted { steps: 1, cached, saved_ms: std::mem::take(&mut vertex.saved_ms) }
+}
+
+fn uncount(build: &Build, counted: &Counted) {
+    build.reporter.count(|summary| {
+        summary.steps = summary.steps.saturating_sub(counted.steps);
+        summary.cached = summary.cached.saturating_sub(counted.cached);
+        summary.saved_ms = summary.saved_ms.saturating_sub(counted.saved_ms);
+    });
+}
+
 async fn started(
     server: &Server,
     build: &Build,
@@ -98,11 +129,14 @@ async fn started(
     step: StepId,
     lease: Option<LeaseEpoch>,
 ) {
+    let mut before = Counted::default();
     change(build, plan, step, |vertex| {
+        before = reopen(vertex);
         vertex.started.get_or_insert(now());
     })
     .await;
-    build.note(step, |_| {});
+    uncount(build, &before);
+    build.note(step, |noted| noted.cached = false);
     if let Some(lease) = lease {
         build.leased(step, lease);
         let vertex = VertexId(step.0);

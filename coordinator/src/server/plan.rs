@@ -4,9 +4,10 @@ use super::build::Build;
 use super::library::AlgebraError;
 use super::{Server, effects};
 use crate::core::facts::Who;
-use crate::core::{Owner, Plan};
+use crate::core::{Imports, Owner, Plan};
 use crate::dockerfile::{self, Dockerfile};
-use crate::graph::{self, Draft, Found, FoundFile, Inputs, Lowered, Need, Wanted, keys};
+use crate::graph::keys::{self, Joined};
+use crate::graph::{self, Draft, Found, FoundFile, Inputs, Lowered, Need, Wanted};
 use futures::future::try_join_all;
 use proto::error::{Class, Failure};
 use proto::id::RootId;
@@ -33,14 +34,20 @@ pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>,
     let outputs = &build.request.outputs;
     let roots = outputs.iter().any(|o| matches!(o, Output::Files));
     let (nonce, request) = (build.id.as_str(), &build.request);
+    let (imports, joined) = match (request.cache_from.is_empty(), server.keeps_facts) {
+        (true, _) => (Imports::None, Joined::WithOthers),
+        (false, false) => (Imports::Own(build.id.clone()), Joined::Alone),
+        (false, true) => (Imports::Foreign(build.id.clone()), Joined::Alone),
+    };
     Ok(Arc::new(Plan {
-        keys: keys::keys(&graph, &selections, nonce),
+        keys: keys::keys(&graph, &selections, nonce, joined),
         graph,
         scope: build.who.scope.clone(),
         owner: owner(&build.who),
         roots,
         priority: build.who.priority,
         resources: request.resources.clone(),
+        imports,
     }))
 }
 

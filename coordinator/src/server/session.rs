@@ -4,7 +4,7 @@ use super::audience::Heard;
 use super::build::{Build, Outcome};
 use super::history;
 use super::narrate::narrate;
-use super::{Server, export, narrow, now, plan, tally};
+use super::{Server, export, narrow, now, outside, plan, tally};
 use crate::core::facts::{Fact, Submitted, Unfinished, Who};
 use crate::core::{Event, Notice, Plan};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use proto::id::{BlobId, BuildId};
 use proto::limit;
 use proto::step::StepId;
 use proto::wire::Message;
-use proto::wire::build::{BuildRequest, BuildResult, ToClient, ToCoordinator};
+use proto::wire::build::{BuildRequest, BuildResult, Output, ToClient, ToCoordinator};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use std::sync::Arc;
@@ -245,33 +245,66 @@ async fn run(
     plan: Option<Arc<Plan>>,
 ) -> Result<BuildResult, Failure> {
     let began = now();
-    let plan = match plan {
-        Some(plan) => plan,
-        None => {
-            let plan = plan::make(server, build).await?;
-            note_plan(server, build, &plan).await?;
-            plan
-        }
-    };
+    let (plan, ()) = tokio::join!(planned(server, build, plan), outside::read(server, build));
+    let plan = plan?;
     let _ = build.plan.set(plan.clone());
-    let (notices, outcome) = build.listen();
+    let notices = build.notices();
     let narrator = tokio::spawn(narrate(server.clone(), build.clone(), plan.clone(), notices));
-    server.tell(Event::Submitted { build: build.id.clone(), plan: plan.clone() }).await;
-    let outcome = outcome.await;
+    let outcome = settle(server, build, &plan).await;
     // What was noticed before must be told before what comes now.
     build.notice(StepId(0), Notice::Over);
     let _ = narrator.await;
-    let targets = match outcome {
-        Ok(Outcome::Ready(targets)) => targets,
-        Ok(Outcome::Failed(step, failure)) => return Err(placed(build, &plan, step, failure)),
-        Err(_) => return Err(Failure::new(Class::Bug, "The coordinator lost the build")),
+    let (targets, records) = match outcome {
+        Some(Outcome::Ready(targets, records)) => (targets, records),
+        Some(Outcome::Failed(step, failure)) => return Err(placed(build, &plan, step, failure)),
+        None => return Err(Failure::new(Class::Bug, "The coordinator lost the build")),
     };
     let outputs = export::make(server, build, &plan, targets).await?;
+    let caches = outside::give(server, build, &plan, records).await?;
     // Nothing is called done that a loss of power could take away.
     server.library.blobs.barrier().await?;
     let mut summary = build.reporter.summary();
     summary.wall_ms = now().since(began);
-    Ok(BuildResult { outputs, summary })
+    Ok(BuildResult { outputs, caches, summary })
+}
+
+/// The build's plan: one of an earlier life, or a new one.
+async fn planned(
+    server: &Arc<Server>,
+    build: &Arc<Build>,
+    plan: Option<Arc<Plan>>,
+) -> Result<Arc<Plan>, Failure> {
+    if let Some(plan) = plan {
+        return Ok(plan);
+    }
+    let plan = plan::make(server, build).await?;
+    note_plan(server, build, &plan).await?;
+    Ok(plan)
+}
+
+/// Lets the core do its part, until the layers are there that the outputs need: those of imported
+/// records are fetched now, and what cannot be had is made.
+async fn settle(server: &Arc<Server>, build: &Arc<Build>, plan: &Arc<Plan>) -> Option<Outcome> {
+    let id = || build.id.clone();
+    let mut outcome = build.outcome();
+    server.tell(Event::Submitted { build: id(), plan: plan.clone() }).await;
+    let is_image = |output: &Output| matches!(output, Output::Image(_) | Output::Archive(_));
+    let needs_layers = build.request.outputs.iter().any(is_image);
+    loop {
+        let ended = outcome.await.ok()?;
+        let Outcome::Ready(targets, _) = &ended else { return Some(ended) };
+        if !needs_layers || plan.imports.build().is_none() {
+            return Some(ended);
+        }
+        let layers = targets.iter().flat_map(|target| &target.layers);
+        let layers: Vec<_> = layers.map(|(_, layer, _)| *layer).collect();
+        let Err((layer, what)) = outside::bring(server, build, &layers).await else {
+            return Some(ended);
+        };
+        outcome = build.outcome();
+        let lost = Event::Lost { build: id(), layers: vec![layer], what };
+        server.tell(lost).await;
+    }
 }
 
 /// With its graph a build goes on after the coordinator was started again, without its client.
@@ -318,6 +351,12 @@ async fn close(server: &Arc<Server>, build: &Arc<Build>, result: &Result<BuildRe
 
 /// Checks what must be so before anything is done.
 fn check(request: &BuildRequest) -> Result<(), Failure> {
+    let caches = request.cache_from.len().max(request.cache_to.len());
+    if caches > limit::OUTSIDE_CACHES_MAX {
+        let max = limit::OUTSIDE_CACHES_MAX;
+        let message = format!("The build names {caches} caches; it may name {max}");
+        return Err(Failure::new(Class::User, message));
+    }
     if request.dockerfile.len() > limit::DOCKERFILE_BYTES_MAX {
         let message = format!(
             "The Dockerfile has {} bytes; at most {} are read",

@@ -89,6 +89,9 @@ impl Makers {
                 let layers = export.images.iter().flat_map(|image| &image.layers);
                 layers.map(|(layer, _)| *layer).collect()
             }
+            Call::WriteCache(order) => {
+                order.records.iter().flat_map(|record| &record.layers).copied().collect()
+            }
             _ => Vec::new(),
         };
         let mut counts = HashMap::new();

@@ -133,6 +133,8 @@ fn request(case: &Case) -> Result<BuildRequest, String> {
         has_context: true,
         outputs: vec![Output::CacheOnly],
         annotations: Vec::new(),
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
         description: String::new(),
         scope: None,
         priority: None,

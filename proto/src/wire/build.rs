@@ -9,6 +9,7 @@ use crate::error::{Failure, SourceRange};
 use crate::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest, RootId};
 use crate::platform::Platform;
 use crate::step::NetworkMode;
+use crate::wire::outside::{CacheFrom, CacheTo, CacheWritten};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What a client says.
@@ -97,6 +98,10 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// `--annotation`: key and value, put on manifests.
     pub annotations: Vec<(String, String)>,
+    /// Caches outside of the farm whose records count, beside the farm's own.
+    pub cache_from: Vec<CacheFrom>,
+    /// Caches outside of the farm that get the build's records.
+    pub cache_to: Vec<CacheTo>,
     /// The person's own words for the build, for `slipway builds`.
     pub description: String,
     /// A scope below the client's own, without the project; none for the client's own.
@@ -272,6 +277,11 @@ pub enum Ask {
         /// The request.
         request: SshMessage,
     },
+    /// Manifest and config of the cache in one of the client's directories, put into the store. Its
+    /// number among those that the client reads from.
+    Cache(u32),
+    /// Blobs of that cache, put into the store.
+    CacheBlobs(u32, Vec<OciDigest>),
 }
 
 /// One message to or from an ssh agent, without the length before it: at most
@@ -301,6 +311,8 @@ pub enum Answer {
     SshAgent(bool),
     /// What the agent says.
     Ssh(SshMessage),
+    /// What was put into the store, in the order in which it was asked for.
+    Blobs(Vec<BlobId>),
     /// The client could not.
     Failed(Failure),
 }
@@ -417,6 +429,8 @@ pub struct Warning {
 pub struct BuildResult {
     /// For each output of the request, in order.
     pub outputs: Vec<OutputResult>,
+    /// For each cache that it gives to, in order.
+    pub caches: Vec<CacheWritten>,
     /// What the build did.
     pub summary: Summary,
 }

@@ -15,6 +15,7 @@ use crate::wire::build::{
     Answer, ArchiveEntry, ArchiveFormat, Ask, Output, OutputResult, Packing, Resources, Stream,
     Traffic,
 };
+use crate::wire::outside::{CacheContent, CacheExport, CachePlace, CacheWritten, CachedLayer};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What a worker says.
@@ -181,6 +182,24 @@ pub enum Call {
         /// Of images for several platforms, the one that is taken.
         platform: Platform,
     },
+    /// Reads what a cache outside of the farm has. [`Reply::Cache`].
+    ReadCache {
+        /// Whose logins and directories count.
+        build: BuildId,
+        /// Where it is.
+        from: CachePlace,
+    },
+    /// Brings a layer of such a cache into the farm's store. [`Reply::Done`].
+    FetchLayer {
+        /// Whose logins and directories count.
+        build: BuildId,
+        /// Where the cache is.
+        from: CachePlace,
+        /// The layer.
+        layer: CachedLayer,
+    },
+    /// Writes such a cache. [`Reply::CacheWritten`].
+    WriteCache(CacheExport),
 }
 
 /// An output to make.
@@ -248,6 +267,10 @@ pub enum Reply {
     Saved(Vec<ArchiveEntry>),
     /// The images, as the image store has them, each with its names.
     Loaded(Vec<(Vec<u8>, Vec<String>)>),
+    /// What the cache has.
+    Cache(CacheContent),
+    /// The cache was written.
+    CacheWritten(CacheWritten),
 }
 
 /// What a worker is doing.

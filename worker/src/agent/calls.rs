@@ -1,7 +1,7 @@
 //! Calls: what any worker can do, and that can be done twice without harm.
 
 use super::link::Link;
-use super::{Machine, export, git, images, kept, web};
+use super::{Machine, export, git, images, kept, outside, web};
 use crate::image::{blocking, unpack};
 use cache::meter;
 use cache::store::Persisted;
@@ -72,5 +72,16 @@ async fn answer(
             kept::save(machine, &link.session(&build), images, format, told).await
         }
         Call::Load { archive, platform } => kept::load(machine, archive, platform).await,
+        Call::ReadCache { build, from } => {
+            Ok(Reply::Cache(outside::read(machine, link, &build, &from).await?))
+        }
+        Call::FetchLayer { build, from, layer } => {
+            outside::fetch(machine, link, &build, &from, &layer, told).await?;
+            Ok(Reply::Done)
+        }
+        Call::WriteCache(order) => {
+            let written = outside::write(machine, link, &order, told).await?;
+            Ok(Reply::CacheWritten(written))
+        }
     }
 }

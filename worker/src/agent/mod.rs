@@ -14,6 +14,7 @@ mod load;
 mod logs;
 mod mask;
 mod original;
+mod outside;
 mod run;
 pub mod ssh;
 mod stop;

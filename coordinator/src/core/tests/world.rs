@@ -145,6 +145,7 @@ pub fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<P
         roots,
         priority: 0,
         resources: Default::default(),
+        imports: Imports::None,
     })
 }
 
@@ -268,7 +269,7 @@ impl World {
                 let outcome = self.evaluate(&plan, step, &inputs, refresh);
                 self.pending.push(Event::Evaluated { work, outcome });
             }
-            Effect::Root { work, base, layers } => {
+            Effect::Root { work, base, layers, .. } => {
                 let mut root = base.unwrap_or_else(|| empty_root().seal().0);
                 for layer in layers {
                     root = root_id(&[root.0.as_bytes(), layer.0.as_bytes()]);

@@ -221,6 +221,8 @@ fn request() -> BuildRequest {
         has_context: true,
         outputs: vec![Output::CacheOnly],
         annotations: Vec::new(),
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
         description: String::new(),
         scope: None,
         priority: None,

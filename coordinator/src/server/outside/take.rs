@@ -1,0 +1,143 @@
+//! What a build takes: records at its beginning, layers when they are needed.
+
+use super::super::build::Build;
+use super::super::{Server, now};
+use super::{State, warn};
+use futures::future::{join_all, try_join_all};
+use proto::error::{Class, Failure};
+use proto::id::RootId;
+use proto::wire::blob::PutRecord;
+use proto::wire::outside::{CacheContent, CacheFrom};
+use proto::wire::worker::{Call, Reply};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Reads what the caches have that the build takes from. One that cannot be read is none.
+pub async fn read(server: &Server, build: &Build) {
+    let read = build.request.cache_from.iter().map(|from| read_one(server, build, from));
+    for (content, from) in join_all(read).await.into_iter().zip(&build.request.cache_from) {
+        if let Some(content) = content {
+            build.imported.shelf().add(content, from);
+        }
+    }
+}
+
+async fn read_one(server: &Server, build: &Build, from: &CacheFrom) -> Option<CacheContent> {
+    let name = format!("importing cache manifest from {}", from.name);
+    let vertex = build.reporter.begin(&name).await;
+    let call = Call::ReadCache { build: build.id.clone(), from: from.place.clone() };
+    let answer = server.workers.call(call, None).await;
+    build.reporter.end(vertex, None).await;
+    let failure = match answer {
+        Ok((Reply::Cache(content), traffic)) => {
+            build.reporter.traffic(traffic);
+            return Some(bounded(content));
+        }
+        Ok((other, _)) => Failure::new(Class::Bug, format!("A worker answered {other:?}")),
+        Err(failure) => failure,
+    };
+    let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!(" {hint}"));
+    let message = format!("The cache {} is not used: {}.{hint}", from.name, failure.message);
+    warn(build, message).await;
+    None
+}
+
+/// Versions are moments, and none lies in the future: what is made from now on is newer.
+fn bounded(mut content: CacheContent) -> CacheContent {
+    let latest = now().0.saturating_mul(1000);
+    for record in &mut content.records {
+        record.version = record.version.min(latest);
+        record.inputs.iter_mut().for_each(|(_, version)| *version = (*version).min(latest));
+    }
+    content
+}
+
+/// Sees to it that the farm has these layers, as far as they lie in caches. The error says which
+/// one cannot be had.
+pub async fn bring(
+    server: &Server,
+    build: &Build,
+    layers: &[RootId],
+) -> Result<(), (RootId, String)> {
+    try_join_all(layers.iter().map(|layer| bring_one(server, build, layer))).await.map(drop)
+}
+
+async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(), (RootId, String)> {
+    let imported = &build.imported;
+    let _one = imported.fetching.enter(*layer).await;
+    let Some(kept) = imported.shelf().layers.get(layer).cloned() else { return Ok(()) };
+    let lost = || format!("A layer of the cache {} cannot be had", kept.from.name);
+    match kept.state {
+        State::Here => return Ok(()),
+        State::Lost => return Err((*layer, lost())),
+        State::Away => {}
+    }
+    let is_here = match server.library.blobs.missing(Vec::new(), vec![layer.0]).await {
+        Ok((_, trees)) => trees.is_empty(),
+        Err(e) => {
+            tracing::debug!("whether a layer is here is not known: {e}");
+            false
+        }
+    };
+    if !is_here && let Err(failure) = fetch(server, build, &kept).await {
+        set(build, layer, State::Lost);
+        let message = format!("{}, and its step runs again: {}", lost(), failure.message);
+        warn(build, message).await;
+        return Err((*layer, lost()));
+    }
+    set(build, layer, State::Here);
+    if !server.keeps_facts {
+        keep(server, build, layer).await;
+    }
+    Ok(())
+}
+
+fn set(build: &Build, layer: &RootId, state: State) {
+    if let Some(kept) = build.imported.shelf().layers.get_mut(layer) {
+        kept.state = state;
+    }
+}
+
+async fn fetch(server: &Server, build: &Build, kept: &super::Kept) -> Result<(), Failure> {
+    let digest = kept.layer.files.digest.short();
+    let name = format!("importing cache layer {digest} from {}", kept.from.name);
+    let vertex = build.reporter.begin(&name).await;
+    let call = Call::FetchLayer {
+        build: build.id.clone(),
+        from: kept.from.place.clone(),
+        layer: kept.layer.clone(),
+    };
+    let (moved, mut heard) = mpsc::unbounded_channel();
+    let tell = async {
+        while let Some(piece) = heard.recv().await {
+            build.reporter.moved(vertex, piece);
+        }
+    };
+    let (answer, ()) = tokio::join!(server.workers.call(call, Some(moved)), tell);
+    build.reporter.end(vertex, None).await;
+    let (_, traffic) = answer?;
+    build.reporter.traffic(traffic);
+    Ok(())
+}
+
+/// On the farm of one machine what was fetched is kept as if it had been made there: whoever names
+/// the cache owns the farm.
+async fn keep(server: &Server, build: &Build, layer: &RootId) {
+    let records = build.imported.shelf().whole(layer);
+    for record in records {
+        let put = PutRecord {
+            scope: build.who.scope.clone(),
+            key: record.content,
+            record: record.record(),
+            alias: Some((record.definition, record.alias())),
+        };
+        if let Err(e) = server.library.blobs.put_record(put).await {
+            tracing::debug!("an imported record is not kept: {e}");
+        }
+    }
+}
+
+/// The build whose records count for a step, if it has any.
+pub fn of_plan(server: &Server, plan: &crate::core::Plan) -> Option<Arc<Build>> {
+    server.builds.get(plan.imports.build()?)
+}
