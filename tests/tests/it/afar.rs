@@ -1,5 +1,6 @@
 //! A farm from afar: outputs, the image store, scopes, and what happens when it is away.
 
+mod caches;
 mod images;
 mod outputs;
 mod scopes;

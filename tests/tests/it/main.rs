@@ -3,6 +3,7 @@
 mod afar;
 mod bad_input;
 mod cache;
+mod caches;
 mod cluster;
 mod conformance;
 mod crash;

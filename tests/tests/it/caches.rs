@@ -1,0 +1,291 @@
+//! Caches outside of a farm: `--cache-to` and `--cache-from`.
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use tests::command::Outcome;
+use tests::registry::{PASSWORD, Registry, USER};
+use tests::scratch::Scratch;
+use tests::site::Site;
+use tests::slipway::Slipway;
+
+/// Steps whose results nobody makes twice: with moments in them, and with what a tar cannot say.
+const STEPS: &str = r#"
+FROM conf/busybox:1 AS tool
+RUN mkdir /tool && date +%s%N > /tool/stamp && ln /tool/stamp /tool/hard && mkfifo /tool/fifo
+FROM conf/busybox:1
+RUN mkdir /app && cat /proc/sys/kernel/random/uuid > /app/one && ln /app/one /app/hard
+COPY --from=tool /tool /tool
+COPY src /src
+WORKDIR /work
+ARG LATE
+RUN cat /src/a && echo "$LATE" > late && cat /proc/sys/kernel/random/uuid > /when
+"#;
+
+fn site() -> Site {
+    let site = Site::of(STEPS);
+    site.write("src/a", "a\n");
+    site
+}
+
+/// Another machine, which knows nothing yet.
+fn machine(site: &Site) -> Slipway {
+    Slipway::with_mirror(&site.registry)
+}
+
+/// How many steps were found.
+fn cached(outcome: &Outcome) -> usize {
+    outcome.all().lines().filter(|line| line.ends_with(" CACHED")).count()
+}
+
+/// How many blobs were read from a registry, and written to it.
+fn moved(registry: &Registry) -> (usize, usize) {
+    (registry.requests("GET", "/blobs/"), registry.requests("PUT", "/blobs/uploads/"))
+}
+
+/// The id of the image that is built with these flags.
+fn id(slipway: &Slipway, site: &Site, flags: &[&str]) -> String {
+    slipway.build(&[&["-q"], flags].concat(), site.context.path()).ok().text()
+}
+
+#[test]
+fn a_registry_carries_results_from_machine_to_machine() {
+    let (site, registry) = (site(), Registry::empty());
+    let name = registry.image("team/cache:main");
+    let to = format!("type=registry,ref={name},mode=max");
+    let from = format!("type=registry,ref={name}");
+    let first = id(&site.slipway, &site, &["--cache-to", &to]);
+
+    // Nothing runs, and nothing is fetched but what says so.
+    let second = machine(&site);
+    let before = (moved(&registry), moved(&site.registry));
+    let quiet = ["-o", "type=cacheonly", "--cache-from", &from];
+    let outcome = second.build(&quiet, site.context.path()).ok();
+    assert_eq!(cached(&outcome), 5, "the steps of the image: {}", outcome.all());
+    let after = (moved(&registry), moved(&site.registry));
+    assert_eq!(after.0, (before.0.0 + 1, before.0.1), "the config alone");
+    assert!(after.1.0 <= before.1.0 + 1, "of the base image at most the config");
+
+    // The image is the same.
+    assert_eq!(id(&second, &site, &["--cache-from", &from]), first);
+
+    // A late step needs the files of its own stage: four layers, each in two blobs.
+    let third = machine(&site);
+    let before = moved(&registry).0;
+    let late = ["-o", "type=cacheonly", "--cache-from", &name, "--build-arg", "LATE=1"];
+    let outcome = third.build(&late, site.context.path()).ok();
+    assert_eq!(cached(&outcome), 4, "{}", outcome.all());
+    assert_eq!(moved(&registry).0, before + 1 + 8, "not the layer of the other stage");
+
+    // What came is kept: without the cache nothing but the last step runs.
+    let outcome = third.build(&["-o", "type=cacheonly"], site.context.path()).ok();
+    assert_eq!(cached(&outcome), 5, "with the base image: {}", outcome.all());
+    third.assert_store_intact();
+    second.assert_store_intact();
+}
+
+#[test]
+fn what_the_registry_has_is_not_sent_again() {
+    let (site, registry) = (site(), Registry::empty());
+    let to = format!("type=registry,ref={},mode=max", registry.image("team/cache"));
+    let build = |slipway: &Slipway, more: &[&str]| {
+        let flags = [&["-o", "type=cacheonly", "--cache-to", &to], more].concat();
+        slipway.build(&flags, site.context.path()).ok();
+    };
+    build(&site.slipway, &[]);
+    let manifest = registry.manifest("team/cache");
+    let layers = manifest["layers"].as_array().expect("a list").len();
+    assert_eq!(layers, 2 * 6, "the layers of both stages");
+    let (_, sent) = moved(&registry);
+    build(&site.slipway, &[]);
+    assert_eq!(moved(&registry).1, sent, "a second time");
+    assert_eq!(registry.manifest("team/cache"), manifest);
+
+    // A machine that has none of it gives all of it on, and fetches nothing for that.
+    let other = machine(&site);
+    let from = registry.image("team/cache");
+    let got = moved(&registry).0;
+    build(&other, &["--cache-from", &from]);
+    assert_eq!(moved(&registry), (got + 1, sent), "from the cache to itself");
+    assert_eq!(registry.manifest("team/cache"), manifest);
+    let elsewhere = format!("type=registry,ref={},mode=max", registry.image("team/copy"));
+    let flags = ["-o", "type=cacheonly", "--cache-from", &from, "--cache-to", &elsewhere];
+    other.build(&flags, site.context.path()).ok();
+    assert_eq!(moved(&registry), (got + 2, sent + 1), "layers of another repository are mounted");
+    assert_eq!(registry.manifest("team/copy"), manifest);
+    // And to another registry by way of this machine.
+    let away = Registry::empty();
+    let elsewhere = format!("type=registry,ref={},mode=max", away.image("team/cache"));
+    let flags = ["-o", "type=cacheonly", "--cache-from", &from, "--cache-to", &elsewhere];
+    other.build(&flags, site.context.path()).ok();
+    assert_eq!(away.manifest("team/cache"), manifest);
+}
+
+#[test]
+fn the_smaller_mode_has_the_steps_of_the_image() {
+    let (site, registry) = (site(), Registry::empty());
+    let name = registry.image("team/cache:min");
+    let first = id(&site.slipway, &site, &["--cache-to", &name]);
+    let layers = registry.manifest("team/cache:min")["layers"].as_array().expect("a list").len();
+    assert_eq!(layers, 2 * 5);
+    let second = machine(&site);
+    assert_eq!(id(&second, &site, &["--cache-from", &name]), first, "the image needs no more");
+    let third = machine(&site);
+    let flags = ["--target", "tool", "-o", "type=cacheonly", "--cache-from", &name];
+    let outcome = third.build(&flags, site.context.path()).ok();
+    assert_eq!(cached(&outcome), 0, "{}", outcome.all());
+}
+
+/// A path as flags have it.
+fn local(key: &str, path: &Path) -> String {
+    format!("type=local,{key}={}", path.display())
+}
+
+#[test]
+fn a_directory_carries_results_too() {
+    let (site, scratch) = (site(), Scratch::new("caches"));
+    let (one, two) = (scratch.join("one"), scratch.join("two"));
+    let to = |path: &Path| format!("{},mode=max", local("dest", path));
+    let first = id(&site.slipway, &site, &["--cache-to", &to(&one)]);
+    let blobs = |path: &Path| {
+        let entries = fs::read_dir(path.join("blobs/sha256")).expect("a directory");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    // The copy of a stage's layer has the same files as that.
+    assert_eq!(blobs(&one).len(), 2 * 6 - 1 + 2);
+
+    // From one to the other, as jobs with a fresh machine do.
+    let second = machine(&site);
+    let from = local("src", &one);
+    let flags = ["-o", "type=cacheonly", "--cache-from", &from, "--cache-to", &to(&two)];
+    let outcome = second.build(&flags, site.context.path()).ok();
+    assert_eq!(cached(&outcome), 5, "{}", outcome.all());
+    assert_eq!(blobs(&one), blobs(&two));
+    let third = machine(&site);
+    let from = local("src", &two);
+    assert_eq!(id(&third, &site, &["--cache-from", &from]), first);
+    // And from a directory to a registry.
+    let registry = Registry::empty();
+    let to = format!("type=registry,ref={},mode=max", registry.image("a/b"));
+    let fourth = machine(&site);
+    let flags = ["-o", "type=cacheonly", "--cache-from", &from, "--cache-to", &to];
+    fourth.build(&flags, site.context.path()).ok();
+    assert_eq!(id(&machine(&site), &site, &["--cache-from", &registry.image("a/b")]), first);
+}
+
+#[test]
+fn other_types_are_refused_or_left_out() {
+    let site = site();
+    for (kind, says) in [
+        ("type=inline", "type=registry"),
+        ("type=gha", "actions/cache"),
+        ("type=s3,bucket=x", "type=registry"),
+        ("type=azblob", "type=registry"),
+        ("type=local", "dest=DIRECTORY"),
+        ("type=registry,ref=a,mode=most", "min or max"),
+    ] {
+        let outcome = site.build(&["--cache-to", kind]).fails(2).says("--cache-to").says(says);
+        outcome.never_says("load build definition");
+    }
+    let (registry, nothing) = (Registry::empty(), Scratch::new("nothing"));
+    let missing = registry.image("team/none");
+    let directory = local("src", &nothing.join("none"));
+    for (cache, says) in [
+        ("type=gha", "actions/cache"),
+        (missing.as_str(), "was not found"),
+        (directory.as_str(), "index.json"),
+    ] {
+        let outcome = site.build(&["-o", "type=cacheonly", "--cache-from", cache]).ok();
+        outcome.says("is not used").says(says);
+    }
+    let image = site.registry.image("conf/busybox:1");
+    let outcome = site.build(&["-o", "type=cacheonly", "--cache-from", &image]).ok();
+    outcome.says("is not used").says("not a cache");
+    let buildkits = nothing.directory("buildkit");
+    let index =
+        r#"{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:DIGEST","size":1}]}"#;
+    let manifest = r#"{"schemaVersion":2,"manifests":[{"mediaType":
+        "application/vnd.buildkit.cacheconfig.v0","digest":"sha256:0","size":1}]}"#;
+    let digest = tests::tree::sha256(manifest.as_bytes());
+    nothing.write(&format!("buildkit/blobs/sha256/{digest}"), manifest);
+    nothing.write("buildkit/index.json", index.replace("DIGEST", &digest));
+    let flags = ["-o", "type=cacheonly", "--cache-from", &local("src", &buildkits)];
+    site.build(&flags).ok().says("is not used").says("BuildKit");
+}
+
+#[test]
+fn a_damaged_cache_costs_the_steps_that_it_has_lost() {
+    let (site, scratch) = (site(), Scratch::new("caches"));
+    let path = scratch.join("cache");
+    let to = format!("{},mode=max", local("dest", &path));
+    site.build(&["-o", "type=cacheonly", "--cache-to", &to]).ok();
+    let index: Value =
+        serde_json::from_slice(&fs::read(path.join("index.json")).expect("a file")).expect("JSON");
+    let blob = |digest: &Value| {
+        let name = digest.as_str().and_then(|digest| digest.strip_prefix("sha256:"));
+        path.join("blobs/sha256").join(name.expect("a digest"))
+    };
+    let manifest = blob(&index["manifests"][0]["digest"]);
+    let read: Value = serde_json::from_slice(&fs::read(&manifest).expect("a file")).expect("JSON");
+    let damage = |path: &Path| {
+        let mut bytes = fs::read(path).expect("a file");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x55;
+        fs::write(path, bytes).expect("writing");
+    };
+    // All layers, one by one in their files or their trees.
+    let layers = read["layers"].as_array().expect("a list");
+    for (at, pair) in layers.chunks(2).enumerate() {
+        let file = blob(&pair[at % 2]["digest"]);
+        // Two layers may have the same files.
+        match (file.exists(), at % 3) {
+            (false, _) => {}
+            (true, 0) => fs::remove_file(&file).expect("removing"),
+            (true, _) => damage(&file),
+        }
+    }
+    let from = local("src", &path);
+    let second = machine(&site);
+    let flags = ["-t", "app", "--cache-from", &from];
+    let outcome = second.build(&flags, site.context.path()).ok();
+    outcome.says("cannot be had").says("runs again");
+    let shown = second.run(&["run", "--rm", "app", "cat", "/src/a", "/work/late"]).ok().text();
+    assert_eq!(shown, "a");
+    second.assert_store_intact();
+    // Without its config it is nothing.
+    damage(&blob(&read["config"]["digest"]));
+    let third = machine(&site);
+    let outcome = third.build(&flags, site.context.path()).ok().says("is not used");
+    assert_eq!(cached(&outcome), 0);
+    fs::write(&manifest, "{").expect("writing");
+    third.build(&flags, site.context.path()).ok().says("is not used");
+}
+
+#[test]
+fn a_login_is_asked_of_the_client() {
+    let (guarded, authority) = Registry::guarded();
+    let site = site();
+    let mirrors = format!("[registry.\"docker.io\"]\nmirrors = [{:?}]\n", site.registry.url());
+    let own = format!("[registry.{:?}]\nca = [{authority:?}]\n", guarded.address());
+    site.slipway.settings(&(mirrors + &own));
+    let name = guarded.image("private/cache");
+    let to = format!("type=registry,ref={name}");
+    site.build(&["-o", "type=cacheonly", "--cache-to", &to]).fails(1).says(guarded.address());
+    let may_fail = format!("{to},ignore-error=true");
+    site.build(&["-o", "type=cacheonly", "--cache-to", &may_fail]).ok().says("is not written");
+    let helper = format!(
+        "#!/bin/sh\nread host\necho '{{\"Username\": \"{USER}\", \"Secret\": \"{PASSWORD}\"}}'\n"
+    );
+    let program =
+        tests::scratch::write(&site.slipway.user_home(), "bin/docker-credential-tests", helper);
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a new file");
+    let path = program.parent().expect("below bin").display().to_string();
+    let config = format!(r#"{{"credHelpers": {{"{}": "tests"}}}}"#, guarded.address());
+    tests::scratch::write(&site.slipway.user_home(), ".docker/config.json", config);
+    let mut slipway = site.slipway.command(&["build", "-o", "type=cacheonly", "--cache-to", &to]);
+    slipway.env("PATH", format!("{path}:/usr/sbin:/usr/bin:/sbin:/bin"));
+    tests::command::run(slipway.arg(site.context.path())).ok();
+}
