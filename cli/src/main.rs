@@ -89,6 +89,7 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         Command::Join(join) => return node::join::join(&join, &config).await,
         Command::Context(command) => return contexts::run(command, &config),
         Command::Build(build) => return build::run(*build, wish.as_deref(), &config).await,
+        Command::Lint(lint) => return build::call::lint(lint, &config).await,
         _ => {}
     }
     let farm = match command {
@@ -127,6 +128,7 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         Command::Up(_)
         | Command::Down(_)
         | Command::Build(_)
+        | Command::Lint(_)
         | Command::Config(_)
         | Command::Coordinator(_)
         | Command::Worker(_)

@@ -3,14 +3,21 @@
 /// A table that is printed when it is whole: its columns are as wide as their widest cell.
 pub struct Table {
     rows: Vec<Vec<String>>,
+    gap: usize,
 }
 
 impl Table {
     /// A table with these headings.
     pub fn new(headings: &[&str]) -> Self {
-        let mut table = Self { rows: Vec::new() };
+        let mut table = Self { rows: Vec::new(), gap: 3 };
         table.row(headings);
         table
+    }
+
+    /// With so many blanks between its columns, at the least.
+    pub fn gap(mut self, blanks: usize) -> Self {
+        self.gap = blanks;
+        self
     }
 
     /// Adds a row.
@@ -30,12 +37,12 @@ impl Table {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
             cells.map(|c| c.chars().count()).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widths: Vec<usize> = (0..columns).map(|column| width(column) + self.gap).collect();
         let mut out = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&format!("{cell:<width$}   "));
+                line.push_str(&format!("{cell:<width$}"));
             }
             out.push_str(line.trim_end());
             out.push('\n');

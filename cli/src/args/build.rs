@@ -21,30 +21,21 @@ Examples:
   slipway build -o type=oci,dest=app.tar .          an OCI archive
   slipway build -o bin --target export .            just the files
   slipway build - < Dockerfile                      without a context
+  slipway build --check .                           advice about the Dockerfile, nothing is built
+  slipway build --call=outline --target dev .       the ARGs and secrets that a stage takes
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled.")]
+Exit codes: 0 done, 1 failed or advice was given with --check, 2 wrong usage, 130 cancelled.")]
 pub struct Build {
     /// The context: a directory; the URL of a git repository, an archive or a Dockerfile; or `-` for a
     /// Dockerfile or a tar archive on standard input
     #[arg(value_name = "PATH | URL | -")]
     pub context: String,
 
-    /// The Dockerfile (default: PATH/Dockerfile); `-` for standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub file: Option<String>,
+    #[command(flatten)]
+    pub source: Source,
     /// A name for the image: name:tag
     #[arg(short, long, value_name = "NAME")]
     pub tag: Vec<String>,
-    /// The stage to build
-    #[arg(long, value_name = "STAGE")]
-    pub target: Option<String>,
-    /// Sets an ARG: NAME=VALUE, or NAME to take it from the environment
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub build_arg: Vec<String>,
-    /// A further context: NAME=DIRECTORY, NAME=docker-image://IMAGE,
-    /// NAME=oci-layout://DIRECTORY[:TAG][@DIGEST] or NAME=URL
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub build_context: Vec<String>,
     /// What to make: type=image|registry|oci|docker|local|tar|cacheonly,…; DIRECTORY; `-` for a tar
     #[arg(short, long, value_name = "OUTPUT")]
     pub output: Vec<String>,
@@ -54,9 +45,6 @@ pub struct Build {
     /// Load the image into the Docker engine that runs on this machine
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub load: Option<bool>,
-    /// A platform to build for: linux/amd64,linux/arm64
-    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
-    pub platform: Vec<String>,
     /// A secret: id=ID[,src=FILE|,env=VARIABLE]
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
@@ -92,6 +80,13 @@ pub struct Build {
     /// Write what came out to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+    /// What to do: build; check for advice about the Dockerfile; outline for what the target takes;
+    /// targets for the stages. With `,format=json` as JSON
+    #[arg(long, value_name = "METHOD[,format=FORMAT]", value_parser = call, default_value = "build")]
+    pub call: Call,
+    /// Short for --call=check
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub check: Option<bool>,
 
     /// A label of the image: NAME=VALUE
     #[arg(long, value_name = "NAME=VALUE")]
@@ -161,6 +156,142 @@ pub struct Build {
     pub old: Old,
 }
 
+/// What is built: a Dockerfile, and what it is given.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The Dockerfile (default: PATH/Dockerfile); `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<String>,
+    /// The stage to build
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Sets an ARG: NAME=VALUE, or NAME to take it from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// A further context: NAME=DIRECTORY, NAME=docker-image://IMAGE,
+    /// NAME=oci-layout://DIRECTORY[:TAG][@DIGEST] or NAME=URL
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_context: Vec<String>,
+    /// A platform to build for: linux/amd64,linux/arm64
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<String>,
+}
+
+/// Check a Dockerfile without building it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It needs neither a farm nor a network: what depends on a base image is left out. The same as
+`slipway build --check`.
+
+Examples:
+  slipway lint                             ./Dockerfile
+  slipway lint -f docker/Dockerfile .      another file
+  slipway lint - < Dockerfile              from standard input
+  slipway lint --target dev --format json  what one stage needs, as JSON
+
+Exit codes: 0 nothing was found, 1 something was, 2 wrong usage.")]
+pub struct Lint {
+    /// The context, a Dockerfile, or `-` for standard input
+    #[arg(value_name = "PATH | URL | -", default_value = ".")]
+    pub context: String,
+    #[command(flatten)]
+    pub source: Source,
+    /// How to print it
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+/// What is done with a Dockerfile (`--call`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// It is built.
+    Build,
+    /// Something is said of it.
+    Say(Say),
+}
+
+/// What is said of a Dockerfile, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Say {
+    /// What.
+    pub what: What,
+    /// How.
+    pub format: Format,
+    /// Whether advice is a failure.
+    pub status: Status,
+}
+
+/// What is said of a Dockerfile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Advice.
+    Check,
+    /// What the target takes.
+    Outline,
+    /// The stages.
+    Targets,
+}
+
+/// How it is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// As buildx has it.
+    Json,
+}
+
+/// What the exit code tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Whether there was advice.
+    Advice,
+    /// Nothing (`ignorestatus=true`).
+    Ignored,
+}
+
+impl Build {
+    /// What is asked for instead of a build, if anything is.
+    pub fn say(&self) -> Option<Say> {
+        match (self.call, self.check) {
+            (Call::Say(say), _) => Some(say),
+            (Call::Build, Some(true)) => Some(Say::plainly(What::Check)),
+            (Call::Build, None | Some(false)) => None,
+        }
+    }
+}
+
+impl Say {
+    /// As text; the exit code tells whether there was advice.
+    pub fn plainly(what: What) -> Self {
+        Self { what, format: Format::Text, status: Status::Advice }
+    }
+}
+
+/// `METHOD[,format=FORMAT][,ignorestatus=BOOL]`, as buildx has it.
+fn call(text: &str) -> Result<Call, String> {
+    let (mut method, mut say) = (None, Say::plainly(What::Check));
+    for field in text.split(',').filter(|field| !field.is_empty()) {
+        match field.split_once('=') {
+            Some(("format", "json")) => say.format = Format::Json,
+            Some(("format", "text" | "")) => say.format = Format::Text,
+            Some(("ignorestatus", "true" | "1")) => say.status = Status::Ignored,
+            Some(("ignorestatus", "false" | "0")) => say.status = Status::Advice,
+            Some(_) => return Err(format!("`{field}` is no option; there is format=text|json")),
+            None if method.is_some() => return Err("it names two methods".to_owned()),
+            None => method = Some(field),
+        }
+    }
+    say.what = match method {
+        None | Some("build") => return Ok(Call::Build),
+        Some("check" | "lint") => What::Check,
+        Some("outline") => What::Outline,
+        Some("targets") => What::Targets,
+        Some(_) => return Err("expected build, check, outline or targets".to_owned()),
+    };
+    Ok(Call::Say(say))
+}
+
 /// Flags of the classic builder that mean nothing here, as in BuildKit.
 #[derive(Debug, Args)]
 pub struct Old {
@@ -204,5 +335,25 @@ fn network(text: &str) -> Result<NetworkMode, String> {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
         _ => Err("expected default, none or host".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_read() {
+        assert_eq!(call("build"), Ok(Call::Build));
+        assert_eq!(call("build,format=json"), Ok(Call::Build));
+        assert_eq!(call("lint"), Ok(Call::Say(Say::plainly(What::Check))));
+        let Ok(Call::Say(say)) = call("outline,format=json,ignorestatus=true") else {
+            panic!("an outline")
+        };
+        let expected = (What::Outline, Format::Json, Status::Ignored);
+        assert_eq!((say.what, say.format, say.status), expected);
+        for bad in ["what", "check,outline", "check,format=xml", "check,colour=red"] {
+            assert!(call(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -16,6 +16,7 @@ Examples:
   slipway build -t app .                 build ./Dockerfile, keep the image as app:latest
   slipway run --rm app                   run it
   slipway build -o out --target bin .    leave the files of the stage `bin` in ./out
+  slipway lint                           advice about ./Dockerfile, nothing is built
   slipway images                         list images
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled; `run` ends as its container does.
@@ -40,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::Build>),
+    /// Check a Dockerfile without building it
+    Lint(build::Lint),
     /// Run a command in a new container
     Run(image::Run),
     /// List images

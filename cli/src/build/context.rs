@@ -3,12 +3,13 @@
 use super::layout::Layout;
 use super::remote::{self, Fetched};
 use super::ssh::{self, Agents};
-use crate::args::build::Build;
+use crate::args::build::{Build, Source};
 use crate::error::{io, user};
 use cache::tree::pattern::{Patterns, read_ignore_file};
 use ops::config::Config;
 use proto::error::{Class, Failure};
 use proto::limit;
+use proto::wire::build::NamedContext;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ pub struct Context {
     pub dockerfile: Vec<u8>,
     /// Its name for messages.
     pub dockerfile_name: String,
+    /// The same as the person would name it: with the way to it.
+    pub dockerfile_path: String,
     /// The context; none when there is only a Dockerfile.
     pub directory: Option<PathBuf>,
     /// What the ignore file leaves out.
@@ -35,6 +38,24 @@ pub struct Context {
     pub agents: Agents,
     /// Holds what came on standard input or from elsewhere, for as long as the build goes on.
     _unpacked: Vec<TempDir>,
+}
+
+/// What the flags say of the Dockerfile and the context.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// The context.
+    pub context: &'a str,
+    /// The Dockerfile, and what it is given.
+    pub source: &'a Source,
+    /// Whether nothing is said about what is fetched.
+    pub is_quiet: bool,
+}
+
+impl<'a> Origin<'a> {
+    /// Those of a build.
+    pub fn of(args: &'a Build) -> Self {
+        Self { context: &args.context, source: &args.source, is_quiet: args.quiet }
+    }
 }
 
 /// What a named context is.
@@ -83,18 +104,28 @@ pub fn check(args: &Build) -> Result<(), Failure> {
 
 /// Reads the files that the flags name, and fetches what lies elsewhere.
 pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
+    let origin = Origin::of(args);
     let mut unpacked = Vec::new();
     let mut named = Vec::new();
-    for text in &args.build_context {
-        named.push(find_named(text, args, config, &mut unpacked).await?);
+    for text in &args.source.build_context {
+        named.push(find_named(text, origin, config, &mut unpacked).await?);
     }
     let secrets = args.secret.iter().map(|s| secret(s)).collect::<Result<Vec<_>, _>>()?;
     let agents = args.ssh.iter().map(|s| ssh::parse(s)).collect::<Result<_, _>>()?;
     let agents = Agents::find(agents)?;
+    let mut context = read_main(origin, config).await?;
+    context._unpacked.append(&mut unpacked);
+    Ok(Context { named, secrets, agents, ..context })
+}
+
+/// Reads the Dockerfile and the main context alone.
+pub async fn read_main(origin: Origin<'_>, config: &Config) -> Result<Context, Failure> {
+    let mut unpacked = Vec::new();
     let (mut directory, mut alone) = (None, None);
     let (mut in_archive, mut has_ignore) = (false, true);
-    if args.context == "-" {
-        if args.file.as_deref() == Some("-") {
+    let file = origin.source.file.as_deref();
+    if origin.context == "-" {
+        if file == Some("-") {
             return Err(user("Standard input cannot be both the context and the Dockerfile"));
         }
         match stdin()? {
@@ -105,8 +136,8 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
                 unpacked.push(dir);
             }
         }
-    } else if remote::is_remote(&args.context) {
-        match fetch(&args.context, args, config).await? {
+    } else if remote::is_remote(origin.context) {
+        match fetch(origin.context, origin, config).await? {
             Fetched::Dockerfile(text) => alone = Some(text),
             Fetched::Files(files, dir) => {
                 (in_archive, has_ignore) = (true, false);
@@ -115,7 +146,7 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
             }
         }
     } else {
-        directory = Some(PathBuf::from(&args.context));
+        directory = Some(PathBuf::from(origin.context));
     }
     if let Some(dir) = &directory {
         match std::fs::metadata(dir) {
@@ -126,7 +157,13 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
     }
     let (dockerfile, name, place) = match alone {
         Some(text) => (text, "Dockerfile".to_owned(), None),
-        None => dockerfile(args.file.as_deref(), directory.as_deref(), in_archive)?,
+        None => dockerfile(file, directory.as_deref(), in_archive)?,
+    };
+    let shown = match (&place, file) {
+        (None, _) => "stdin".to_owned(),
+        (Some(_), Some(file)) => file.to_owned(),
+        (Some(_), None) if in_archive => name.clone(),
+        (Some(place), None) => place.strip_prefix(".").unwrap_or(place).display().to_string(),
     };
     // As with BuildKit, nothing of what is fetched is left out.
     let (ignore, ignore_lines) = match has_ignore {
@@ -136,21 +173,22 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
     Ok(Context {
         dockerfile,
         dockerfile_name: name,
+        dockerfile_path: shown,
         directory,
         ignore,
         ignore_lines,
-        named,
-        secrets,
-        agents,
+        named: Vec::new(),
+        secrets: Vec::new(),
+        agents: Agents::find(Vec::new())?,
         _unpacked: unpacked,
     })
 }
 
-async fn fetch(text: &str, args: &Build, config: &Config) -> Result<Fetched, Failure> {
-    if !args.quiet {
+async fn fetch(text: &str, origin: Origin<'_>, config: &Config) -> Result<Fetched, Failure> {
+    if !origin.is_quiet {
         eprintln!("Fetching the context {}", remote::without_login(text, text));
     }
-    let keeps = args.build_arg.iter().rev().find_map(|arg| {
+    let keeps = origin.source.build_arg.iter().rev().find_map(|arg| {
         arg.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")
             .map(|value| matches!(value, "1" | "true"))
     });
@@ -176,7 +214,7 @@ async fn told_to_end() {
 /// A `--build-context`, fetched where it lies elsewhere.
 async fn find_named(
     text: &str,
-    args: &Build,
+    origin: Origin<'_>,
     config: &Config,
     unpacked: &mut Vec<TempDir>,
 ) -> Result<(String, Named), Failure> {
@@ -184,7 +222,7 @@ async fn find_named(
         (name, Place::Image(image)) => Ok((name, Named::Image(image))),
         (name, Place::Layout(layout)) => Ok((name, Named::Layout(layout))),
         (name, Place::Directory(path)) => Ok((name, Named::Directory(path, true))),
-        (name, Place::Remote(url)) => match fetch(&url, args, config).await? {
+        (name, Place::Remote(url)) => match fetch(&url, origin, config).await? {
             Fetched::Files(files, dir) => {
                 unpacked.push(dir);
                 Ok((name, Named::Directory(files, false)))
@@ -293,6 +331,18 @@ enum Place {
     Image(String),
     Layout(Layout),
     Remote(String),
+}
+
+/// What `--build-context` names, for who looks at no file of it.
+pub fn names(source: &Source) -> Result<Vec<(String, NamedContext)>, Failure> {
+    let name = |text: &String| {
+        named(text).map(|(name, place)| match place {
+            Place::Image(image) => (name, NamedContext::Image(image)),
+            Place::Layout(_) => (name, NamedContext::Layout),
+            Place::Directory(_) | Place::Remote(_) => (name, NamedContext::Local),
+        })
+    };
+    source.build_context.iter().map(name).collect()
 }
 
 /// `name=value`.

@@ -2,6 +2,7 @@
 
 mod archive;
 pub mod attach;
+pub mod call;
 mod context;
 mod engine;
 mod fields;
@@ -48,6 +49,9 @@ use tokio::sync::mpsc;
 
 /// Builds; answers the exit code.
 pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8, Failure> {
+    if let Some(say) = args.say() {
+        return call::instead(&args, say, config).await;
+    }
     let mode = match args.quiet {
         true => Mode::Quiet,
         false => args.progress,

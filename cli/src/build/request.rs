@@ -3,11 +3,12 @@
 use super::context::{Context, Named};
 use super::output::{self, Target};
 use super::outside::{self, Directories};
-use crate::args::build::Build;
+use crate::args::build::{Build, Source};
 use crate::error::user;
 use proto::error::Failure;
 use proto::platform::Platform;
 use proto::reference::Reference;
+use proto::step::NetworkMode;
 use proto::wire::build::{BuildRequest, NamedContext, NoCache, Resources};
 
 /// Everything that the flags say.
@@ -25,12 +26,6 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
     let tags = args.tag.iter().map(|t| full_name(t)).collect::<Result<Vec<_>, _>>()?;
     let (outputs, targets) = output::read(args, &tags)?;
     let caches = outside::read(args)?;
-    let platforms = args
-        .platform
-        .iter()
-        .filter(|p| !p.is_empty())
-        .map(|p| Platform::parse(p).map_err(|e| user(format!("--platform: {e}"))))
-        .collect::<Result<Vec<_>, _>>()?;
     let no_cache = match (args.no_cache.unwrap_or(false), args.no_cache_filter.as_slice()) {
         (true, _) => NoCache::All,
         (false, []) => NoCache::No,
@@ -45,11 +40,6 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         (name.clone(), what)
     });
     let request = BuildRequest {
-        dockerfile: context.dockerfile.clone(),
-        dockerfile_name: context.dockerfile_name.clone(),
-        target: args.target.clone(),
-        platforms,
-        build_args: build_args(&args.build_arg)?,
         labels: pairs("--label", &args.label)?,
         no_cache,
         pull: args.pull.unwrap_or(false),
@@ -60,9 +50,6 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         shm_bytes: args.shm_size.unwrap_or(0),
         cgroup_parent: args.cgroup_parent.clone().unwrap_or_default(),
         resources: resources(args)?,
-        contexts: contexts.collect(),
-        ignore: context.ignore_lines.clone(),
-        has_context: context.directory.is_some(),
         outputs,
         annotations: pairs("--annotation", &args.annotation)?,
         cache_from: caches.from,
@@ -70,8 +57,50 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         description: description(args, &tags),
         scope: args.scope.clone(),
         priority: args.priority,
+        ..of_source(&args.source, context, contexts.collect())?
     };
     Ok(Asked { request, targets, directories: caches.directories })
+}
+
+/// A request that says what is built, and nothing else.
+pub fn of_source(
+    source: &Source,
+    context: &Context,
+    contexts: Vec<(String, NamedContext)>,
+) -> Result<BuildRequest, Failure> {
+    let platforms = source
+        .platform
+        .iter()
+        .filter(|p| !p.is_empty())
+        .map(|p| Platform::parse(p).map_err(|e| user(format!("--platform: {e}"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(BuildRequest {
+        dockerfile: context.dockerfile.clone(),
+        dockerfile_name: context.dockerfile_name.clone(),
+        target: source.target.clone(),
+        platforms,
+        build_args: build_args(&source.build_arg)?,
+        labels: Vec::new(),
+        no_cache: NoCache::No,
+        pull: false,
+        network: NetworkMode::Default,
+        allow: Vec::new(),
+        add_hosts: Vec::new(),
+        ulimits: Vec::new(),
+        shm_bytes: 0,
+        cgroup_parent: String::new(),
+        resources: Resources::default(),
+        contexts,
+        ignore: context.ignore_lines.clone(),
+        has_context: context.directory.is_some(),
+        outputs: Vec::new(),
+        annotations: Vec::new(),
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
+        description: String::new(),
+        scope: None,
+        priority: None,
+    })
 }
 
 /// What `slipway builds` shows.
@@ -80,7 +109,7 @@ fn description(args: &Build, tags: &[String]) -> String {
         [] => super::remote::without_login(&args.context, &args.context),
         tags => tags.join(", "),
     };
-    if let Some(target) = &args.target {
+    if let Some(target) = &args.source.target {
         text.push_str(&format!(" ({target})"));
     }
     text

@@ -22,7 +22,7 @@ mod settings;
 mod tail;
 #[cfg(test)]
 mod testing;
-mod text;
+pub mod text;
 mod tty;
 
 pub use display::Display;

@@ -8,7 +8,7 @@ use super::stages::Stage;
 use super::{Inputs, LowerError, LowerProblem, StageState};
 use crate::dockerfile::lint::build::{self as checks, FromPlatform};
 use crate::dockerfile::lint::{Config, Spot, Warning};
-use crate::dockerfile::{self, Expander};
+use crate::dockerfile::{self, Expander, suggest};
 use cache::tree::pattern::Patterns;
 use proto::platform::Platform;
 use std::collections::BTreeSet;
@@ -101,6 +101,8 @@ impl<'a> Advice<'a> {
         let config = self.config.with_comments(&at.instruction.comments);
         let declared = |name: &str| state.declared.iter().any(|(known, _)| known == name);
         let known = || state.env.list().iter().map(|(name, _)| name.clone()).collect();
+        let misspelt = misspelt(state, missing);
+        let missing = misspelt.as_ref().unwrap_or(missing);
         checks::undefined_vars(&config, missing, &declared, &known, &at.instruction.at, out);
     }
 
@@ -113,6 +115,19 @@ impl<'a> Advice<'a> {
             checks::copy_ignored_file(&config, name, source, ignored, &at.instruction.at, out);
         }
     }
+}
+
+/// On a base image that is not known: those of the names that are probably meant for one that the
+/// file sets. The image may set the others.
+fn misspelt(state: &StageState, missing: &BTreeSet<String>) -> Option<BTreeSet<String>> {
+    if state.is_base_known {
+        return None;
+    }
+    // Every image has a PATH, and `GOPATH` is none.
+    let own = state.env.list().iter().map(|(name, _)| name.as_str()).filter(|n| *n != "PATH");
+    let own: Vec<&str> = own.collect();
+    let is_near = |name: &&String| suggest::nearest(name, own.iter().copied()).is_some();
+    Some(missing.iter().filter(is_near).cloned().collect())
 }
 
 /// Whether a name is surely one that images can have. Most stages' names are.

@@ -11,6 +11,7 @@ use super::{Builder, Inputs, LookedAt, LowerError, LowerProblem, Need, Rows, Sta
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
 use crate::dockerfile::lint::StageChecks;
 use crate::dockerfile::{Expander, Instruction, Kind, Word, history, path, value};
+use proto::error::SourceRange;
 use proto::limit;
 use proto::platform::Platform;
 use proto::step::{
@@ -43,7 +44,19 @@ pub(super) struct Dispatcher<'a, 'b> {
     /// What turned out to be needed on the way.
     pub wanted: Vec<Need>,
     pub advice: Advice<'b>,
+    /// The ARGs of stages, as they were declared, for who asks for them.
+    declared: Option<Vec<Declared>>,
+    /// The instruction uses variables that an unknown base image may set: what seems wrong with it
+    /// may be right.
+    is_guess: bool,
     several: bool,
+}
+
+/// An ARG of a stage.
+pub(super) struct Declared {
+    pub item: ArgItem,
+    pub value: Option<String>,
+    pub at: SourceRange,
 }
 
 /// The instruction that is being lowered.
@@ -72,8 +85,20 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             }
         }
         *heirs.entry(stages.target).or_default() += 1;
-        let (done, states, wanted) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { inputs, args, stages, build, done, states, heirs, wanted, advice, several }
+        Self {
+            inputs,
+            args,
+            stages,
+            build,
+            done: BTreeMap::new(),
+            states: BTreeMap::new(),
+            heirs,
+            wanted: Vec::new(),
+            advice,
+            declared: None,
+            is_guess: false,
+            several,
+        }
     }
 
     /// Lowers what the target needs; answers what has to be looked up before that.
@@ -82,6 +107,23 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         platform: &Platform,
         implicit: bool,
     ) -> Result<Result<Target, Vec<Need>>, LowerError> {
+        self.stages(platform)?;
+        if !self.wanted.is_empty() {
+            return Ok(Err(self.wanted));
+        }
+        Ok(Ok(self.finish(platform, implicit)))
+    }
+
+    /// Looks at what [`Self::target`] would lower, whatever would have to be looked up; answers the
+    /// ARGs that were declared.
+    pub fn survey(mut self, platform: &Platform) -> Result<Vec<Declared>, LowerError> {
+        self.declared = Some(Vec::new());
+        self.stages(platform)?;
+        Ok(self.declared.unwrap_or_default())
+    }
+
+    /// Lowers the stages that are needed.
+    fn stages(&mut self, platform: &Platform) -> Result<(), LowerError> {
         // Images and contexts that instructions name are there from the start; stages in their
         // order, so that a stage can only use earlier ones.
         let (written, named): (Vec<usize>, Vec<usize>) =
@@ -103,7 +145,11 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                     counter: &mut counter,
                     stage: self.stages.shown(index).trim_matches('`').to_owned(),
                 };
-                self.instruction(&mut state, &mut at).map_err(|p| p.at(&instruction.at))?;
+                self.is_guess = false;
+                match self.instruction(&mut state, &mut at) {
+                    Err(_) if self.is_guess => {}
+                    result => result.map_err(|p| p.at(&instruction.at))?,
+                }
             }
             self.done.insert(index, (state.step, state.platform.clone()));
             if self.heirs.contains_key(&index) {
@@ -113,10 +159,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 return Err(LowerProblem::TooManySteps(limit::STEPS_MAX).nowhere());
             }
         }
-        if !self.wanted.is_empty() {
-            return Ok(Err(self.wanted));
-        }
-        Ok(Ok(self.finish(platform, implicit)))
+        Ok(())
     }
 
     /// What a stage starts from.
@@ -137,7 +180,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             }
             Base::Scratch | Base::Unresolved => {
                 let step = self.build.scratch(target);
-                Ok(self.state(step, target.clone(), ImageConfig::empty(target), None))
+                let mut state = self.state(step, target.clone(), ImageConfig::empty(target), None);
+                state.is_base_known = matches!(stage.base, Base::Scratch);
+                Ok(state)
             }
             Base::Local(name) => {
                 // Of a directory that instructions name, they say what they look at.
@@ -213,6 +258,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         StageState {
             step,
             platform,
+            is_base_known: true,
             image,
             base,
             image_env: env.clone(),
@@ -397,7 +443,8 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         items: &[ArgItem],
     ) -> Result<(), LowerProblem> {
         let mut shown = Vec::new();
-        for ArgItem { name, default, .. } in items {
+        for item in items {
+            let ArgItem { name, default, .. } = item;
             self.advice.on(at, |spot| spot.arg(name));
             let value = match (self.args.given.get(name), default) {
                 (Some(given), _) => Some(given.clone()),
@@ -409,6 +456,10 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             }
             state.declared_bytes += name.len() + value.as_ref().map_or(0, String::len) + PAIR_BYTES;
             state.declared.push((name.clone(), value.clone()));
+            if let Some(declared) = &mut self.declared {
+                let (item, at) = (item.clone(), at.instruction.at.clone());
+                declared.push(Declared { item, value: value.clone(), at });
+            }
             shown.push((name.clone(), value));
         }
         state.row(history::arg(&shown), None);
@@ -454,6 +505,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         let mut expander = Expander::new(self.args.escape, &lookup);
         let result = with(&mut expander).map_err(Into::into);
         self.advice.variables(at, state, expander.missing());
+        self.is_guess |= !state.is_base_known && !expander.missing().is_empty();
         result
     }
 

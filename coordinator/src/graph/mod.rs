@@ -21,6 +21,7 @@ pub mod keys;
 mod names;
 mod run;
 mod stages;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -301,6 +302,8 @@ impl Builder {
 struct StageState {
     step: StepId,
     platform: Platform,
+    /// Whether what it starts from is known: only who builds knows images.
+    is_base_known: bool,
     image: config::ImageConfig,
     base: Option<BaseImage>,
     /// The environment of RUNs, ARGs included.

@@ -67,6 +67,15 @@ pub(super) struct Stages<'a> {
     configs: BTreeMap<OciDigest, ImageConfig>,
 }
 
+/// Which stages are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// Those that the target needs.
+    Target,
+    /// All.
+    All,
+}
+
 pub(super) enum Planned<'a> {
     Needs(Vec<Need>),
     Stages(Stages<'a>),
@@ -80,16 +89,7 @@ impl<'a> Stages<'a> {
         target: &Platform,
         advice: &mut Advice<'_>,
     ) -> Result<Planned<'a>, LowerError> {
-        check_syntax(&inputs, args)?;
-        let mut stages = Self::read(&inputs, args, advice)?;
-        stages.target = stages.find_target(&inputs)?;
-        for index in 0..stages.all.len() {
-            stages.link(index)?;
-        }
-        stages.check_cycles()?;
-        if stages.all.len() == 1 {
-            stages.all[0].name = String::new();
-        }
+        let mut stages = Self::linked(&inputs, args, advice)?;
         loop {
             stages.reachable = stages.reach();
             let needs = stages.resolve(&inputs, target)?;
@@ -101,6 +101,47 @@ impl<'a> Stages<'a> {
                 return Ok(Planned::Stages(stages));
             }
         }
+    }
+
+    /// As [`Self::plan`], for who only looks: images that were not looked up stay unknown, and with
+    /// them their triggers.
+    pub fn survey(
+        inputs: Inputs<'a>,
+        args: &Args,
+        target: &Platform,
+        view: View,
+        advice: &mut Advice<'_>,
+    ) -> Result<Self, LowerError> {
+        let mut stages = Self::linked(&inputs, args, advice)?;
+        loop {
+            stages.reachable = match view {
+                View::Target => stages.reach(),
+                View::All => (0..stages.all.len()).collect(),
+            };
+            stages.resolve(&inputs, target)?;
+            if !stages.trigger()? {
+                return Ok(stages);
+            }
+        }
+    }
+
+    /// The stages of the file, each with those that it takes files from.
+    fn linked(
+        inputs: &Inputs<'a>,
+        args: &Args,
+        advice: &mut Advice<'_>,
+    ) -> Result<Self, LowerError> {
+        check_syntax(inputs, args)?;
+        let mut stages = Self::read(inputs, args, advice)?;
+        stages.target = stages.find_target(inputs)?;
+        for index in 0..stages.all.len() {
+            stages.link(index)?;
+        }
+        stages.check_cycles()?;
+        if stages.all.len() == 1 {
+            stages.all[0].name = String::new();
+        }
+        Ok(stages)
     }
 
     fn read(inputs: &Inputs<'a>, args: &Args, advice: &mut Advice<'_>) -> Result<Self, LowerError> {

@@ -8,6 +8,7 @@ use proto::step::{ImageOp, ImageOrigin, MountKind, NetworkMode};
 use proto::wire::build::{Entitlement, NamedContext, NoCache, Output, Resources};
 
 mod advice;
+mod survey;
 
 fn request() -> BuildRequest {
     BuildRequest {

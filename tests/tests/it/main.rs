@@ -4,6 +4,7 @@ mod afar;
 mod bad_input;
 mod cache;
 mod caches;
+mod check;
 mod cluster;
 mod conformance;
 mod crash;

@@ -2,7 +2,7 @@
 
 use super::Target;
 use coordinator::dockerfile::parse;
-use coordinator::graph::keys::{keys, local_inputs};
+use coordinator::graph::keys::{Joined, keys, local_inputs};
 use coordinator::graph::{
     Draft, Found, FoundFile, Inputs, Lowered, Wanted, layout_reference, lower,
 };
@@ -159,7 +159,8 @@ fn check(draft: Draft) {
     }
     let selected = ContentDigest::from_bytes([2; 32]);
     let selections = local_inputs(&graph).into_iter().map(|place| (place, selected)).collect();
-    assert_eq!(keys(&graph, &selections, "nonce").len(), graph.steps.len());
+    let keys = keys(&graph, &selections, "nonce", Joined::WithOthers);
+    assert_eq!(keys.len(), graph.steps.len());
 }
 
 fn look_up(what: Wanted, found: &mut Found) {
