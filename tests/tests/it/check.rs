@@ -195,7 +195,7 @@ fn a_check_is_json_as_buildx_has_it() {
 
 #[test]
 fn what_cannot_be_built_is_an_error_of_a_check() {
-    let desk = Desk::of("FROM scratch\nCMD x\nCOPY --from=7 a b\n");
+    let desk = Desk::of("FROM scratch as a\nCMD [\"x\"]\nCOPY --from=7 a b\n");
     let outcome = desk.run(&["lint"]).fails(1);
     assert!(outcome.text().starts_with("Check complete, 1 warning has been found!\n"), "{outcome}");
     outcome.says("ERROR: There is no stage of the index 7").says("   3 | >>> COPY --from=7 a b\n");

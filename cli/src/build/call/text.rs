@@ -153,12 +153,7 @@ mod tests {
         let expected =
             ["Dockerfile:1", frame, "   1 | >>> 1", "   2 | >>> 2", "   3 |     3", frame];
         shows(text, 1, 2, &expected);
-        shows(
-            "1\r\n\x1b[2J",
-            1,
-            1,
-            &["Dockerfile:1", frame, "   1 | >>> 1", "   2 |     [2J", frame],
-        );
+        shows("1\r\n\x1b[2J", 1, 1, &["Dockerfile:1", frame, "   1 | >>> 1", "   2 |", frame]);
         shows(text, 8, 8, &[]);
         shows(text, 0, 0, &[]);
     }

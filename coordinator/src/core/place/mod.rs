@@ -53,13 +53,11 @@ use arena::{Arena, ClassIx, InputIx, ItemIx, NodeIx, WorkerIx};
 use class::Classes;
 use demand::Size;
 use fleet::{Fleets, Tier};
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use holders::Holders;
 use proto::id::{Millis, WorkerId};
-use rustc_hash::FxBuildHasher;
 use share::Shares;
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The highest priority. Each level doubles the build's part of its user's share.
 pub const PRIORITY_MAX: u8 = 8;
@@ -107,8 +105,7 @@ enum Spot {
 #[derive(Debug, Default)]
 pub struct Placer {
     items: Arena<ItemIx, Item>,
-    /// Looked up, and never walked over: its order says nothing.
-    by_work: HashMap<WorkId, ItemIx, FxBuildHasher>,
+    by_work: BTreeMap<WorkId, ItemIx>,
     shares: Shares,
     classes: Classes,
     fleets: Fleets,
