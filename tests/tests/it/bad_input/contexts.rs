@@ -38,7 +38,7 @@ fn contexts_from_elsewhere_that_cannot_be_had_are_refused() {
     refuse("half.tar", &["archive"]);
     refuse("none.git#v1:folder", &["git ls-remote"]);
     refusal.refuses_context(&[], Path::new("http://127.0.0.1:1/x"), &[], &["refused"]);
-    refusal.refuses(&["--build-context", "x=oci-layout://y"], &["oci-layout", "expected"]);
+    refusal.refuses(&["--build-context", "x=other://y"], &["oci-layout", "expected"]);
     refusal.assert_unharmed();
 }
 
