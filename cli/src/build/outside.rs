@@ -14,6 +14,7 @@ use proto::id::{BlobId, OciDigest};
 use proto::limit;
 use proto::wire::build::{ArchiveData, ArchiveEntry, MediaTypes};
 use proto::wire::outside::{CacheFrom, CacheMode, CachePlace, CacheTo, CacheWritten};
+use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -39,8 +40,9 @@ pub struct Caches {
 pub struct Directories {
     /// Those that are taken from, by their numbers.
     from: Vec<PathBuf>,
-    /// For each cache that is given to, its directory if it is one.
-    to: Vec<Option<PathBuf>>,
+    /// For each cache that is given to, its directory if it is one, and whether the build is all
+    /// right without it.
+    to: Vec<Option<(PathBuf, bool)>>,
 }
 
 /// Reads the flags. Says which caches are left out because nothing can be taken from them.
@@ -131,7 +133,7 @@ fn to(text: &str, caches: &mut Caches) -> Result<(), Failure> {
     let packing = take.packing(MediaTypes::Oci)?;
     take.finish()?;
     caches.to.push(CacheTo { reference, name, mode, packing, may_fail });
-    caches.directories.to.push(directory);
+    caches.directories.to.push(directory.map(|directory| (directory, may_fail)));
     Ok(())
 }
 
@@ -192,23 +194,39 @@ impl Directories {
         written: &[CacheWritten],
     ) -> Result<(), Failure> {
         for (written, directory) in written.iter().zip(&self.to) {
-            let (CacheWritten::Files { entries, own }, Some(directory)) = (written, directory)
+            let (CacheWritten::Files { entries, own }, Some((directory, may_fail))) =
+                (written, directory)
             else {
                 continue;
             };
-            let path = directory.join("blobs/sha256");
-            std::fs::create_dir_all(&path).map_err(|e| io("Making", &path, &e))?;
-            for (digest, size) in own {
-                self.copy(directory, digest, *size)?;
+            match self.write_one(blobs, directory, entries, own).await {
+                Err(e) if *may_fail => {
+                    eprintln!("WARNING: the cache {} is not written: {e}", directory.display());
+                }
+                done => done?,
             }
-            let missing = |entry: &&ArchiveEntry| match &entry.data {
-                ArchiveData::Blob(_, size, digest) => !is_there(directory, digest, *size),
-                ArchiveData::Inline(_) | ArchiveData::Directory => true,
-            };
-            let missing = entries.iter().filter(missing).cloned().collect();
-            archive::write_layout(blobs, missing, directory).await?;
         }
         Ok(())
+    }
+
+    async fn write_one(
+        &self,
+        blobs: &Arc<Cluster>,
+        directory: &Path,
+        entries: &[ArchiveEntry],
+        own: &[(OciDigest, u64)],
+    ) -> Result<(), Failure> {
+        let path = directory.join("blobs/sha256");
+        std::fs::create_dir_all(&path).map_err(|e| io("Making", &path, &e))?;
+        for (digest, size) in own {
+            self.copy(directory, digest, *size)?;
+        }
+        let missing = |entry: &&ArchiveEntry| match &entry.data {
+            ArchiveData::Blob(_, size, digest) => !is_there(directory, digest, *size),
+            ArchiveData::Inline(_) | ArchiveData::Directory => true,
+        };
+        let missing = entries.iter().filter(missing).cloned().collect();
+        archive::write_layout(blobs, missing, directory).await
     }
 
     /// Copies a blob from one of the directories that are taken from.
@@ -220,7 +238,7 @@ impl Directories {
             return Err(user(format!("{digest} is in none of the caches any more")));
         };
         let (from, path) = (blob(from, digest), blob(to, digest));
-        let mut content = File::open(&from).map_err(|e| io("Reading", &from, &e))?;
+        let mut content = open(&from).map_err(|e| io("Reading", &from, &e))?;
         let mut file = archive::WholeFile::create(&path)?;
         std::io::copy(&mut content, &mut file).map_err(|e| io("Writing", &path, &e))?;
         file.finish()
@@ -232,15 +250,25 @@ fn blob(directory: &Path, digest: &OciDigest) -> PathBuf {
 }
 
 fn is_there(directory: &Path, digest: &OciDigest, size: u64) -> bool {
-    let found = std::fs::metadata(blob(directory, digest));
+    let found = std::fs::symlink_metadata(blob(directory, digest));
     found.is_ok_and(|found| found.is_file() && found.len() == size)
+}
+
+/// Opens a file of a cache. Nothing else is read, wherever a link may lead to.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("it is no file")),
+    }
 }
 
 fn listing(path: &Path) -> Result<Listing, Failure> {
     let failed = |e: std::io::Error| io("Reading", path, &e);
     let mut bytes = Vec::new();
     let most = limit::CACHE_MANIFEST_BYTES_MAX as u64;
-    File::open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
+    open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
     let broken = |e| user(format!("{} is no index or manifest: {e}", path.display()));
     serde_json::from_slice(&bytes).map_err(broken)
 }
@@ -251,7 +279,7 @@ async fn put_file(blobs: &Arc<Cluster>, path: &Path) -> Result<BlobId, Failure> 
         let path = path.to_owned();
         let hash = move || -> Result<_, Failure> {
             let failed = |e: std::io::Error| io("Reading", &path, &e);
-            let mut file = File::open(&path).map_err(failed)?;
+            let mut file = open(&path).map_err(failed)?;
             let (id, size) = hash_file(&mut file).map_err(failed)?;
             file.seek(SeekFrom::Start(0)).map_err(failed)?;
             Ok((id, size, file))

@@ -56,6 +56,9 @@ struct State {
     listeners: u64,
 }
 
+/// Questions of one life are numbered within so many bits; the life stands before them.
+const ASKS_BITS: u32 = 20;
+
 /// A client that is there.
 struct Listener {
     id: u64,
@@ -126,7 +129,9 @@ pub enum Heard {
 impl Audience {
     /// Of a build that begins, or goes on after the coordinator was started again.
     pub fn new(build: BuildId, incarnation: u64, patience: Option<Duration>) -> Self {
-        let state = Mutex::new(State { first: 1, ..State::default() });
+        // Answers to questions of an earlier life are answers to none of this one.
+        let last_ask = incarnation << ASKS_BITS;
+        let state = Mutex::new(State { first: 1, last_ask, ..State::default() });
         Self { build, incarnation, patience, state, moved: Notify::new() }
     }
 

@@ -6,7 +6,7 @@ use crate::core::Event;
 use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, RootId, WorkerId};
-use proto::limit::PEERS_MAX;
+use proto::limit::{PEERS_MAX, REWINDS_MAX};
 use proto::platform::Platform;
 use proto::wire::build::{LogPlace, Traffic};
 use proto::wire::worker::{
@@ -254,7 +254,13 @@ impl Workers {
         call: Call,
         progress: Option<mpsc::UnboundedSender<Moved>>,
     ) -> Result<(Reply, Traffic), Failure> {
+        let mut lost = 0;
         loop {
+            if lost > REWINDS_MAX {
+                let message = format!("{lost} workers were lost with what they were asked for");
+                return Err(Failure::new(Class::Unavailable, message)
+                    .hint("Look into their logs: what was asked for may be what ends them."));
+            }
             let joined = self.joined.notified();
             let Some((worker, out)) = self.best(&call) else {
                 if tokio::time::timeout(WORKER_WAIT, joined).await.is_err() {
@@ -276,6 +282,7 @@ impl Workers {
                 return result;
             }
             guard.disarm();
+            lost += 1;
         }
     }
 
@@ -472,6 +479,10 @@ async fn listen(
                 }
             }
             ToCoordinator::Ask(number, id, ask) => {
+                // Who is no member, or not any more, is told no secrets.
+                if joined.is_none() {
+                    continue;
+                }
                 let (server, out) = (server.clone(), out.clone());
                 tokio::spawn(async move {
                     let answer = server.ask(&id, ask).await;

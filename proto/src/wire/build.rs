@@ -295,8 +295,8 @@ impl std::fmt::Debug for SshMessage {
     }
 }
 
-/// The client's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+/// The client's answer. Its text shows no secret.
+#[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Answer {
     /// The tree of the files.
     Scanned(RootId),
@@ -315,6 +315,22 @@ pub enum Answer {
     Blobs(Vec<BlobId>),
     /// The client could not.
     Failed(Failure),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Scanned(root) => write!(f, "Scanned({root})"),
+            Self::Layout(root, manifest) => write!(f, "Layout({root}, {manifest})"),
+            Self::Secret(None) => write!(f, "Secret(None)"),
+            Self::Secret(Some(value)) => write!(f, "Secret({} bytes)", value.len()),
+            Self::Login(login) => write!(f, "Login({login:?})"),
+            Self::SshAgent(there) => write!(f, "SshAgent({there})"),
+            Self::Ssh(message) => write!(f, "Ssh({message:?})"),
+            Self::Blobs(blobs) => write!(f, "Blobs({} blobs)", blobs.len()),
+            Self::Failed(failure) => write!(f, "Failed({failure:?})"),
+        }
+    }
 }
 
 /// A login for a registry. Its text never shows the password.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tests::command::Outcome;
 use tests::registry::{PASSWORD, Registry, USER};
 use tests::scratch::Scratch;
@@ -215,20 +215,42 @@ fn other_types_are_refused_or_left_out() {
     site.build(&flags).ok().says("is not used").says("BuildKit");
 }
 
+fn json(file: &Path) -> Value {
+    serde_json::from_slice(&fs::read(file).expect("a file")).expect("JSON")
+}
+
+/// A blob of a cache in a directory.
+fn blob(cache: &Path, digest: &Value) -> PathBuf {
+    let name = digest.as_str().and_then(|digest| digest.strip_prefix("sha256:"));
+    cache.join("blobs/sha256").join(name.expect("a digest"))
+}
+
+#[test]
+fn a_lost_layer_that_comes_out_the_same_again_is_taken() {
+    let (context, scratch) = (Scratch::new("context"), Scratch::new("caches"));
+    context.write("a", "a");
+    context.write("Dockerfile", "FROM scratch\nCOPY a /a\n");
+    let path = scratch.join("cache");
+    let to = format!("{},mode=max", local("dest", &path));
+    Slipway::new().build(&["-o", "type=cacheonly", "--cache-to", &to], context.path()).ok();
+    let manifest = blob(&path, &json(&path.join("index.json"))["manifests"][0]["digest"]);
+    for layer in json(&manifest)["layers"].as_array().expect("a list") {
+        fs::remove_file(blob(&path, &layer["digest"])).expect("removing");
+    }
+    let (second, from) = (Slipway::new(), local("src", &path));
+    let outcome = second.build(&["-t", "app", "--cache-from", &from], context.path()).ok();
+    outcome.says("cannot be had").says("runs again");
+}
+
 #[test]
 fn a_damaged_cache_costs_the_steps_that_it_has_lost() {
     let (site, scratch) = (site(), Scratch::new("caches"));
     let path = scratch.join("cache");
     let to = format!("{},mode=max", local("dest", &path));
     site.build(&["-o", "type=cacheonly", "--cache-to", &to]).ok();
-    let index: Value =
-        serde_json::from_slice(&fs::read(path.join("index.json")).expect("a file")).expect("JSON");
-    let blob = |digest: &Value| {
-        let name = digest.as_str().and_then(|digest| digest.strip_prefix("sha256:"));
-        path.join("blobs/sha256").join(name.expect("a digest"))
-    };
-    let manifest = blob(&index["manifests"][0]["digest"]);
-    let read: Value = serde_json::from_slice(&fs::read(&manifest).expect("a file")).expect("JSON");
+    let blob = |digest: &Value| blob(&path, digest);
+    let manifest = blob(&json(&path.join("index.json"))["manifests"][0]["digest"]);
+    let read = json(&manifest);
     let damage = |path: &Path| {
         let mut bytes = fs::read(path).expect("a file");
         let middle = bytes.len() / 2;

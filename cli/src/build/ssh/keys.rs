@@ -75,7 +75,12 @@ impl Key {
         }
         let key = match PrivateKeyDer::from_pem_slice(text) {
             Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-            Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
+            Ok(PrivateKeyDer::Pkcs8(der)) => match RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()) {
+                Err(e) if e.to_string() == "WrongAlgorithm" => {
+                    return Err(KeyError::Type("Ed25519 or ECDSA in PKCS #8".to_owned()));
+                }
+                key => key,
+            },
             Ok(_) => return Err(KeyError::Type("ECDSA in PEM".to_owned())),
             Err(_) if text.windows(LOCKED.len()).any(|some| some == LOCKED) => {
                 return Err(KeyError::Locked);

@@ -67,10 +67,8 @@ async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(),
     let _one = imported.fetching.enter(*layer).await;
     let Some(kept) = imported.shelf().layers.get(layer).cloned() else { return Ok(()) };
     let lost = || format!("A layer of the cache {} cannot be had", kept.from.name);
-    match kept.state {
-        State::Here => return Ok(()),
-        State::Lost => return Err((*layer, lost())),
-        State::Away => {}
+    if kept.state == State::Here {
+        return Ok(());
     }
     let is_here = match server.library.blobs.missing(Vec::new(), vec![layer.0]).await {
         Ok((_, trees)) => trees.is_empty(),
@@ -79,6 +77,10 @@ async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(),
             false
         }
     };
+    // What was lost may have been made again meanwhile, and be the same.
+    if !is_here && kept.state == State::Lost {
+        return Err((*layer, lost()));
+    }
     if !is_here && let Err(failure) = fetch(server, build, &kept).await {
         set(build, layer, State::Lost);
         let message = format!("{}, and its step runs again: {}", lost(), failure.message);

@@ -90,12 +90,12 @@ fn put_all(store: &dyn Store, mut pieces: impl Read) -> Result<TreeId, Refused> 
     }
     let (mut nodes, mut bytes, mut all, mut last) = (Vec::new(), 0, 0u64, None);
     while let Some(node) = next(&mut pieces)? {
-        all += node.len() as u64;
+        all += 4 + node.len() as u64;
         if all > limit::LAYER_TREE_BYTES_MAX {
             return Err(Refused::Bad(BadArchive::TooMuch("1 GiB of names")));
         }
         last = Some(proto::tree::node_id(&node));
-        bytes += node.len();
+        bytes += 4 + node.len();
         nodes.push(node);
         if bytes >= limit::BATCH_BYTES {
             store.put_nodes(&std::mem::take(&mut nodes)).map_err(Refused::Store)?;
@@ -115,7 +115,7 @@ fn next(pieces: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
         Err(_) if length.is_empty() => return Ok(None),
         Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
     };
-    if length > limit::NODE_BYTES_MAX {
+    if !(1..=limit::NODE_BYTES_MAX).contains(&length) {
         return Err(io::Error::other(format!("a node of {length} bytes")));
     }
     let mut node = Vec::new();

@@ -63,6 +63,9 @@ fn what_is_cut_off_or_has_other_lengths_is_refused() {
     }
     plain.extend(u32::MAX.to_le_bytes());
     assert!(unpack(&with_blob(), &id, &plain[..]).is_err());
+    // Each of them takes room, and they are as many as zeros can be packed.
+    let empty = [MAGIC, &[0; 4000]].concat();
+    assert!(unpack(&with_blob(), &id, &empty[..]).is_err());
     let packed = pack(&from, &id).unwrap();
     for end in 0..packed.len() {
         assert!(unpack(&with_blob(), &id, &packed[..end]).is_err(), "cut off at {end}");
