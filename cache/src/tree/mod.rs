@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod apply;
+pub mod change;
 pub mod diff;
 pub mod edit;
 pub mod glob;
