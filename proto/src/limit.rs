@@ -206,3 +206,9 @@ pub const CACHE_MANIFEST_BYTES_MAX: usize = 4 << 20;
 
 /// Such caches that one build takes from, and that it gives to.
 pub const OUTSIDE_CACHES_MAX: usize = 100;
+
+/// Builds of a scope of which is kept what their steps were made from.
+pub const TRACES_MAX: usize = 64;
+
+/// Bytes of what is kept of one of them.
+pub const TRACE_BYTES_MAX: usize = 128 << 10;

@@ -434,7 +434,7 @@ fn shared(table: Table, value: Option<&[u8]>) -> Option<blob::Table> {
             });
             (packed != Some(true)).then_some(blob::Table::Layer)
         }
-        Table::OciBlob | Table::Block | Table::CacheMount | Table::Build => None,
+        Table::OciBlob | Table::Block | Table::CacheMount | Table::Build | Table::Trace => None,
     }
 }
 

@@ -51,7 +51,11 @@ impl Rights {
             | Request::PutChunks(_)
             | Request::PutNodes(_)
             | Request::Barrier => !matches!(self, Self::Reader | Self::Node),
-            Request::PutRow(blob::Table::CacheMount | blob::Table::Image, ..)
+            Request::Row(blob::Table::Trace, _)
+            | Request::Rows(blob::Table::Trace, _)
+            | Request::PutRow(blob::Table::Trace, ..)
+            | Request::DeleteRow(blob::Table::Trace, _)
+            | Request::PutRow(blob::Table::CacheMount | blob::Table::Image, ..)
             | Request::DeleteRow(blob::Table::CacheMount | blob::Table::Image, _) => {
                 self == Self::Coordinator
             }
@@ -249,6 +253,7 @@ fn own(table: blob::Table) -> Table {
         blob::Table::Unpacked => Table::Unpacked,
         blob::Table::Layer => Table::Layer,
         blob::Table::CacheMount => Table::CacheMount,
+        blob::Table::Trace => Table::Trace,
     }
 }
 

@@ -32,11 +32,15 @@ pub enum Table {
     /// What is known of past builds. Key: time and build id. Value: as the coordinator writes it.
     /// Keeps nothing alive.
     Build,
+    /// What the steps of a past build were made from, so that later ones can be compared with them.
+    /// Key: a scope's hash, time and build id. Value: as the coordinator writes it. Keeps nothing
+    /// alive. Collected by last use.
+    Trace,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 7] = [
+    pub const ALL: [Table; 8] = [
         Table::Image,
         Table::OciBlob,
         Table::Layer,
@@ -44,6 +48,7 @@ impl Table {
         Table::Unpacked,
         Table::CacheMount,
         Table::Build,
+        Table::Trace,
     ];
 }
 
@@ -100,7 +105,7 @@ impl Table {
                 root_value(value)
             }
             Table::CacheMount => root_value(value.get(..32).unwrap_or(value)),
-            Table::Build => Ok(Names::default()),
+            Table::Build | Table::Trace => Ok(Names::default()),
         }
     }
 
@@ -114,6 +119,7 @@ impl Table {
             Table::CacheMount => 4,
             Table::Build => 5,
             Table::Block => 6,
+            Table::Trace => 7,
         }
     }
 }

@@ -136,6 +136,8 @@ pub enum Request {
     /// Takes a token back: nobody becomes a member by it any more. The token's id, or its beginning.
     /// [`Reply::Text`]: the id.
     RevokeToken(String),
+    /// Why the steps of a build ran. [`Reply::Reason`] for each step.
+    Explain(BuildId),
 }
 
 /// What becomes of a cache mount.
@@ -179,6 +181,33 @@ pub struct MountGeneration {
     pub writer: WorkerId,
     /// How it came to be, in words.
     pub how: String,
+}
+
+/// Whether a step ran, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct StepReason {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub verdict: StepVerdict,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum StepVerdict {
+    /// An earlier result was taken.
+    Hit,
+    /// It ran.
+    Miss {
+        /// Why, in a word: `file`, `arg`, `base`.
+        reason: String,
+        /// Why: the end of a sentence.
+        sentence: String,
+    },
+    /// What needs it was found.
+    NotNeeded,
+    /// The build has not come so far.
+    NotReached,
 }
 
 /// What becomes of a member.
@@ -303,6 +332,8 @@ pub enum Reply {
     Build(Box<BuildInfo>),
     /// A step of a build.
     Step(StepInfo),
+    /// Whether a step ran, and why.
+    Reason(StepReason),
     /// A member of the farm.
     Node(NodeRow),
     /// A cache mount.

@@ -174,6 +174,8 @@ pub enum Table {
     Layer,
     /// Generations of cache mounts. Only coordinators write them.
     CacheMount,
+    /// What the steps of past builds were made from. Only coordinators read and write it.
+    Trace,
 }
 
 /// A record to keep.

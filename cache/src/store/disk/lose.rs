@@ -263,7 +263,7 @@ impl Inner {
         let mut rows = Vec::new();
         self.index.scan(Cf::Table, &[key::ROW], |row, value| {
             let names = match key::row_of(row) {
-                Some((Table::Image | Table::Build, _)) | None => None,
+                Some((Table::Image | Table::Build | Table::Trace, _)) | None => None,
                 Some((table, own)) => table.names(own, value).ok(),
             };
             if names.is_some_and(|names| {

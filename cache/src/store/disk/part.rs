@@ -67,7 +67,10 @@ pub fn value_hash(value: &[u8]) -> [u8; 32] {
 /// Whether all nodes of a farm have this row.
 pub(super) fn is_shared(row: &[u8], value: &[u8]) -> bool {
     match key::row_of(row) {
-        Some((Table::Image | Table::Unpacked | Table::CacheMount | Table::Build, _)) => true,
+        Some((
+            Table::Image | Table::Unpacked | Table::CacheMount | Table::Build | Table::Trace,
+            _,
+        )) => true,
         Some((Table::Layer, _)) => {
             LayerBlob::from_bytes(value).is_some_and(|layer| layer.packed.is_none())
         }

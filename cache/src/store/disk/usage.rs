@@ -112,7 +112,7 @@ impl Inner {
                     let names = table.names(own, &value).unwrap_or_default();
                     layers.extend(names.blobs.into_iter().map(|(blob, _)| blob));
                 }
-                Table::Unpacked | Table::Build => {}
+                Table::Unpacked | Table::Build | Table::Trace => {}
             }
         }
         usage.cache_mounts = mounts.len() as u64;
