@@ -1,6 +1,6 @@
 //! Past and running builds, and the cache.
 
-use crate::args::{Builds, Cache, Logs};
+use crate::args::{Builds, Cache, Explain, Logs};
 use crate::clock;
 use crate::error::user;
 use crate::farm::Farm;
@@ -9,7 +9,9 @@ use crate::print::say;
 use crate::table::Table;
 use proto::error::{Class, Failure};
 use proto::id::BuildId;
-use proto::wire::admin::{BuildInfo, Prune, Reply, Request, StepInfo, UsageRow};
+use proto::wire::admin::{
+    BuildInfo, Prune, Reply, Request, StepInfo, StepReason, StepVerdict, UsageRow,
+};
 use std::io::{IsTerminal, Write};
 
 /// How many builds are looked through for the beginning of a name.
@@ -101,6 +103,48 @@ pub async fn logs(farm: &Farm, args: &Logs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// `slipway explain`.
+pub async fn explain(farm: &Farm, args: &Explain) -> Result<(), Failure> {
+    let build = find(farm, args.build.as_deref()).await?;
+    let mut steps: Vec<StepReason> = Vec::new();
+    farm.ask(&Request::Explain(build.clone()), |reply, _| {
+        if let Reply::Reason(step) = reply {
+            steps.push(step);
+        }
+    })
+    .await?;
+    if args.format == "json" {
+        let steps: Vec<_> = steps.iter().map(reason).collect();
+        let all = serde_json::json!({ "build": build.as_str(), "steps": steps });
+        say!("{}", serde_json::to_string_pretty(&all).expect("texts"));
+        return Ok(());
+    }
+    let mut table = Table::new(&["STEP", "RESULT"]);
+    for StepReason { name, verdict } in &steps {
+        let result = match verdict {
+            StepVerdict::Hit => "hit".to_owned(),
+            StepVerdict::Miss { sentence, .. } => format!("miss: {sentence}"),
+            StepVerdict::NotNeeded => "not needed".to_owned(),
+            StepVerdict::NotReached => "not reached".to_owned(),
+        };
+        table.row(&[name, &result]);
+    }
+    table.print();
+    Ok(())
+}
+
+fn reason(step: &StepReason) -> serde_json::Value {
+    let StepReason { name, verdict } = step;
+    match verdict {
+        StepVerdict::Hit => serde_json::json!({ "step": name, "result": "hit" }),
+        StepVerdict::Miss { reason, sentence } => serde_json::json!({
+            "step": name, "result": "miss", "reason": reason, "detail": sentence,
+        }),
+        StepVerdict::NotNeeded => serde_json::json!({ "step": name, "result": "not needed" }),
+        StepVerdict::NotReached => serde_json::json!({ "step": name, "result": "not reached" }),
+    }
 }
 
 /// `slipway cancel`.

@@ -123,6 +123,7 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         Command::Load(args) => images::load(&farm.in_scope(&args.within.scope), args).await?,
         Command::Builds(args) => builds::list(&farm, &args).await?,
         Command::Logs(args) => builds::logs(&farm, &args).await?,
+        Command::Explain(args) => builds::explain(&farm, &args).await?,
         Command::Cancel(args) => builds::cancel(&farm, &args.build).await?,
         Command::Attach(args) => return build::attach::run(&farm, &args).await,
         Command::Up(_)

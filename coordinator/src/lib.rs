@@ -6,6 +6,7 @@
 
 pub mod core;
 pub mod dockerfile;
+pub mod explain;
 pub mod graph;
 pub mod images;
 pub mod raft;

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The file at the head of each pure module, and the folder with all of it.
-const PURE: [(&str, &str); 7] = [
+const PURE: [(&str, &str); 8] = [
     ("proto/src/lib.rs", "proto/src"),
     ("cache/src/tree/mod.rs", "cache/src/tree"),
     ("coordinator/src/dockerfile/mod.rs", "coordinator/src/dockerfile"),
+    ("coordinator/src/explain/mod.rs", "coordinator/src/explain"),
     ("coordinator/src/graph/mod.rs", "coordinator/src/graph"),
     ("coordinator/src/core/mod.rs", "coordinator/src/core"),
     ("coordinator/src/images/mod.rs", "coordinator/src/images"),

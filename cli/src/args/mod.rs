@@ -68,6 +68,8 @@ pub enum Command {
     Builds(Builds),
     /// Show what a build's steps wrote
     Logs(Logs),
+    /// Show which steps of a build ran, and why
+    Explain(Explain),
     /// Cancel a build
     Cancel(Cancel),
     /// Show a build that is under way, until it has ended
@@ -132,6 +134,24 @@ Examples:
 pub struct Logs {
     /// The build's name, or its beginning; the last build without one
     pub build: Option<String>,
+}
+
+/// Show which steps of a build ran, and why
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A step that ran is compared with the nearest one of earlier builds, and the first thing is named in
+which they differ.
+
+Examples:
+  slipway explain            the last build
+  slipway explain kjcb       the build whose name begins so
+  slipway explain --format json")]
+pub struct Explain {
+    /// The build's name, or its beginning; the last build without one
+    pub build: Option<String>,
+    /// How to print it
+    #[arg(long, value_parser = ["json", "table"], default_value = "table")]
+    pub format: String,
 }
 
 /// Show a build that is under way

@@ -56,6 +56,7 @@ pub async fn answer(
         }
         Request::Builds { count } => builds::list(coordinator, by, talk, count).await,
         Request::Logs(build) => builds::steps(coordinator, by, talk, &build).await,
+        Request::Explain(build) => builds::reasons(coordinator, by, talk, &build).await,
         Request::Cancel(build) => builds::cancel(coordinator, by, &build).await,
         Request::CreateToken { role, ttl_ms, uses, project, scope, admin } => {
             let right = right(&role, &project, &scope, admin)?;

@@ -8,6 +8,7 @@ use super::outside::Imported;
 use super::progress::Reporter;
 use crate::core::facts::Who;
 use crate::core::{AliasHit, Notice, Plan, TargetState};
+use crate::graph::keys::Selections;
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, Millis};
 use proto::step::StepId;
@@ -71,6 +72,8 @@ pub struct Build {
     pub plan: OnceLock<Arc<Plan>>,
     /// What it found in caches outside of the farm.
     pub imported: Imported,
+    /// What its steps take of the client's files. Not known of a build of an earlier life.
+    pub selections: OnceLock<Selections>,
     asks: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     outcome: Mutex<Option<oneshot::Sender<Outcome>>>,
     cancelled: Notify,
@@ -108,6 +111,7 @@ impl Build {
             audience,
             plan: OnceLock::new(),
             imported: Imported::default(),
+            selections: OnceLock::new(),
             asks: Mutex::default(),
             outcome: Mutex::default(),
             cancelled: Notify::new(),

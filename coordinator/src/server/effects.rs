@@ -66,6 +66,7 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
             server.tell(Event::Aliases { build, found }).await;
         }),
         Effect::Evaluate { work, scope, plan, step, inputs, refresh } => spawn(async move {
+            server.traces.note(plan.keys[step.index()].work, roots(&inputs));
             let outcome = evaluate(&server, &scope, &plan, step, inputs, refresh).await;
             server.tell(Event::Evaluated { work, outcome: outcome.map_err(Into::into) }).await;
         }),

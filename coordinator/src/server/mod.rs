@@ -8,6 +8,7 @@ mod build;
 mod durations;
 mod effects;
 mod errands;
+mod explain;
 mod export;
 mod gallery;
 mod history;
@@ -41,8 +42,10 @@ use library::Library;
 use logs::LogHub;
 use look::Mail;
 use mounts::Mounts;
+use proto::error::Failure;
 use proto::id::{BuildId, Millis, Scope};
 use proto::platform::Platform;
+use proto::wire::admin::StepReason;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,6 +78,7 @@ struct Server {
     gallery: Gallery,
     workers: Workers,
     logs: LogHub,
+    traces: explain::Traces,
     mounts: Mounts,
     ledger: Ledger,
     /// Whether builds outlive the process: whether the ledger's log does.
@@ -128,6 +132,7 @@ impl Coordinator {
             gallery: Gallery::default(),
             workers: Workers::new(),
             logs: LogHub::default(),
+            traces: explain::Traces::default(),
             mounts: Mounts::new(),
             ledger: ledger.unwrap_or_else(Ledger::in_memory),
             keeps_facts,
@@ -170,6 +175,11 @@ impl Coordinator {
     /// The builds that are under way, and the last ones that have ended, the newest first.
     pub async fn builds(&self, count: u32) -> Result<Vec<BuildRow>, NetError> {
         history::history(&self.0, count).await
+    }
+
+    /// For each step of a build whether it ran, and why.
+    pub async fn explain(&self, row: &BuildRow) -> Result<Vec<StepReason>, Failure> {
+        explain::explain(&self.0, row).await
     }
 
     /// Cancels all builds.

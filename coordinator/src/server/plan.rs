@@ -39,8 +39,10 @@ pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>,
         (false, false) => (Imports::Own(build.id.clone()), Joined::Alone),
         (false, true) => (Imports::Foreign(build.id.clone()), Joined::Alone),
     };
+    let keys = keys::keys(&graph, &selections, nonce, joined);
+    let _ = build.selections.set(selections);
     Ok(Arc::new(Plan {
-        keys: keys::keys(&graph, &selections, nonce, joined),
+        keys,
         graph,
         scope: build.who.scope.clone(),
         owner: owner(&build.who),

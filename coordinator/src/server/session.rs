@@ -4,7 +4,7 @@ use super::audience::Heard;
 use super::build::{Build, Outcome};
 use super::history;
 use super::narrate::narrate;
-use super::{Server, export, narrow, now, outside, plan, tally};
+use super::{Server, explain, export, narrow, now, outside, plan, tally};
 use crate::core::facts::{Fact, Submitted, Unfinished, Who};
 use crate::core::{Event, Notice, Plan};
 use bytes::Bytes;
@@ -341,7 +341,7 @@ async fn close(server: &Arc<Server>, build: &Arc<Build>, result: &Result<BuildRe
     let outcome = tally::outcome(failure);
     server.tally.build(failure, Duration::from_millis(took_ms));
     tracing::info!(build = %build.id, outcome, took_ms, "a build has ended");
-    history::keep(server, &row).await;
+    tokio::join!(history::keep(server, &row), explain::keep(server, build, &row));
     if server.keeps_facts
         && let Err(e) = server.ledger.note(&[Fact::Ended { build: build.id.clone() }]).await
     {

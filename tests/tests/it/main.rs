@@ -9,6 +9,7 @@ mod cluster;
 mod conformance;
 mod crash;
 mod damage;
+mod explain;
 mod farm;
 mod farm_store;
 mod hosts;

@@ -68,6 +68,21 @@ pub async fn steps(
     Ok(())
 }
 
+/// `Request::Explain`.
+pub async fn reasons(
+    coordinator: &Coordinator,
+    by: Option<&Scope>,
+    talk: &Talk,
+    build: &BuildId,
+) -> Result<(), Failure> {
+    let rows = seen(coordinator, by, LOOK_BACK).await?;
+    let row = rows.into_iter().find(|row| row.id == *build).ok_or_else(|| unknown(build))?;
+    for reason in coordinator.explain(&row).await? {
+        talk.say(Reply::Reason(reason)).await;
+    }
+    Ok(())
+}
+
 /// `Request::Cancel`.
 pub async fn cancel(
     coordinator: &Coordinator,

@@ -58,6 +58,9 @@ async fn answer(house: &Arc<House>, request: Request, talk: &mut Talk) -> Result
             builds::list(&house.parts.coordinator, None, talk, count).await
         }
         Request::Logs(build) => builds::steps(&house.parts.coordinator, None, talk, &build).await,
+        Request::Explain(build) => {
+            builds::reasons(&house.parts.coordinator, None, talk, &build).await
+        }
         Request::Run(run) => run::run(house, talk, *run).await,
         Request::Mounts => mounts::list(&house.parts.coordinator, talk).await,
         Request::Mount { scope, id, order } => {

@@ -35,8 +35,9 @@ fn images_are_named_looked_at_and_removed() {
     let build = bob.run(&["builds", "-q"]).ok().text();
     assert_eq!(build.lines().count(), 1, "{build}");
     bob.run(&["logs", &build]).ok().says("RUN echo hello");
+    bob.run(&["explain", &build]).ok().says("miss: nothing like it was built before");
     assert_eq!(eve.run(&["builds", "-q"]).ok().text(), "");
-    for command in ["logs", "cancel"] {
+    for command in ["logs", "explain", "cancel"] {
         eve.run(&[command, &build]).fails(1).says("There is no build");
     }
     // Who builds upon a name of the farm's gets the farm's image.

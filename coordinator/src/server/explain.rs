@@ -1,0 +1,228 @@
+//! Why steps of builds ran: keeps what they were made from, and compares ([`crate::explain`]).
+
+use super::Server;
+use super::build::Build;
+use super::history::BuildRow;
+use super::library::{AlgebraError, no_archives};
+use crate::core::Plan;
+use crate::explain::{
+    Around, At, Difference, Takes, Trace, Verdict, compare, counterpart, rank, trace,
+};
+use cache::net::NetError;
+use cache::tree::change::{self, Change};
+use proto::error::{Class, Failure};
+use proto::id::{BuildId, DefKey, RootId, Scope};
+use proto::limit;
+use proto::step::{CopySource, StepId, Unpack};
+use proto::wire::admin::{StepReason, StepVerdict};
+use proto::wire::blob::Table;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Definitions whose inputs' roots are remembered. All are forgotten at once when there are more:
+/// without them a file of an earlier stage cannot be named, and nothing else.
+const ROOTS_MAX: usize = 50_000;
+
+/// What is remembered of builds until it is written down, and what is written down.
+#[derive(Default)]
+pub struct Traces {
+    roots: Mutex<HashMap<DefKey, Vec<RootId>>>,
+    /// The rows of each scope that was written to.
+    rows: Mutex<HashMap<[u8; 32], BTreeSet<Vec<u8>>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Traces {
+    /// A step is looked at, with these inputs.
+    pub fn note(&self, definition: DefKey, inputs: Vec<RootId>) {
+        let mut roots = locked(&self.roots);
+        if roots.len() >= ROOTS_MAX {
+            roots.clear();
+        }
+        roots.insert(definition, inputs);
+    }
+
+    /// Takes note of a new row of a scope; answers the rows that are too many now.
+    fn add(&self, scope: [u8; 32], row: Vec<u8>) -> Vec<Vec<u8>> {
+        let mut rows = locked(&self.rows);
+        let rows = rows.entry(scope).or_default();
+        rows.insert(row);
+        let mut old = Vec::new();
+        while rows.len() > limit::TRACES_MAX {
+            old.extend(rows.pop_first());
+        }
+        old
+    }
+}
+
+/// What stands before all rows of a scope.
+fn prefix(scope: &Scope) -> [u8; 32] {
+    *blake3::hash(scope.as_str().as_bytes()).as_bytes()
+}
+
+/// Writes down what a build that has ended was made from. Without it builds go on as well.
+pub async fn keep(server: &Arc<Server>, build: &Arc<Build>, row: &BuildRow) {
+    let Some(trace) = of_build(server, build, row).await else { return };
+    if let Err(e) = write(server, row, &trace.to_bytes(limit::TRACE_BYTES_MAX)).await {
+        tracing::warn!("what a build was made from cannot be kept: {e}");
+    }
+}
+
+async fn write(server: &Server, row: &BuildRow, bytes: &[u8]) -> Result<(), NetError> {
+    let (blobs, scope) = (&server.library.blobs, prefix(&row.scope));
+    if !locked(&server.traces.rows).contains_key(&scope) {
+        let rows = blobs.rows(Table::Trace, &scope).await?;
+        let known = rows.into_iter().map(|(key, _)| key);
+        locked(&server.traces.rows).entry(scope).or_default().extend(known);
+    }
+    let time = row.started.0.to_be_bytes();
+    let key = [&scope[..], &time, row.id.as_str().as_bytes()].concat();
+    blobs.put_row(Table::Trace, &key, bytes).await?;
+    for old in server.traces.add(scope, key) {
+        blobs.delete_row(Table::Trace, &old).await?;
+    }
+    Ok(())
+}
+
+/// What a build was made from; none before it has steps.
+async fn of_build(server: &Arc<Server>, build: &Arc<Build>, row: &BuildRow) -> Option<Trace> {
+    let plan = build.plan.get()?.clone();
+    let (server, build, row) = (server.clone(), build.clone(), row.clone());
+    let made = tokio::task::spawn_blocking(move || traced(&server, &build, &plan, &row)).await;
+    Some(made.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())))
+}
+
+fn traced(server: &Server, build: &Build, plan: &Plan, row: &BuildRow) -> Trace {
+    let text = &build.request.dockerfile;
+    let dockerfile = crate::dockerfile::parse(text, &build.request.dockerfile_name).ok();
+    let steps: BTreeMap<StepId, Verdict> = row
+        .steps
+        .iter()
+        .map(|step| {
+            let verdict = match (step.cached, &step.error, step.ended) {
+                (true, ..) => Verdict::Hit,
+                (false, None, Some(_)) => Verdict::Made,
+                (false, _, _) => Verdict::Broken,
+            };
+            (step.step, verdict)
+        })
+        .collect();
+    let around = Around {
+        dockerfile: dockerfile.as_ref(),
+        selections: build.selections.get(),
+        verdict: &|step| steps.get(&step).copied().unwrap_or(Verdict::Untouched),
+        roots: &|definition| locked(&server.traces.roots).get(definition).cloned(),
+    };
+    trace(row.id.clone(), row.started, plan, &around)
+}
+
+/// For each step of a build whether it ran, and why.
+pub async fn explain(server: &Arc<Server>, row: &BuildRow) -> Result<Vec<StepReason>, Failure> {
+    let mut traces = kept(server, &row.scope).await?;
+    if row.scope != row.scope.base() {
+        traces.extend(kept(server, &row.scope.base()).await?);
+    }
+    let own = traces.iter().position(|trace| trace.build == row.id);
+    let own = match (own, server.builds.get(&row.id)) {
+        (Some(place), _) => traces.swap_remove(place),
+        (None, Some(build)) => match of_build(server, &build, row).await {
+            Some(trace) => trace,
+            None => return Ok(Vec::new()),
+        },
+        (None, None) => return Err(unknown(&row.id)),
+    };
+    traces.retain(|trace| trace.started < own.started);
+    let earlier = rank(traces, &own);
+    let mut reasons = Vec::new();
+    for (step, sketch) in own.steps.iter().enumerate().filter(|(_, s)| !s.name.is_empty()) {
+        let verdict = match sketch.verdict {
+            Verdict::Hit => StepVerdict::Hit,
+            Verdict::Untouched => match row.failure.is_some() || row.ended.is_none() {
+                true => StepVerdict::NotReached,
+                false => StepVerdict::NotNeeded,
+            },
+            Verdict::Made | Verdict::Broken => {
+                let difference = why(server, &earlier, At { trace: &own, step }).await;
+                let (reason, sentence) = (difference.reason().to_owned(), difference.to_string());
+                StepVerdict::Miss { reason, sentence }
+            }
+        };
+        reasons.push(StepReason { name: sketch.name.clone(), verdict });
+    }
+    Ok(reasons)
+}
+
+fn unknown(build: &BuildId) -> Failure {
+    let message = format!("What the steps of the build `{build}` were made from is not kept");
+    let hint = format!(
+        "It is kept of the last {} builds of a scope, as far as they came to have steps.",
+        limit::TRACES_MAX
+    );
+    Failure::new(Class::User, message).hint(hint)
+}
+
+async fn kept(server: &Server, scope: &Scope) -> Result<Vec<Trace>, Failure> {
+    let rows = server.library.blobs.rows(Table::Trace, &prefix(scope)).await?;
+    let read = rows.iter().map(|(_, bytes)| Trace::from_bytes(bytes));
+    Ok(read.filter_map(|trace| trace.inspect_err(|e| tracing::debug!("{e}")).ok()).collect())
+}
+
+/// Why a step ran.
+async fn why(server: &Server, earlier: &[Trace], step: At<'_>) -> Difference {
+    let before = counterpart(earlier, step);
+    let mut past = None;
+    loop {
+        let trees = match compare(before, step, past) {
+            Difference::Files(trees) => trees,
+            other => return other,
+        };
+        let Some(roots) = trees.roots else { return Difference::Files(trees) };
+        match first_change(server, &step.sketch().takes, trees.place, roots).await {
+            Ok(Some(change)) => return Difference::File { of: trees.of, change },
+            // It is not for these files that the step ran.
+            Ok(None) => past = Some(trees.place),
+            Err(AlgebraError::Lost(_)) => return Difference::Lost { of: trees.of },
+            Err(AlgebraError::Tree(_)) => return Difference::Files(trees),
+            Err(AlgebraError::Failed(failure)) => {
+                tracing::warn!("files of builds cannot be compared: {failure}");
+                return Difference::Files(trees);
+            }
+        }
+    }
+}
+
+/// The first difference in what a step takes from an input.
+async fn first_change(
+    server: &Server,
+    takes: &Takes,
+    place: u32,
+    (before, now): (RootId, RootId),
+) -> Result<Option<Change>, AlgebraError> {
+    let whole = |path: &str| CopySource {
+        input: place,
+        path: path.to_owned(),
+        pattern: false,
+        unpack: Unpack::Never,
+    };
+    let (sources, parents, exclude) = match takes {
+        Takes::Whole => (vec![whole("/")], false, Vec::new()),
+        Takes::Sources(copy) => (copy.sources.clone(), copy.parents, copy.exclude.clone()),
+        Takes::Binds(binds) => {
+            let shown = binds.iter().filter(|(input, _)| *input == place);
+            (shown.map(|(_, path)| whole(path)).collect(), false, Vec::new())
+        }
+    };
+    let look = move |nodes: &dyn cache::tree::Nodes| {
+        for source in sources.iter().filter(|source| source.input == place) {
+            let change = change::first(nodes, &before, &now, source, parents, &exclude)?;
+            if change.is_some() {
+                return Ok(change);
+            }
+        }
+        Ok(None)
+    };
+    server.library.algebra(no_archives, look).await
+}
