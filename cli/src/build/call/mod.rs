@@ -60,11 +60,12 @@ async fn run(
         What::Outline => file.outline(),
         What::Targets => file.targets(),
     };
-    if let Some(path) = metadata {
+    if let Some(path) = metadata.filter(|_| !said.json.is_empty()) {
         write_file(path, format!("{{\n\"result.json\": {}\n}}\n", said.json).as_bytes())?;
     }
     match say.format {
         Format::Text => print::text(&said.text),
+        Format::Json if said.json.is_empty() => {}
         Format::Json => print::text(&(said.json + "\n")),
     }
     if let Some(failure) = &said.failure {
@@ -76,6 +77,7 @@ async fn run(
 
 /// What is said of a Dockerfile.
 struct Said {
+    /// Empty when nothing can be said, as is the other one.
     text: String,
     json: String,
     has_advice: bool,
