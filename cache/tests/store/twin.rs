@@ -192,7 +192,9 @@ fn row_key(table: Table, key: u8) -> Vec<u8> {
         Table::OciBlob | Table::Unpacked => vec![key; 32],
         Table::Layer => LayerBlob::key(&RootId(tree_of(key)), Compression::Gzip(1)),
         Table::Block => PackedBlock::key(&id_of(key), Compression::Zstd(3)),
-        Table::Image | Table::CacheMount | Table::Build => format!("key{key}").into_bytes(),
+        Table::Image | Table::CacheMount | Table::Build | Table::Trace => {
+            format!("key{key}").into_bytes()
+        }
     }
 }
 
@@ -220,7 +222,7 @@ fn row_value(table: Table, names: &[u8]) -> Vec<u8> {
         }
         Table::Block => PackedBlock { layer: blob, size, at: 1, hash: blob, len: 2 }.to_bytes(),
         Table::Unpacked | Table::CacheMount => tree_of(first % TREES).as_bytes().to_vec(),
-        Table::Build => names.to_vec(),
+        Table::Build | Table::Trace => names.to_vec(),
     }
 }
 

@@ -90,6 +90,7 @@ fn find(found: &mut Found, wanted: Wanted, outside: u8) {
         Wanted::Commit { remote, reference } => {
             found.commits.insert((remote, reference), format!("{outside:040}"));
         }
+        Wanted::Layout { .. } => unreachable!("no Dockerfile here has a layout"),
     }
 }
 
