@@ -5,7 +5,7 @@ use crate::clock;
 use crate::error::user;
 use crate::farm::Farm;
 use crate::images::{confirm, familiar};
-use crate::print::say;
+use crate::print::{say, tell};
 use crate::table::Table;
 use proto::error::{Class, Failure};
 use proto::id::BuildId;
@@ -99,7 +99,7 @@ pub async fn logs(farm: &Farm, args: &Logs) -> Result<(), Failure> {
         let Some(log) = step.log else { continue };
         let take = |piece: bytes::Bytes| std::future::ready(std::io::stdout().write_all(&piece));
         if let Err(e) = farm.blobs.get_large(log, 0, take).await {
-            eprintln!("(the log is not kept any more: {e})");
+            tell!("(the log is not kept any more: {e})");
         }
     }
     Ok(())
@@ -210,7 +210,11 @@ async fn verify(farm: &Farm, repair: bool) -> Result<u8, Failure> {
     let terminal = std::io::stderr().is_terminal();
     farm.ask(&Request::Verify { repair }, |reply, _| match reply {
         Reply::Moved(moved) if terminal => {
-            eprint!("\r\x1b[K{}: {}", moved.what, clock::size(moved.current));
+            crate::print::remark(&format!(
+                "\r\x1b[K{}: {}",
+                moved.what,
+                clock::size(moved.current)
+            ));
         }
         Reply::Damage { place, what, advice } => {
             damaged += 1;
@@ -220,7 +224,7 @@ async fn verify(farm: &Farm, repair: bool) -> Result<u8, Failure> {
     })
     .await?;
     if terminal {
-        eprint!("\r\x1b[K");
+        crate::print::remark("\r\x1b[K");
     }
     match damaged {
         0 => say!("Nothing is damaged."),

@@ -1,5 +1,6 @@
 //! Errors as people see them, and exit codes.
 
+use crate::print::tell;
 use proto::error::{Class, Failure};
 
 /// The exit code of flags that cannot be; clap's own.
@@ -15,9 +16,9 @@ pub fn exit_code(failure: &Failure) -> u8 {
 
 /// Says on standard error what failed, why, and what to do.
 pub fn show(failure: &Failure) {
-    eprintln!("ERROR: {failure}");
+    tell!("ERROR: {failure}");
     if let Some(hint) = &failure.hint {
-        eprintln!("Hint: {hint}");
+        tell!("Hint: {hint}");
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::node::certificates::keep_renewed;
 use crate::node::party::Party;
 use crate::node::uplink::{cluster, follow, watch_on};
+use crate::print::tell;
 use crate::up::ALREADY_RUNNING;
 use crate::up::lock::holder;
 use cache::cluster::Cluster;
@@ -91,7 +92,7 @@ impl Farm {
         let Some(joined) = Self::meant(wish, config)? else { return Self::connect(config).await };
         match Self::remote(&joined).await {
             Err(failure) if failure.class == Class::Unavailable => {
-                eprintln!("WARNING: {failure}. Building on this machine instead");
+                tell!("WARNING: {failure}. Building on this machine instead");
                 Self::connect(config).await
             }
             found => found,
@@ -256,7 +257,7 @@ async fn replace(farm: &Farm, config: &Config) -> Result<(), Failure> {
     });
     let _ = status.await;
     if builds > 0 {
-        eprintln!("A farm of another version runs; waiting for its {builds} build(s) to finish.");
+        tell!("A farm of another version runs; waiting for its {builds} build(s) to finish.");
     }
     // It takes no new builds from now on, and closes the stream when it has ended.
     match farm.ask(&Request::Shutdown { after_builds: true }, |_, _| {}).await {

@@ -167,9 +167,9 @@ impl Meter {
         } else {
             String::new()
         };
-        eprint!("\r\x1b[K{what} {}{total}", clock::size(moved.current));
+        crate::print::remark(&format!("\r\x1b[K{what} {}{total}", clock::size(moved.current)));
         if moved.done {
-            eprintln!();
+            crate::print::remark("\n");
         }
     }
 }
@@ -352,7 +352,7 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(user("Nobody is there to confirm; use --force"));
     }
-    eprint!("{question} [y/N] ");
+    crate::print::remark(&format!("{question} [y/N] "));
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|e| user(e.to_string()))?;

@@ -1,5 +1,7 @@
 //! The `slipway` command.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod build;
 mod builds;
@@ -27,6 +29,7 @@ use farm::Farm;
 use ops::config::{Config, Flag, Settings};
 use ops::identity::Role;
 use ops::telemetry::Process;
+use print::tell;
 use proto::error::{Class, Failure};
 use proto::wire::admin::Request;
 use std::process::ExitCode;
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("ERROR: Starting threads failed: {e}");
+            tell!("ERROR: Starting threads failed: {e}");
             return ExitCode::from(1);
         }
     };
@@ -158,7 +161,7 @@ fn roles(command: &Command) -> Option<Roles> {
 /// `slipway down`.
 async fn end(config: &Config, now: bool) -> Result<u8, Failure> {
     let Some(farm) = Farm::running(config).await else {
-        eprintln!("No farm runs at {}.", config.home.display());
+        tell!("No farm runs at {}.", config.home.display());
         return Ok(0);
     };
     match farm.ask(&Request::Shutdown { after_builds: !now }, |_, _| {}).await {

@@ -3,7 +3,7 @@
 use crate::args::farm::{CreateToken, Node, Token};
 use crate::clock;
 use crate::farm::Farm;
-use crate::print::say;
+use crate::print::{say, tell};
 use crate::table::Table;
 use ops::identity::Role;
 use proto::error::Failure;
@@ -81,7 +81,7 @@ pub async fn node(farm: &Farm, command: Node) -> Result<(), Failure> {
     // What is left to do, while it is waited for.
     farm.ask(&Request::Node { name, order }, |reply, _| {
         if let Reply::Text(left) = reply {
-            eprintln!("{left}");
+            tell!("{left}");
         }
     })
     .await

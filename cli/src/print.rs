@@ -1,4 +1,4 @@
-//! Answers on standard output.
+//! Answers on standard output, and remarks on standard error.
 
 use std::io::{ErrorKind, Write};
 
@@ -13,7 +13,7 @@ pub fn text(text: &str) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(NOBODY_READS),
         Err(e) => {
-            eprintln!("ERROR: Writing to standard output failed: {e}");
+            remark(&format!("ERROR: Writing to standard output failed: {e}\n"));
             std::process::exit(1);
         }
     }
@@ -28,3 +28,19 @@ macro_rules! say {
     }};
 }
 pub(crate) use say;
+
+/// Writes text to standard error. If nobody reads it there is nobody to tell, and no reason to end:
+/// the exit code still says how it went.
+pub fn remark(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes a line to standard error, as `eprintln!` would if it never panicked.
+macro_rules! tell {
+    ($($arg:tt)*) => {{
+        let mut line = format!($($arg)*);
+        line.push('\n');
+        $crate::print::remark(&line);
+    }};
+}
+pub(crate) use tell;

@@ -5,6 +5,7 @@ use crate::build::{Place, full_name, write_archive};
 use crate::error::user;
 use crate::farm::{Farm, broke};
 use crate::images::{familiar, load_file, transfer, transfer_with};
+use crate::print::tell;
 use bytes::Bytes;
 use cache::net::{NetError, Sender};
 use ops::config::Config;
@@ -46,7 +47,7 @@ async fn fetch(farm: &Farm, here: &Farm, name: &str) -> Result<Option<String>, F
     if image_id(here, &id).await.is_ok() {
         return Ok(Some(id));
     }
-    eprintln!("The image {} is the farm's; fetching it.", familiar(name));
+    tell!("The image {} is the farm's; fetching it.", familiar(name));
     let mut found = None;
     // By its id: it gets none of its names here.
     let request = Request::Save { names: vec![id.clone()], format: ArchiveFormat::Oci };
@@ -78,7 +79,7 @@ async fn image_id(farm: &Farm, name: &str) -> Result<String, Failure> {
 
 async fn run_here(farm: &Farm, args: Run) -> Result<u8, Failure> {
     if args.tty {
-        eprintln!("WARNING: -t has no effect: containers have no terminal of their own");
+        tell!("WARNING: -t has no effect: containers have no terminal of their own");
     }
     let env = args.env.iter().filter_map(|e| match e.split_once('=') {
         Some((name, value)) => Some((name.to_owned(), value.to_owned())),
@@ -137,7 +138,7 @@ async fn bring(farm: &Farm, image: &str) -> Result<(), Failure> {
     match found {
         Err(failure) if failure.class == Class::User && !may_be_id => {
             let reference = full_name(image)?;
-            eprintln!("The image {} is not here; pulling it.", familiar(&reference));
+            tell!("The image {} is not here; pulling it.", familiar(&reference));
             let request = Request::Pull { reference, platform: None };
             transfer(farm, &request, false).await.map(drop)
         }

@@ -227,10 +227,22 @@ pub struct GitOp {
 
 /// The container's view of the network.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Archive,
+    Serialize,
+    Deserialize,
 )]
 pub enum NetworkMode {
     /// An own namespace with a way out.
+    #[default]
     Default,
     /// Loopback only.
     None,

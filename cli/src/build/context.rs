@@ -5,6 +5,7 @@ use super::remote::{self, Fetched};
 use super::ssh::{self, Agents};
 use crate::args::build::{Build, Source};
 use crate::error::{io, user};
+use crate::print::tell;
 use cache::tree::pattern::{Patterns, read_ignore_file};
 use ops::config::Config;
 use proto::error::{Class, Failure};
@@ -186,7 +187,7 @@ pub async fn read_main(origin: Origin<'_>, config: &Config) -> Result<Context, F
 
 async fn fetch(text: &str, origin: Origin<'_>, config: &Config) -> Result<Fetched, Failure> {
     if !origin.is_quiet {
-        eprintln!("Fetching the context {}", remote::without_login(text, text));
+        tell!("Fetching the context {}", remote::without_login(text, text));
     }
     let keeps = origin.source.build_arg.iter().rev().find_map(|arg| {
         arg.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")

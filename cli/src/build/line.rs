@@ -2,6 +2,7 @@
 
 use crate::farm::Farm;
 use crate::node::uplink::waits;
+use crate::print::tell;
 use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch};
@@ -115,10 +116,7 @@ pub async fn reattach(
     heard: &Heard,
     queue: mpsc::Receiver<ToCoordinator>,
 ) -> Result<Line, Failure> {
-    eprintln!(
-        "The farm was lost; the build {} goes on there. Trying to reach it again",
-        heard.build
-    );
+    tell!("The farm was lost; the build {} goes on there. Trying to reach it again", heard.build);
     let Heard { build, life, seen } = heard.clone();
     let attach = ToCoordinator::Attach { build, heard: Some((life, seen)) };
     let (mut queue, began) = (Some(queue), Instant::now());

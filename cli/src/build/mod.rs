@@ -24,7 +24,7 @@ pub use request::full_name;
 use crate::args::build::Build;
 use crate::error::{WRONG_USAGE, exit_code, io, show, user};
 use crate::farm::{Farm, broke};
-use crate::print::say;
+use crate::print::{say, tell};
 use crate::progress::{Display, Mode, Settings, StartError};
 use cache::tree::pattern::Patterns;
 use cache::{meter, scan};
@@ -121,7 +121,7 @@ fn unused(args: &Build) {
         ("--sbom", args.sbom.as_ref().is_some_and(|v| wanted(v.as_deref()))),
     ];
     for (flag, _) in given.iter().filter(|(_, given)| *given) {
-        eprintln!("WARNING: {flag} has no effect");
+        tell!("WARNING: {flag} has no effect");
     }
 }
 

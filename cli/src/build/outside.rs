@@ -6,6 +6,7 @@ use super::fields::Taker;
 use super::request::full_name;
 use crate::args::build::Build;
 use crate::error::{io, user};
+use crate::print::tell;
 use bytes::Bytes;
 use cache::cluster::Cluster;
 use cache::store::hash_file;
@@ -50,7 +51,7 @@ pub fn read(args: &Build) -> Result<Caches, Failure> {
     let mut caches = Caches::default();
     for text in args.cache_from.iter().filter(|text| !text.is_empty()) {
         if let Some(why) = from(text, &mut caches)? {
-            eprintln!("WARNING: --cache-from `{text}` is not used: {why}");
+            tell!("WARNING: --cache-from `{text}` is not used: {why}");
         }
     }
     for text in args.cache_to.iter().filter(|text| !text.is_empty()) {
@@ -201,7 +202,7 @@ impl Directories {
             };
             match self.write_one(blobs, directory, entries, own).await {
                 Err(e) if *may_fail => {
-                    eprintln!("WARNING: the cache {} is not written: {e}", directory.display());
+                    tell!("WARNING: the cache {} is not written: {e}", directory.display());
                 }
                 done => done?,
             }

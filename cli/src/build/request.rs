@@ -8,7 +8,6 @@ use crate::error::user;
 use proto::error::Failure;
 use proto::platform::Platform;
 use proto::reference::Reference;
-use proto::step::NetworkMode;
 use proto::wire::build::{BuildRequest, NamedContext, NoCache, Resources};
 
 /// Everything that the flags say.
@@ -80,26 +79,10 @@ pub fn of_source(
         target: source.target.clone(),
         platforms,
         build_args: build_args(&source.build_arg)?,
-        labels: Vec::new(),
-        no_cache: NoCache::No,
-        pull: false,
-        network: NetworkMode::Default,
-        allow: Vec::new(),
-        add_hosts: Vec::new(),
-        ulimits: Vec::new(),
-        shm_bytes: 0,
-        cgroup_parent: String::new(),
-        resources: Resources::default(),
         contexts,
         ignore: context.ignore_lines.clone(),
         has_context: context.directory.is_some(),
-        outputs: Vec::new(),
-        annotations: Vec::new(),
-        cache_from: Vec::new(),
-        cache_to: Vec::new(),
-        description: String::new(),
-        scope: None,
-        priority: None,
+        ..BuildRequest::default()
     })
 }
 

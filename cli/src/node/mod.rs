@@ -31,6 +31,7 @@ mod worker;
 
 use crate::args::farm::Roles;
 use crate::error::user;
+use crate::print::tell;
 use crate::up::lock::Lock;
 use crate::up::{Signals, make_home};
 use certificates::keep_renewed;
@@ -78,7 +79,7 @@ pub async fn run(roles: Roles, config: Config) -> Result<u8, Failure> {
     watch::start(Watch::new(running.parts), &config, &mut tasks).await;
     let names: Vec<&str> = roles.iter().map(Role::as_str).collect();
     match config.log.format {
-        LogFormat::Text => eprintln!("Slipway's {} is up. Ctrl-C ends it.", names.join(", ")),
+        LogFormat::Text => tell!("Slipway's {} is up. Ctrl-C ends it.", names.join(", ")),
         // Each line is an object.
         LogFormat::Json => tracing::info!(roles = names.join(","), "Slipway is up"),
     }

@@ -16,6 +16,7 @@ pub mod settings;
 use crate::args::Up;
 use crate::error::user;
 use crate::farm;
+use crate::print::tell;
 use cache::net::unix::Listener;
 use door::House;
 use life::{Life, Shared, Verdict};
@@ -51,7 +52,7 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     let Some(lock) = take_lock(&config, args.on_demand).await? else {
         // A client that was a little slower than another one is no news.
         if !args.on_demand {
-            eprintln!("A farm runs at {} already.", config.home.display());
+            tell!("A farm runs at {} already.", config.home.display());
         }
         return Ok(ALREADY_RUNNING);
     };
@@ -66,7 +67,7 @@ pub async fn run(args: Up, config: Config) -> Result<u8, Failure> {
     let socket = farm::socket(&config.home);
     let listener = Listener::bind(&socket).map_err(|e| failed("Listening at", &socket, &e))?;
     if !args.on_demand {
-        eprintln!("Slipway's farm is up, at {}. Ctrl-C ends it.", socket.display());
+        tell!("Slipway's farm is up, at {}. Ctrl-C ends it.", socket.display());
     }
     let life = Shared::new(Life::new(idle, Instant::now()));
     let started = Millis(crate::clock::now_ms());

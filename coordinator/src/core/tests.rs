@@ -130,18 +130,19 @@ fn a_worker_that_does_not_come_back_is_stood_in_for() {
     assert_eq!(others(&world), 1);
 }
 
+/// Two RUNs upon one image, with a COPY from another one between them.
+fn steps() -> Vec<Step> {
+    vec![
+        step(image("base"), vec![]),
+        step(run("one"), vec![StepId(0)]),
+        step(image("tool"), vec![]),
+        step(copy(), vec![StepId(1), StepId(2)]),
+        step(run("two"), vec![StepId(3)]),
+    ]
+}
+
 #[test]
 fn a_cached_build_needs_neither_base_nor_worker() {
-    let steps = || {
-        let copy_from = step(copy(), vec![StepId(1), StepId(2)]);
-        vec![
-            step(image("base"), vec![]),
-            step(run("one"), vec![StepId(0)]),
-            step(image("tool"), vec![]),
-            copy_from,
-            step(run("two"), vec![StepId(3)]),
-        ]
-    };
     let mut world = World::new(1, false);
     world.worker_state(&worker_id(0), Vec::new());
     world.apply(Event::Submitted { build: build_id(0), plan: plan(steps(), StepId(4), false, "") });
@@ -189,16 +190,6 @@ fn a_definition_does_not_count_when_its_input_was_made_anew() {
 
 #[test]
 fn layers_that_cannot_be_had_are_made_again() {
-    let steps = || {
-        let copy_from = step(copy(), vec![StepId(1), StepId(2)]);
-        vec![
-            step(image("base"), vec![]),
-            step(run("one"), vec![StepId(0)]),
-            step(image("tool"), vec![]),
-            copy_from,
-            step(run("two"), vec![StepId(3)]),
-        ]
-    };
     let mut world = World::new(1, false);
     world.worker_state(&worker_id(0), Vec::new());
     world.apply(Event::Submitted { build: build_id(0), plan: plan(steps(), StepId(4), false, "") });

@@ -9,7 +9,7 @@ use crate::graph::{Found, FoundFile, Inputs, Lowered, Wanted, lower};
 use proptest::prelude::*;
 use proto::id::{BuildId, ContentDigest, Millis, OciDigest, RootId, Scope, TreeId};
 use proto::platform::Platform;
-use proto::step::{ImageOp, ImageOrigin, NetworkMode};
+use proto::step::{ImageOp, ImageOrigin};
 use proto::wire::build::{BuildRequest, NoCache, Output, Resources};
 use proto::wire::worker::ResolvedImage;
 
@@ -41,31 +41,12 @@ fn given(dockerfile: &str) -> Given {
 
 fn request(given: &Given) -> BuildRequest {
     BuildRequest {
-        dockerfile: Vec::new(),
         dockerfile_name: "Dockerfile".into(),
-        target: None,
-        platforms: Vec::new(),
         build_args: given.args.clone(),
-        labels: Vec::new(),
         no_cache: if given.no_cache { NoCache::All } else { NoCache::No },
-        pull: false,
-        network: NetworkMode::Default,
-        allow: Vec::new(),
-        add_hosts: Vec::new(),
-        ulimits: Vec::new(),
-        shm_bytes: 0,
-        cgroup_parent: String::new(),
-        resources: Resources::default(),
-        contexts: Vec::new(),
-        ignore: Vec::new(),
         has_context: true,
         outputs: vec![Output::CacheOnly],
-        annotations: Vec::new(),
-        cache_from: Vec::new(),
-        cache_to: Vec::new(),
-        description: String::new(),
-        scope: None,
-        priority: None,
+        ..BuildRequest::default()
     }
 }
 

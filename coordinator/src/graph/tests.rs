@@ -4,39 +4,18 @@ use super::keys::{Joined, keys, local_inputs};
 use super::*;
 use crate::dockerfile::parse;
 use proto::id::{ContentDigest, OciDigest};
-use proto::step::{ImageOp, ImageOrigin, MountKind, NetworkMode};
-use proto::wire::build::{Entitlement, NamedContext, NoCache, Output, Resources};
+use proto::step::{ImageOp, ImageOrigin, MountKind};
+use proto::wire::build::{Entitlement, NamedContext, NoCache, Output};
 
 mod advice;
 mod survey;
 
 fn request() -> BuildRequest {
     BuildRequest {
-        dockerfile: Vec::new(),
         dockerfile_name: "Dockerfile".into(),
-        target: None,
-        platforms: Vec::new(),
-        build_args: Vec::new(),
-        labels: Vec::new(),
-        no_cache: NoCache::No,
-        pull: false,
-        network: NetworkMode::Default,
-        allow: Vec::new(),
-        add_hosts: Vec::new(),
-        ulimits: Vec::new(),
-        shm_bytes: 0,
-        cgroup_parent: String::new(),
-        resources: Resources::default(),
-        contexts: Vec::new(),
-        ignore: Vec::new(),
         has_context: true,
         outputs: vec![Output::CacheOnly],
-        annotations: Vec::new(),
-        cache_from: Vec::new(),
-        cache_to: Vec::new(),
-        description: String::new(),
-        scope: None,
-        priority: None,
+        ..BuildRequest::default()
     }
 }
 

@@ -6,8 +6,8 @@ use coordinator::dockerfile::{Dockerfile, ParseError, parse};
 use coordinator::graph::{Found, FoundFile, Inputs, Lowered, Wanted, layout_reference, lower};
 use proto::id::{OciDigest, RootId, TreeId};
 use proto::platform::Platform;
-use proto::step::{Graph, NetworkMode};
-use proto::wire::build::{BuildRequest, NamedContext, NoCache, Output, Resources};
+use proto::step::Graph;
+use proto::wire::build::{BuildRequest, NamedContext, Output};
 
 /// What one build of the case comes to, or the first error as people read it.
 pub fn graph(case: &Case) -> Result<Graph, String> {
@@ -113,30 +113,14 @@ fn request(case: &Case) -> Result<BuildRequest, String> {
         (name, context)
     });
     Ok(BuildRequest {
-        dockerfile: Vec::new(),
         dockerfile_name: "Dockerfile".into(),
         target: flag(case, "--target=").next().map(str::to_owned),
         platforms: asked.map(platform).collect::<Result<_, _>>()?,
         build_args,
         labels: flag(case, "--label=").map(pair).collect(),
-        no_cache: NoCache::No,
-        pull: false,
-        network: NetworkMode::Default,
-        allow: Vec::new(),
-        add_hosts: Vec::new(),
-        ulimits: Vec::new(),
-        shm_bytes: 0,
-        cgroup_parent: String::new(),
-        resources: Resources::default(),
         contexts: contexts.collect(),
-        ignore: Vec::new(),
         has_context: true,
         outputs: vec![Output::CacheOnly],
-        annotations: Vec::new(),
-        cache_from: Vec::new(),
-        cache_to: Vec::new(),
-        description: String::new(),
-        scope: None,
-        priority: None,
+        ..BuildRequest::default()
     })
 }

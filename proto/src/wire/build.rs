@@ -56,7 +56,7 @@ pub struct LogPlace {
 }
 
 /// What a build is.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
 pub struct BuildRequest {
     /// The Dockerfile's text.
     pub dockerfile: Vec<u8>,
@@ -111,9 +111,10 @@ pub struct BuildRequest {
 }
 
 /// `--no-cache` and `--no-cache-filter`.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
 pub enum NoCache {
     /// Earlier results are taken.
+    #[default]
     No,
     /// By no stage.
     All,

@@ -69,7 +69,7 @@ async fn run(
         Format::Json => print::text(&(said.json + "\n")),
     }
     if let Some(failure) = &said.failure {
-        eprint!("{}", text::failure(failure, &context.dockerfile));
+        print::remark(&text::failure(failure, &context.dockerfile));
         return Ok(exit_code(failure));
     }
     Ok(u8::from(said.has_advice && say.status == Status::Advice))

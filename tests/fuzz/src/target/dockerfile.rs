@@ -9,8 +9,8 @@ use coordinator::graph::{
 use proto::id::{ContentDigest, OciDigest, RootId, TreeId};
 use proto::limit;
 use proto::platform::Platform;
-use proto::step::{ImageOp, ImageOrigin, NetworkMode};
-use proto::wire::build::{BuildRequest, NoCache, Output, Resources};
+use proto::step::{ImageOp, ImageOrigin};
+use proto::wire::build::{BuildRequest, Output};
 use proto::wire::worker::ResolvedImage;
 
 pub struct Dockerfile;
@@ -202,30 +202,11 @@ fn image(reference: &str, platform: &Platform) -> ResolvedImage {
 
 fn request() -> BuildRequest {
     BuildRequest {
-        dockerfile: Vec::new(),
         dockerfile_name: "Dockerfile".into(),
-        target: None,
-        platforms: Vec::new(),
         build_args: vec![("V".into(), "3".into())],
-        labels: Vec::new(),
-        no_cache: NoCache::No,
-        pull: false,
-        network: NetworkMode::Default,
-        allow: Vec::new(),
-        add_hosts: Vec::new(),
-        ulimits: Vec::new(),
-        shm_bytes: 0,
-        cgroup_parent: String::new(),
-        resources: Resources::default(),
-        contexts: Vec::new(),
         ignore: vec!["x*".into()],
         has_context: true,
         outputs: vec![Output::CacheOnly],
-        annotations: Vec::new(),
-        cache_from: Vec::new(),
-        cache_to: Vec::new(),
-        description: String::new(),
-        scope: None,
-        priority: None,
+        ..BuildRequest::default()
     }
 }

@@ -52,3 +52,22 @@ fn settings_are_shown_with_where_they_come_from() {
     site.slipway.settings("");
     assert!(site.slipway.processes().is_empty(), "no farm was started for that");
 }
+
+#[test]
+fn who_is_not_read_ends_as_it_would_have() {
+    let site = Site::of("FROM scratch\nCOPPY a /\n");
+    let context = site.context.path().to_str().expect("UTF-8");
+    let run = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = site.slipway.command(args);
+        command.stdout(std::process::Stdio::null()).stderr(writer);
+        command.status().expect("it starts").code()
+    };
+    assert_eq!(run(&["lint", context]), Some(1));
+    assert_eq!(run(&["build", context]), Some(1));
+    assert_eq!(run(&["build", "/no/such/directory"]), Some(1));
+    site.write("a", "a\n");
+    site.write("Dockerfile", "FROM scratch\nCOPY a /\n");
+    assert_eq!(run(&["build", "-o", "type=cacheonly", context]), Some(0));
+}
