@@ -161,6 +161,11 @@ impl<'n> Editor<'n> {
         Ok(Self { work, root, root_meta: meta })
     }
 
+    /// Whether nothing is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.root.slots.is_empty()
+    }
+
     fn dir(&mut self, path: &[FileName]) -> Result<Option<&mut EditDir>, TreeError> {
         let mut at = &mut self.root;
         for name in path {

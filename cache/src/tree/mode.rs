@@ -7,42 +7,49 @@ use super::nodes::TreeError;
 pub enum ModeChange {
     /// These bits, for files and directories alike.
     Octal(u16),
-    /// Clauses, one after the other.
-    Symbolic(Vec<Clause>),
+    /// Changes, one after the other.
+    Symbolic(Vec<Change>),
 }
 
-/// `who op perm`: one part of a symbolic mode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clause {
-    /// The bits of the classes that it is about: 0700, 0070, 0007.
-    who: u16,
-    op: Op,
-    perm: Perm,
-}
-
+/// One change of a symbolic mode. As in BSD's setmode(3), of which BuildKit has a copy, `=` is a
+/// removal and an addition, and the sticky bit is touched by `t` only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Op {
-    Set,
-    Add,
-    Remove,
-}
-
-/// What is set, added or removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Perm {
-    Bits {
-        rwx: u16,
-        exec_if: bool,
-        set_id: bool,
-        sticky: bool,
+pub enum Change {
+    /// These bits are set.
+    Add(u16),
+    /// These bits are taken away.
+    Remove(u16),
+    /// `X`: these bits are set if it is a directory, or could be executed before all changes.
+    AddExec(u16),
+    /// What one class may is what others may (`=`), may too (`+`), or may not (`-`).
+    Copy {
+        /// The bits of the class that is looked at.
+        from: u16,
+        /// The bits of the classes that change.
+        to: u16,
+        /// How.
+        op: Op,
     },
-    /// The bits that another class has.
-    Copy(u16),
+}
+
+/// The sign of a symbolic mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// `=`
+    Set,
+    /// `+`
+    Add,
+    /// `-`
+    Remove,
 }
 
 const USER: u16 = 0o700;
 const GROUP: u16 = 0o070;
 const OTHER: u16 = 0o007;
+const ALL: u16 = USER | GROUP | OTHER;
+const SET_UID: u16 = 0o4000;
+const SET_GID: u16 = 0o2000;
+const STICKY: u16 = 0o1000;
 
 impl ModeChange {
     /// Reads `644`, `u=rwX,go=rX`, `+x`, `g+s,o-w`.
@@ -58,22 +65,23 @@ impl ModeChange {
                 Err(_) => fail("an octal mode has the digits 0 to 7 and is at most 7777"),
             };
         }
-        let mut clauses = Vec::new();
+        let mut changes = Vec::new();
         for part in text.split(',') {
             match clause(part) {
-                Some(more) => clauses.extend(more),
+                Some(more) => changes.extend(more),
                 None => return fail("expected octal digits, or parts such as `u=rwX` or `go-w`"),
             }
         }
-        Ok(Self::Symbolic(clauses))
+        Ok(Self::Symbolic(changes))
     }
 
     /// The mode that `mode` becomes.
     pub fn apply(&self, mode: u16, is_dir: bool) -> u16 {
         match self {
             Self::Octal(mode) => *mode,
-            Self::Symbolic(clauses) => {
-                clauses.iter().fold(mode, |mode, clause| clause.apply(mode, is_dir))
+            Self::Symbolic(changes) => {
+                let exec = is_dir || mode & 0o111 != 0;
+                changes.iter().fold(mode, |mode, change| change.apply(mode, exec))
             }
         }
     }
@@ -89,21 +97,20 @@ impl ModeChange {
 }
 
 /// Reads `[ugoa]*` and then one or more of `[=+-]` with its permissions.
-fn clause(text: &str) -> Option<Vec<Clause>> {
+fn clause(text: &str) -> Option<Vec<Change>> {
     let split = text.find(['=', '+', '-'])?;
     let (classes, mut rest) = text.split_at(split);
     let mut who = 0;
     for class in classes.chars() {
         who |= match class {
-            'u' => USER,
-            'g' => GROUP,
+            'u' => USER | SET_UID,
+            'g' => GROUP | SET_GID,
             'o' => OTHER,
-            'a' => USER | GROUP | OTHER,
+            'a' => ALL | SET_UID | SET_GID,
             _ => return None,
         };
     }
-    let who = if classes.is_empty() { USER | GROUP | OTHER } else { who };
-    let mut clauses = Vec::new();
+    let mut changes = Vec::new();
     while let Some(op) = rest.chars().next() {
         let op = match op {
             '=' => Op::Set,
@@ -112,68 +119,90 @@ fn clause(text: &str) -> Option<Vec<Clause>> {
             _ => return None,
         };
         let end = rest[1..].find(['=', '+', '-']).map_or(rest.len(), |at| at + 1);
-        clauses.push(Clause { who, op, perm: perm(&rest[1..end])? });
+        permissions(who, op, &rest[1..end], &mut changes)?;
         rest = &rest[end..];
     }
-    Some(clauses)
+    Some(changes)
 }
 
-fn perm(text: &str) -> Option<Perm> {
-    match text {
-        "u" => return Some(Perm::Copy(USER)),
-        "g" => return Some(Perm::Copy(GROUP)),
-        "o" => return Some(Perm::Copy(OTHER)),
-        _ => {}
-    }
-    let (mut rwx, mut exec_if, mut set_id, mut sticky) = (0, false, false, false);
+/// Reads the permissions after a sign: `rwxXst`, and `u`, `g` and `o` among them.
+fn permissions(who: u16, op: Op, text: &str, changes: &mut Vec<Change>) -> Option<()> {
+    let (mut who, mut bits, mut exec, mut is_set) = (who, 0, false, false);
     for c in text.chars() {
-        match c {
-            'r' => rwx |= 0o444,
-            'w' => rwx |= 0o222,
-            'x' => rwx |= 0o111,
-            'X' => exec_if = true,
-            's' => set_id = true,
-            't' => sticky = true,
-            _ => return None,
+        let from = match c {
+            'u' => USER,
+            'g' => GROUP,
+            'o' => OTHER,
+            _ => {
+                match c {
+                    'r' => bits |= 0o444,
+                    'w' => bits |= 0o222,
+                    'x' => bits |= 0o111,
+                    // There is no taking away under a condition.
+                    'X' if op == Op::Remove => bits |= 0o111,
+                    'X' => exec = true,
+                    // Others have neither.
+                    's' | 't' if who != 0 && who & !OTHER == 0 => {}
+                    's' => bits |= SET_UID | SET_GID,
+                    't' => {
+                        who |= STICKY;
+                        bits |= STICKY;
+                    }
+                    _ => return None,
+                }
+                continue;
+            }
+        };
+        // What stood before it comes first; `=` with a class alone leaves the set-id bits.
+        if bits != 0 {
+            flush(who, op, bits, changes);
         }
+        if exec {
+            changes.push(Change::AddExec(bits_of(who) & 0o111));
+        }
+        (bits, exec, is_set) = (0, false, true);
+        changes.push(Change::Copy { from, to: bits_of(who) & ALL, op });
     }
-    Some(Perm::Bits { rwx, exec_if, set_id, sticky })
+    if bits != 0 || op == Op::Set && !is_set {
+        flush(who, op, bits, changes);
+    }
+    if exec {
+        changes.push(Change::AddExec(bits_of(who) & 0o111));
+    }
+    Some(())
 }
 
-impl Clause {
-    fn apply(&self, mode: u16, is_dir: bool) -> u16 {
-        let mut bits = 0;
-        let mut special = 0;
-        match self.perm {
-            Perm::Bits { rwx, exec_if, set_id, sticky } => {
-                bits = rwx;
-                if exec_if && (is_dir || mode & 0o111 != 0) {
-                    bits |= 0o111;
+fn flush(who: u16, op: Op, bits: u16, changes: &mut Vec<Change>) {
+    let who = bits_of(who);
+    if op == Op::Set {
+        changes.push(Change::Remove(who));
+    }
+    match op {
+        Op::Set | Op::Add => changes.push(Change::Add(who & bits)),
+        Op::Remove => changes.push(Change::Remove(who & bits)),
+    }
+}
+
+/// The bits that classes may change: all but the sticky one when none was named.
+fn bits_of(who: u16) -> u16 {
+    if who == 0 { ALL | SET_UID | SET_GID } else { who }
+}
+
+impl Change {
+    fn apply(self, mode: u16, exec: bool) -> u16 {
+        match self {
+            Self::Add(bits) => mode | bits,
+            Self::Remove(bits) => mode & !bits,
+            Self::AddExec(bits) if exec => mode | bits,
+            Self::AddExec(_) => mode,
+            Self::Copy { from, to, op } => {
+                let one = (mode & from) >> from.trailing_zeros();
+                let value = (one << 6 | one << 3 | one) & to;
+                match op {
+                    Op::Add => mode | value,
+                    Op::Remove => mode & !value,
+                    Op::Set => mode & !to | value,
                 }
-                if set_id {
-                    special |= if self.who & USER != 0 { 0o4000 } else { 0 };
-                    special |= if self.who & GROUP != 0 { 0o2000 } else { 0 };
-                }
-                if sticky {
-                    special |= 0o1000;
-                }
-            }
-            Perm::Copy(class) => {
-                let shift = class.trailing_zeros();
-                let one = (mode & class) >> shift;
-                bits |= one << 6 | one << 3 | one;
-            }
-        }
-        let value = bits & self.who | special;
-        match self.op {
-            Op::Add => mode | value,
-            Op::Remove => mode & !value,
-            Op::Set => {
-                let mut cleared = self.who;
-                cleared |= if self.who & USER != 0 { 0o4000 } else { 0 };
-                cleared |= if self.who & GROUP != 0 { 0o2000 } else { 0 };
-                cleared |= if self.who & OTHER != 0 { 0o1000 } else { 0 };
-                mode & !cleared | value
             }
         }
     }
@@ -199,7 +228,25 @@ mod tests {
         check("+x", 0o644, false, 0o755);
         check("a-w", 0o666, false, 0o444);
         check("g+s", 0o755, true, 0o2755);
-        check("u+s,o+t", 0o755, false, 0o5755);
+        check("u+s,a+t", 0o755, false, 0o5755);
+        // As setmode(3) has it, not as GNU's chmod.
+        check("u+s,o+t", 0o755, false, 0o4755);
+        check("u=rwX,go=rX", 0o1777, false, 0o1755);
+        check("=r", 0o7777, false, 0o1444);
+        check("a=rt", 0o777, false, 0o1444);
+        check("g=u", 0o2741, false, 0o2771);
+        check("o+s", 0o755, false, 0o755);
+        check("+s", 0o755, false, 0o6755);
+        check("u=rg", 0o741, false, 0o441);
+        check("a-X", 0o755, false, 0o644);
+        check("a-x,a+X", 0o755, false, 0o755);
+        check("u-u", 0o755, false, 0o055);
+        check("+", 0o755, false, 0o755);
+        check("++tgu", 0o1457, true, 0o1457);
+        check("=+tr", 0o777, false, 0o1000);
+        check("o=ttr=g,+wXtr+xwX,-=tso", 0o4544, true, 0o5777);
+        check("-orsu,g-Xu,+XtX", 0o6250, true, 0o1000);
+        check("o=os", 0o1163, false, 0o1163);
         check("go=u", 0o640, false, 0o666);
         check("u+w-x", 0o500, false, 0o600);
         check("u=", 0o4755, false, 0o055);

@@ -41,7 +41,7 @@ pub enum TreeError {
     /// A path that leads into too many directories, or names that are too long.
     #[error("The path `{0}` is not valid: {1}")]
     BadPath(String, String),
-    /// A name of a user or group, and no file that could know it.
+    /// A name of a user or group, and an empty tree.
     #[error("The name `{name}` cannot be looked up: there is no `{file}`; give a number")]
     NoNames {
         /// The name.

@@ -15,32 +15,35 @@ pub struct Owner {
 /// Bytes of `/etc/passwd` or `/etc/group` that are looked at.
 const USER_FILE_BYTES_MAX: usize = 10 << 20;
 
-/// The owner that `user[:group]` names. A user's number is its group's number too, unless a group
-/// is given; a name that the tree's `/etc/passwd` does not know stands for 0, as in BuildKit. A tree
-/// without such a file cannot have a name.
+/// The owner that `user[:group]` names. A user's number is its group's number too, unless there is a
+/// colon; `root` is 0 everywhere, and so is a name that the tree does not know, as in BuildKit. In an
+/// empty tree, such as `FROM scratch` and `--link` begin with, no other name can be looked up.
 pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
     let mut owner = Owner { uid: 0, gid: 0 };
-    if let Ok(number) = user.parse() {
+    if let Some(number) = number(user) {
         owner = Owner { uid: number, gid: number };
-    } else if !user.is_empty()
-        && let Some([uid, gid]) = find(editor, "/etc/passwd", user, [2, 3])?
-    {
+    } else if let Some([uid, gid]) = find(editor, "/etc/passwd", user, [2, 3])? {
         owner = Owner { uid, gid };
     }
-    match group {
-        None | Some("") => {}
-        Some(group) => {
-            owner.gid = match group.parse() {
-                Ok(number) => number,
-                Err(_) => find(editor, "/etc/group", group, [2, 2])?.map_or(owner.gid, |g| g[0]),
-            };
-        }
+    if let Some(group) = group {
+        owner.gid = match number(group) {
+            Some(number) => number,
+            None => find(editor, "/etc/group", group, [2, 2])?.map_or(owner.gid, |g| g[0]),
+        };
     }
     Ok(owner)
+}
+
+/// What needs no file. Numbers are those of an `int32`; nothing at all is root's.
+fn number(text: &str) -> Option<u32> {
+    match text {
+        "" | "root" => Some(0),
+        text => text.parse::<i32>().ok().and_then(|number| number.try_into().ok()),
+    }
 }
 
 /// The two numbers in the line that begins with `name`.
@@ -52,6 +55,7 @@ fn find(
 ) -> Result<Option<[u32; 2]>, TreeError> {
     let text = match editor.read(file.as_bytes()) {
         Ok(Some(text)) => text,
+        Ok(None) | Err(TreeError::NotADirectory(_)) if !editor.is_empty() => return Ok(None),
         Ok(None) | Err(TreeError::NotADirectory(_)) => {
             return Err(TreeError::NoNames { name: name.to_owned(), file });
         }

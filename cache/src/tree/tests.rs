@@ -364,6 +364,9 @@ fn owners_are_looked_up() {
     assert_eq!(owner("7:8"), (7, 8));
     assert_eq!(owner(":wheel"), (0, 10));
     assert_eq!(owner("nobody-knows"), (0, 0));
+    assert_eq!(owner("ann:"), (1000, 0));
+    assert_eq!(owner("root:wheel"), (0, 10));
+    assert_eq!(owner("4294967295"), (0, 0), "no number of BuildKit's");
 }
 
 #[test]

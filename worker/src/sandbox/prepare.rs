@@ -297,11 +297,17 @@ fn read_inside(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>, Sand
     Ok(Some(bytes))
 }
 
-/// The working directory is made if it is not there, and belongs to the user, as in BuildKit.
+/// The working directory is made if it is not there, and belongs to the user, as in BuildKit. What a
+/// path with `..` leads through is made as well, as runc does: it is entered as it is written.
 fn make_cwd(root: BorrowedFd<'_>, cwd: &str, identity: &Identity) -> Result<(), SandboxError> {
     let refused = |why: String| SandboxError::Cwd { path: cwd.to_owned(), why };
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     stubs::make_dir(root, cwd, (identity.uid, identity.gid)).map_err(|e| refused(e.to_string()))?;
+    for (end, _) in cwd.match_indices("/..") {
+        if matches!(cwd.as_bytes().get(end + 3), None | Some(b'/')) {
+            stubs::make_dir(root, &cwd[..end], (0, 0)).map_err(|e| refused(e.to_string()))?;
+        }
+    }
     let there = at::resolve(root, cwd.as_bytes()).map_err(|e| refused(e.to_string()))?;
     let stat = rustix::fs::fstat(there.as_fd()).map_err(|e| refused(e.to_string()))?;
     match stubs::is_dir(&stat) {
