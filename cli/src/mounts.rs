@@ -142,13 +142,13 @@ async fn export(
     };
     let roots = [(Platform::host(), generation.tree)];
     if output == Path::new("-") {
-        return write_tar(&farm.blobs, &roots, &Place::Stdout, Split::Never).await;
+        return write_tar(&farm.blobs, &roots, None, &Place::Stdout, Split::Never).await;
     }
     match output.extension().is_some_and(|extension| extension == "tar") {
         true => {
             let place = Place::File(output.to_owned());
-            write_tar(&farm.blobs, &roots, &place, Split::Never).await
+            write_tar(&farm.blobs, &roots, None, &place, Split::Never).await
         }
-        false => write_directory(&farm.blobs, &roots, output, Split::Never).await,
+        false => write_directory(&farm.blobs, &roots, None, output, Split::Never).await,
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod change;
+pub mod clamp;
 pub mod diff;
 pub mod edit;
 pub mod glob;

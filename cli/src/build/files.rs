@@ -9,7 +9,7 @@ use proto::error::{Class, Failure};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::platform::Platform;
-use proto::tree::{AnyNode, DirRef, LinkId, Meta, Node, Root, is_host_xattr};
+use proto::tree::{AnyNode, DirRef, LinkId, Meta, Mtime, Node, Root, is_host_xattr};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,10 +22,11 @@ use std::sync::Arc;
 /// Batches of small files that are on their way at once.
 const AT_ONCE: usize = 4;
 
-/// Writes the roots of all platforms.
+/// Writes the roots of all platforms. With `time` all files get that one, in seconds since 1970.
 pub async fn write_directory(
     blobs: &Arc<Cluster>,
     roots: &[(Platform, RootId)],
+    time: Option<i64>,
     dest: &Path,
     split: Split,
 ) -> Result<(), Failure> {
@@ -34,7 +35,7 @@ pub async fn write_directory(
             true => dest.join(platform.to_string().replace('/', "_")),
             false => dest.to_owned(),
         };
-        write_root(blobs, root, &dir).await?;
+        write_root(blobs, root, time, &dir).await?;
     }
     Ok(())
 }
@@ -65,7 +66,12 @@ struct Plan {
     others: Vec<(PathBuf, Meta, Node)>,
 }
 
-async fn write_root(blobs: &Arc<Cluster>, root: &RootId, dest: &Path) -> Result<(), Failure> {
+async fn write_root(
+    blobs: &Arc<Cluster>,
+    root: &RootId,
+    time: Option<i64>,
+    dest: &Path,
+) -> Result<(), Failure> {
     let top = top(blobs, root).await?;
     // Into a directory that is not there everything is written under another name first, so that
     // it is either whole or not there. One that is there gets its files one by one.
@@ -79,7 +85,7 @@ async fn write_root(blobs: &Arc<Cluster>, root: &RootId, dest: &Path) -> Result<
     };
     let guard = Unfinished(fresh.then(|| early.clone()));
     std::fs::create_dir_all(&early).map_err(|e| io("Making", &early, &e))?;
-    let plan = plan(blobs, top.dir, &early).await?;
+    let plan = plan(blobs, top.dir, time, &early).await?;
     let dirs: Vec<_> = plan.dirs.iter().map(|(path, _)| path.clone()).collect();
     blocking(move || dirs.iter().try_for_each(|dir| make_dir(dir))).await?;
     write_files(blobs, plan.files, fresh).await?;
@@ -152,7 +158,12 @@ async fn nodes(
     Ok(all)
 }
 
-async fn plan(blobs: &Arc<Cluster>, top: DirRef, dest: &Path) -> Result<Plan, Failure> {
+async fn plan(
+    blobs: &Arc<Cluster>,
+    top: DirRef,
+    time: Option<i64>,
+    dest: &Path,
+) -> Result<Plan, Failure> {
     let nodes = nodes(blobs, top).await?;
     let mut plan = Plan::default();
     let mut first: HashMap<LinkId, PathBuf> = HashMap::new();
@@ -161,7 +172,10 @@ async fn plan(blobs: &Arc<Cluster>, top: DirRef, dest: &Path) -> Result<Plan, Fa
         let AnyNode::Dir(entries) = &*nodes[&dir.tree] else { continue };
         for entry in entries.entries() {
             let path = path.join(OsStr::from_bytes(entry.name.as_bytes()));
-            let meta = entry.meta.clone();
+            let mut meta = entry.meta.clone();
+            if let Some(seconds) = time {
+                meta.mtime = Mtime { seconds, nanos: 0 };
+            }
             match &entry.node {
                 Node::Dir(dir, _) => {
                     plan.dirs.push((path.clone(), meta));
@@ -356,10 +370,12 @@ fn set_meta(path: &Path, meta: &Meta) -> Result<(), Failure> {
     set().map_err(|e| io("Writing", path, &e))
 }
 
-/// Writes the roots of all platforms as one tar.
+/// Writes the roots of all platforms as one tar. With `time` all files get that one, in seconds since
+/// 1970.
 pub async fn write_tar(
     blobs: &Arc<Cluster>,
     roots: &[(Platform, RootId)],
+    time: Option<i64>,
     place: &Place,
     split: Split,
 ) -> Result<(), Failure> {
@@ -381,12 +397,12 @@ pub async fn write_tar(
         match &place {
             Place::File(path) => {
                 let mut file = WholeFile::create(path)?;
-                worker::image::pack::write_tar(&remote, &parts, &mut file).map_err(bad)?;
+                worker::image::pack::write_tar(&remote, &parts, time, &mut file).map_err(bad)?;
                 file.finish()
             }
             Place::Stdout | Place::Engine => {
                 let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-                worker::image::pack::write_tar(&remote, &parts, &mut out).map_err(bad)?;
+                worker::image::pack::write_tar(&remote, &parts, time, &mut out).map_err(bad)?;
                 out.flush().map_err(|e| io("Writing", Path::new("standard output"), &e))
             }
         }

@@ -367,11 +367,11 @@ async fn write_outputs(
             (OutputResult::Archive(_, entries), Target::Layout(dir)) => {
                 archive::write_layout(&farm.blobs, entries.clone(), dir).await?;
             }
-            (OutputResult::Files(roots), Target::Directory(dir, split)) => {
-                files::write_directory(&farm.blobs, roots, dir, *split).await?;
+            (OutputResult::Files(made), Target::Directory(dir, split)) => {
+                files::write_directory(&farm.blobs, &made.roots, made.time, dir, *split).await?;
             }
-            (OutputResult::Files(roots), Target::Tar(place, split)) => {
-                files::write_tar(&farm.blobs, roots, place, *split).await?;
+            (OutputResult::Files(made), Target::Tar(place, split)) => {
+                files::write_tar(&farm.blobs, &made.roots, made.time, place, *split).await?;
             }
             (OutputResult::Image(_) | OutputResult::CacheOnly, Target::Farm) => {}
             (output, target) => {

@@ -5,7 +5,7 @@ use super::request::full_name;
 use crate::args::build::Build;
 use crate::error::user;
 use proto::error::Failure;
-use proto::wire::build::{ArchiveFormat, ArchiveOutput, ImageOutput, MediaTypes, Output};
+use proto::wire::build::{ArchiveFormat, ArchiveOutput, ImageOutput, MediaTypes, Output, Times};
 use std::path::PathBuf;
 
 /// Where an output goes on this machine.
@@ -81,10 +81,10 @@ fn kind_of(text: &str) -> &str {
 
 fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
     if text == "-" {
-        return Ok((Output::Files, Target::Tar(Place::Stdout, Split::Auto)));
+        return Ok((Output::Files { epoch: None }, Target::Tar(Place::Stdout, Split::Auto)));
     }
     if !text.contains('=') {
-        return Ok((Output::Files, Target::Directory(text.into(), Split::Auto)));
+        return Ok((Output::Files { epoch: None }, Target::Directory(text.into(), Split::Auto)));
     }
     let mut take = Taker::new("--output", text)?;
     let wrong = |why: String| user(format!("--output `{text}`: {why}"));
@@ -103,7 +103,8 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
                 take.text(ignored);
             }
             let packing = take.packing(MediaTypes::Oci)?;
-            let image = ImageOutput { names, store, push, by_digest, packing };
+            let times = take.times()?;
+            let image = ImageOutput { names, store, push, by_digest, packing, times };
             (Output::Image(image), Target::Farm)
         }
         "oci" | "docker" => archive(&kind, &mut take, tags, dest)?,
@@ -113,11 +114,13 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
                 None | Some("copy") => {}
                 Some(mode) => return Err(wrong(format!("the mode `{mode}` is not supported"))),
             }
-            (Output::Files, Target::Directory(dest.into(), take.split()?))
+            let epoch = take.epoch()?;
+            (Output::Files { epoch }, Target::Directory(dest.into(), take.split()?))
         }
         "tar" => {
             let place = place(dest);
-            (Output::Files, Target::Tar(place, take.split()?))
+            let epoch = take.epoch()?;
+            (Output::Files { epoch }, Target::Tar(place, take.split()?))
         }
         "cacheonly" => (Output::CacheOnly, Target::Farm),
         _ => {
@@ -152,13 +155,14 @@ fn archive(
         _ => (ArchiveFormat::Docker, MediaTypes::Docker),
     };
     let packing = take.packing(media)?;
+    let times = take.times()?;
     let target = match (kind, dest, as_tar) {
         (_, Some(dest), false) => Target::Layout(dest.into()),
         (_, None, false) => return Err(take.wrong("tar=false needs dest=DIRECTORY".to_owned())),
         ("docker", None, true) => Target::Archive(Place::Engine),
         (_, dest, true) => Target::Archive(place(dest)),
     };
-    Ok((Output::Archive(ArchiveOutput { format, names, packing }), target))
+    Ok((Output::Archive(ArchiveOutput { format, names, packing, times }), target))
 }
 
 impl Taker<'_> {
@@ -167,6 +171,17 @@ impl Taker<'_> {
             None => Ok(tags.to_vec()),
             Some(names) => names.split(',').map(full_name).collect(),
         }
+    }
+
+    /// A time that takes the place of the build's `SOURCE_DATE_EPOCH`.
+    fn epoch(&mut self) -> Result<Option<i64>, Failure> {
+        let Some(text) = self.text("source-date-epoch") else { return Ok(None) };
+        let why = || format!("source-date-epoch={text}: expected seconds since 1970");
+        text.parse().map(Some).map_err(|_| self.wrong(why()))
+    }
+
+    fn times(&mut self) -> Result<Times, Failure> {
+        Ok(Times { epoch: self.epoch()?, rewrite: self.flag("rewrite-timestamp", false)? })
     }
 
     fn split(&mut self) -> Result<Split, Failure> {
@@ -202,6 +217,12 @@ mod tests {
         assert_eq!(image.names, ["docker.io/library/a:latest"]);
         assert!(image.push && image.store);
         assert_eq!(image.packing.compression, LayerCompression::Zstd);
+        let (output, _) =
+            one("type=oci,dest=a,rewrite-timestamp=true,source-date-epoch=17", &[]).unwrap();
+        let Output::Archive(archive) = output else { panic!("an archive") };
+        assert_eq!(archive.times, Times { epoch: Some(17), rewrite: true });
+        let (output, _) = one("type=local,dest=a,source-date-epoch=-1", &[]).unwrap();
+        assert_eq!(output, Output::Files { epoch: Some(-1) });
     }
 
     #[test]
@@ -213,6 +234,8 @@ mod tests {
             "type=oci,tar=false",
             "type=oci,compression=rar",
             "type=oci,compression-level=99",
+            "type=oci,source-date-epoch=context",
+            "type=tar,rewrite-timestamp=true",
             "type=image,what=1",
             "dest=x",
             "type=image,push",

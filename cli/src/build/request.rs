@@ -78,7 +78,7 @@ pub fn of_source(
         dockerfile_name: context.dockerfile_name.clone(),
         target: source.target.clone(),
         platforms,
-        build_args: build_args(&source.build_arg)?,
+        build_args: build_args(&source.build_arg, |name| std::env::var(name).ok())?,
         contexts,
         ignore: context.ignore_lines.clone(),
         has_context: context.directory.is_some(),
@@ -106,19 +106,31 @@ pub fn full_name(name: &str) -> Result<String, Failure> {
     }
 }
 
-/// `--build-arg`: without a value it is taken from the environment, where it is set.
-fn build_args(given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+/// The variable by which builds are told how late it is (reproducible-builds.org).
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// `--build-arg`: without a value it is taken from the environment, where it is set. What the
+/// environment says of [`EPOCH`] counts without the flag.
+fn build_args(
+    given: &[String],
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<(String, String)>, Failure> {
     let mut out = Vec::new();
     for arg in given {
         match arg.split_once('=') {
             Some(("", _)) => return Err(user(format!("--build-arg `{arg}` has no name"))),
             Some((name, value)) => out.push((name.to_owned(), value.to_owned())),
             None => {
-                if let Ok(value) = std::env::var(arg) {
+                if let Some(value) = env(arg) {
                     out.push((arg.clone(), value));
                 }
             }
         }
+    }
+    if let Some(value) = env(EPOCH).filter(|value| !value.is_empty())
+        && out.iter().all(|(name, _)| name != EPOCH)
+    {
+        out.push((EPOCH.to_owned(), value));
     }
     Ok(out)
 }
@@ -226,5 +238,23 @@ mod tests {
         assert_eq!(full_name("app").unwrap(), "docker.io/library/app:latest");
         assert!(full_name("A B").is_err());
         assert!(pairs("--label", &["=x".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn build_arguments_come_from_the_environment() {
+        let env = |name: &str| match name {
+            "A" => Some("1".to_owned()),
+            EPOCH => Some("17".to_owned()),
+            _ => None,
+        };
+        let read = |given: &[&str]| {
+            let given: Vec<String> = given.iter().map(|&arg| arg.to_owned()).collect();
+            let all = build_args(&given, env).unwrap().into_iter();
+            all.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(read(&["A", "B", "C=2=3"]), "A=1 C=2=3 SOURCE_DATE_EPOCH=17");
+        assert_eq!(read(&["SOURCE_DATE_EPOCH=5"]), "SOURCE_DATE_EPOCH=5");
+        assert_eq!(read(&["SOURCE_DATE_EPOCH="]), "SOURCE_DATE_EPOCH=");
+        assert!(build_args(&["=1".to_owned()], env).is_err());
     }
 }

@@ -5,7 +5,7 @@ use super::{Server, gallery};
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
 use proto::step::Target;
-use proto::wire::build::{ArchiveFormat, Output, OutputResult};
+use proto::wire::build::{ArchiveFormat, FilesResult, Output, OutputResult, Times};
 use proto::wire::worker::{Call, Export, ExportImage, ExportRow, Reply};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -21,14 +21,16 @@ pub async fn make(
     for output in &build.request.outputs {
         let made = match output {
             Output::CacheOnly => OutputResult::CacheOnly,
-            Output::Files => {
+            Output::Files { epoch } => {
                 let targets = plan.graph.targets.iter().zip(&states);
                 let files = |(target, state): (&Target, &TargetState)| {
                     Some((target.platform.clone(), state.root?))
                 };
-                let files = targets.map(files).collect::<Option<_>>();
+                let roots = targets.map(files).collect::<Option<_>>();
                 let lost = || Failure::new(Class::Bug, "A target has no merged root");
-                OutputResult::Files(files.ok_or_else(lost)?)
+                // All targets are of one Dockerfile.
+                let time = epoch.or(plan.graph.targets.first().and_then(|target| target.epoch));
+                OutputResult::Files(FilesResult { roots: roots.ok_or_else(lost)?, time })
             }
             Output::Image(_) | Output::Archive(_) => {
                 image(server, build, plan, &states, output).await?
@@ -63,10 +65,15 @@ async fn image(
             }
         })
     };
+    let times = match output {
+        Output::Image(image) => image.times,
+        Output::Archive(archive) => archive.times,
+        Output::Files { .. } | Output::CacheOnly => Times::default(),
+    };
     let targets = plan.graph.targets.iter().zip(states);
     let call = Call::Export(Export {
         build: build.id.clone(),
-        images: targets.map(|(target, state)| export_image(target, state)).collect(),
+        images: targets.map(|(target, state)| export_image(target, state, times)).collect(),
         output: output.clone(),
         annotations: build.request.annotations.clone(),
     });
@@ -87,7 +94,7 @@ async fn image(
     }
 }
 
-fn export_image(target: &Target, state: &TargetState) -> ExportImage {
+fn export_image(target: &Target, state: &TargetState, times: Times) -> ExportImage {
     let history = target.history.iter().map(|row| {
         let own = state.layers.iter().enumerate().filter(|(_, (step, ..))| row.step == Some(*step));
         ExportRow {
@@ -102,6 +109,7 @@ fn export_image(target: &Target, state: &TargetState) -> ExportImage {
         base: target.base.clone(),
         history: history.collect(),
         layers: state.layers.iter().map(|(_, layer, created)| (*layer, *created)).collect(),
-        epoch: target.epoch,
+        epoch: times.epoch.or(target.epoch),
+        rewrite: times.rewrite,
     }
 }

@@ -7,7 +7,7 @@ use crate::core::{Notice, Plan};
 use proto::error::Failure;
 use proto::id::{LeaseEpoch, RootId};
 use proto::step::StepId;
-use proto::wire::build::{LogPlace, Output, Packing, Stream, VertexId};
+use proto::wire::build::{ArchiveOutput, ImageOutput, LogPlace, Output, Packing, Stream, VertexId};
 use proto::wire::worker::Call;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -176,10 +176,17 @@ struct Ahead {
 impl Ahead {
     fn new(build: &Build, plan: &Plan) -> Self {
         let packing = |output: &Output| match output {
+            // Layers whose times change are other layers.
+            Output::Image(ImageOutput { times, .. })
+            | Output::Archive(ArchiveOutput { times, .. })
+                if times.rewrite =>
+            {
+                None
+            }
             Output::Image(image) if image.push => Some(Some(image.packing)),
             Output::Image(_) => Some(None),
             Output::Archive(archive) => Some(Some(archive.packing)),
-            Output::Files | Output::CacheOnly => None,
+            Output::Files { .. } | Output::CacheOnly => None,
         };
         let packings: Vec<_> = build.request.outputs.iter().filter_map(packing).collect();
         let chains = plan.graph.targets.iter().flat_map(|t| plan.chain(t.step));

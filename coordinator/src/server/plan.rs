@@ -32,7 +32,7 @@ pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>,
     let graph = draft.finish(&roots);
     let selections = select(server, build, &graph).await?;
     let outputs = &build.request.outputs;
-    let roots = outputs.iter().any(|o| matches!(o, Output::Files));
+    let roots = outputs.iter().any(|o| matches!(o, Output::Files { .. }));
     let (nonce, request) = (build.id.as_str(), &build.request);
     let (imports, joined) = match (request.cache_from.is_empty(), server.keeps_facts) {
         (true, _) => (Imports::None, Joined::WithOthers),

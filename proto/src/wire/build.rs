@@ -171,7 +171,11 @@ pub enum Output {
     /// An archive that the client writes.
     Archive(ArchiveOutput),
     /// The files of the result, which the client writes (as a directory or a tar).
-    Files,
+    Files {
+        /// The time of all files, in seconds since 1970, in place of the build's
+        /// `SOURCE_DATE_EPOCH`.
+        epoch: Option<i64>,
+    },
     /// Nothing but what the cache keeps.
     CacheOnly,
 }
@@ -189,6 +193,8 @@ pub struct ImageOutput {
     pub by_digest: bool,
     /// How its manifests and layers are made.
     pub packing: Packing,
+    /// Which times are in it.
+    pub times: Times,
 }
 
 /// An archive as an output.
@@ -200,6 +206,18 @@ pub struct ArchiveOutput {
     pub names: Vec<String>,
     /// How its manifests and layers are made.
     pub packing: Packing,
+    /// Which times are in it.
+    pub times: Times,
+}
+
+/// Which times are in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub struct Times {
+    /// The latest time in its config, in seconds since 1970, in place of the build's
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<i64>,
+    /// Whether that time is the latest one of the files in its layers, too.
+    pub rewrite: bool,
 }
 
 /// The form of an archive.
@@ -459,10 +477,19 @@ pub enum OutputResult {
     Image(ImageResult),
     /// An archive: what stands in it, in order.
     Archive(ImageResult, Vec<ArchiveEntry>),
-    /// The files: for each platform, their root.
-    Files(Vec<(Platform, RootId)>),
+    /// Files.
+    Files(FilesResult),
     /// Nothing.
     CacheOnly,
+}
+
+/// Files that the client writes.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct FilesResult {
+    /// For each platform, their merged root.
+    pub roots: Vec<(Platform, RootId)>,
+    /// The time that all of them get, in seconds since 1970, if they do not keep their own.
+    pub time: Option<i64>,
 }
 
 /// An image that was made.

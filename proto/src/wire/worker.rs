@@ -230,6 +230,8 @@ pub struct ExportImage {
     pub layers: Vec<(RootId, Millis)>,
     /// Nothing that the build adds is newer than this: seconds since 1970.
     pub epoch: Option<i64>,
+    /// Whether files of the layers get no later time than that.
+    pub rewrite: bool,
 }
 
 /// A row of the history that a build adds.

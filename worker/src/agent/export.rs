@@ -10,10 +10,13 @@ use crate::image::manifest::{
 };
 use crate::image::registry::{Reference, Session, parse_reference};
 use crate::image::{Progress, archive, blocking, pack, push, rows};
-use cache::store::{Compression, Image, ImageLayer, Store};
+use cache::store::{Compression, Image, ImageLayer, Store, StoreNodes};
+use cache::tree::TreeError;
+use cache::tree::clamp::clamp;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, Millis, OciDigest, RootId};
 use proto::step::BaseImage;
+use proto::tree::Mtime;
 use proto::wire::build::{
     ArchiveOutput, ImageOutput, ImageResult, LayerCompression, MediaTypes, Output, OutputResult,
     Packing,
@@ -37,7 +40,7 @@ pub async fn export(
     match &export.output {
         Output::Image(output) => maker.image(&export, output).await,
         Output::Archive(output) => Ok((maker.archive(&export, output).await?, None)),
-        Output::Files | Output::CacheOnly => {
+        Output::Files { .. } | Output::CacheOnly => {
             Err(Failure::new(Class::Bug, "The output needs no worker"))
         }
     }
@@ -215,13 +218,18 @@ fn configure(
     let store = &*machine.store;
     let value: Value = serde_json::from_str(&export.config).map_err(bad_config)?;
     let mut layers = base_layers(store, &value, export.base.as_ref())?;
+    let latest = export.epoch.filter(|_| export.rewrite);
     for (diff, _) in &export.layers {
+        let diff = match latest {
+            Some(seconds) => rewrite(store, diff, seconds)?,
+            None => *diff,
+        };
         let diff_id = match packs {
-            Some(how) => machine.packer.layer(diff, how.compression).map(|layer| layer.diff_id),
-            None => machine.packer.diff_id(diff),
+            Some(how) => machine.packer.layer(&diff, how.compression).map(|layer| layer.diff_id),
+            None => machine.packer.diff_id(&diff),
         };
         let diff_id = diff_id.map_err(|e| Failure::new(e.class(), e.to_string()))?;
-        layers.push(ImageLayer { diff_id, diff: Some(*diff), original: None });
+        layers.push(ImageLayer { diff_id, diff: Some(diff), original: None });
     }
     let rows = value.get("history").cloned().unwrap_or(Value::Null);
     let mut history: Vec<HistoryRow> = match rows {
@@ -231,7 +239,7 @@ fn configure(
     history.extend(new_rows(export));
     fill_times(&mut history);
     if let Some(epoch) = export.epoch {
-        clamp(&mut history, epoch);
+        clamp_rows(&mut history, epoch);
     }
     let diff_ids: Vec<OciDigest> = layers.iter().map(|layer| layer.diff_id).collect();
     // A base without a history has layers that no row speaks of; BuildKit adds rows for them.
@@ -260,6 +268,15 @@ fn configure(
         archive,
     };
     Ok(Configured { image, config })
+}
+
+/// The layer without times after this one.
+fn rewrite(store: &dyn Store, diff: &RootId, seconds: i64) -> Result<RootId, Failure> {
+    let failed = |e: TreeError| Failure::new(Class::Corrupt, e.to_string());
+    let latest = Mtime { seconds, nanos: 0 };
+    let (diff, made) = clamp(&StoreNodes(store), diff, latest).map_err(failed)?;
+    store.put_nodes(&made.into_nodes()).map_err(|e| store_failure(&e))?;
+    Ok(diff)
 }
 
 /// Where the packed layers of the image that is built upon can be had again.
@@ -338,7 +355,7 @@ fn fill_times(rows: &mut [HistoryRow]) {
 }
 
 /// Nothing is newer than `SOURCE_DATE_EPOCH`.
-fn clamp(rows: &mut [HistoryRow], epoch: i64) {
+fn clamp_rows(rows: &mut [HistoryRow], epoch: i64) {
     let Ok(limit) = u64::try_from(epoch).map(|seconds| Millis(seconds.saturating_mul(1000))) else {
         return;
     };

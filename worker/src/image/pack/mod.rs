@@ -138,14 +138,16 @@ impl Packer {
 }
 
 /// Writes the files of merged trees as one tar (`-o type=tar`): each under its prefix, which is
-/// empty or ends with a slash. Answers how many bytes were written.
+/// empty or ends with a slash. With `time` all files are of that time, in seconds since 1970. Answers
+/// how many bytes were written.
 pub fn write_tar(
     store: &dyn Source,
     roots: &[(Vec<u8>, RootId)],
+    time: Option<i64>,
     out: &mut dyn Write,
 ) -> Result<u64, PackError> {
     let mut size = 0;
-    flow::archive(store, roots, walk::Form::Plain, &mut |batch| {
+    flow::archive(store, roots, walk::Form::Plain { time }, &mut |batch| {
         for bytes in batch {
             size += bytes.len() as u64;
             out.write_all(&bytes).map_err(PackError::Write)?;

@@ -15,7 +15,10 @@ pub enum Form {
     /// A layer: whiteouts and opaque directories become marks, implicit directories no entry.
     Layer,
     /// The files as they are. For merged trees.
-    Plain,
+    Plain {
+        /// The time that all of them get, in seconds since 1970, if they don't keep their own.
+        time: Option<i64>,
+    },
 }
 
 /// The largest number that fits into a header's field. Linux has 12 and 20 bits.
@@ -122,7 +125,7 @@ impl<'w> Walk<'w> {
         match &entry.node {
             Node::Dir(dir, presence) => {
                 self.path.push(b'/');
-                if self.form == Form::Plain || *presence != Presence::Implicit {
+                if self.form != Form::Layer || *presence != Presence::Implicit {
                     let path = self.path.clone();
                     self.put_dir(&path, &entry.meta)?;
                 }
@@ -190,13 +193,17 @@ impl<'w> Walk<'w> {
             let why = "tar cannot hold an extended attribute with `=` in its name";
             return Err(PackError::Name { path: self.shown(), why });
         }
+        let seconds = match self.form {
+            Form::Plain { time: Some(seconds) } => seconds,
+            Form::Plain { time: None } | Form::Layer => meta.mtime.seconds,
+        };
         Ok(Head {
             path: self.path.clone(),
             kind: Kind::File,
             mode: meta.mode,
             uid: meta.uid,
             gid: meta.gid,
-            mtime: Mtime { seconds: meta.mtime.seconds, nanos: 0 },
+            mtime: Mtime { seconds, nanos: 0 },
             link: Vec::new(),
             size: 0,
             device: (0, 0),
