@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
 /// Programs and their Debian packages, where the names differ.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("bridge", "iproute2"),
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
@@ -15,6 +15,7 @@ const PACKAGES: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("python3", "python3"),
+    ("qemu-aarch64-static", "qemu-user-static"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("mkfs.ext4", "e2fsprogs"),

@@ -21,6 +21,7 @@ mod limits;
 mod network;
 mod operations;
 mod outputs;
+mod platforms;
 mod programs;
 mod progress;
 mod registries;
