@@ -3,9 +3,9 @@
 use super::audience::Audience;
 use super::history::{BuildRow, RowStep};
 use super::logs::Piece;
-use super::now;
 use super::outside::Imported;
 use super::progress::Reporter;
+use super::{Server, now};
 use crate::core::facts::Who;
 use crate::core::{AliasHit, Notice, Plan, TargetState};
 use crate::graph::keys::Selections;
@@ -13,6 +13,7 @@ use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, Millis};
 use proto::step::StepId;
 use proto::wire::build::{self as wire, Answer, Ask, BuildRequest, LogPlace, VertexId};
+use proto::wire::worker::{Call, Reply};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -172,6 +173,25 @@ impl Build {
         });
         self.audience.answered(number);
         answer
+    }
+
+    /// Lets a worker do something for it. The client is told under `vertex` what is moved meanwhile.
+    pub async fn call(
+        &self,
+        server: &Server,
+        vertex: VertexId,
+        call: Call,
+    ) -> Result<Reply, Failure> {
+        let (moved, mut heard) = mpsc::unbounded_channel();
+        let tell = async {
+            while let Some(piece) = heard.recv().await {
+                self.reporter.moved(vertex, piece);
+            }
+        };
+        let call = server.workers.call(call, Some(moved));
+        let ((result, traffic), ()) = tokio::join!(call, tell);
+        self.reporter.traffic(traffic);
+        result
     }
 
     /// The client answered.

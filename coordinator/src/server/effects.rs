@@ -4,6 +4,7 @@ use super::Server;
 use super::build::{Build, Outcome};
 use super::library::{AlgebraError, failed, no_archives};
 use super::outside;
+use super::workers::unexpected;
 use crate::core::place::{Input, InputId};
 use crate::core::{
     AliasHit, Effect, Evaluated, Event, Notice, Plan, TreeState, Trouble, WorkId, empty_root,
@@ -149,9 +150,9 @@ pub async fn find_aliases(
 
 /// Lets a worker unpack what may be an archive.
 pub async fn unpack(server: &Server, blob: BlobId) -> Result<Option<RootId>, Failure> {
-    match server.workers.call(Call::Unpack(blob), None).await?.0 {
+    match server.workers.call(Call::Unpack(blob), None).await.0? {
         Reply::Archive(tree) => Ok(tree),
-        other => Err(Failure::new(Class::Bug, format!("A worker answered {other:?}"))),
+        other => Err(unexpected(&other)),
     }
 }
 

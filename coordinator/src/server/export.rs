@@ -1,6 +1,7 @@
 //! What is made of a build's result.
 
 use super::build::Build;
+use super::workers::unexpected;
 use super::{Server, gallery};
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
@@ -8,7 +9,6 @@ use proto::step::Target;
 use proto::wire::build::{ArchiveFormat, FilesResult, Output, OutputResult, Times};
 use proto::wire::worker::{Call, Export, ExportImage, ExportRow, Reply};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// Makes all outputs, one after the other: they have most of their work in common.
 pub async fn make(
@@ -56,15 +56,6 @@ async fn image(
         _ => "exporting to image",
     };
     let vertex = build.reporter.begin(name).await;
-    let (moved, mut heard) = mpsc::unbounded_channel();
-    let teller = {
-        let build = build.clone();
-        tokio::spawn(async move {
-            while let Some(piece) = heard.recv().await {
-                build.reporter.moved(vertex, piece);
-            }
-        })
-    };
     let times = match output {
         Output::Image(image) => image.times,
         Output::Archive(archive) => archive.times,
@@ -77,12 +68,9 @@ async fn image(
         output: output.clone(),
         annotations: build.request.annotations.clone(),
     });
-    let result = server.workers.call(call, Some(moved)).await;
-    let _ = teller.await;
-    build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
-    let (reply, traffic) = result?;
-    build.reporter.traffic(traffic);
-    match reply {
+    let result = build.call(server, vertex, call).await;
+    build.reporter.end(vertex, &result).await;
+    match result? {
         Reply::Exported(made, kept) => {
             if let (OutputResult::Image(image), Some(kept)) = (&*made, kept) {
                 let kept = gallery::read_image(&kept)?;
@@ -90,7 +78,7 @@ async fn image(
             }
             Ok(*made)
         }
-        other => Err(Failure::new(Class::Bug, format!("A worker answered {other:?}"))),
+        other => Err(unexpected(&other)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::errands::Person;
 use super::library::no_archives;
+use super::workers::unexpected;
 use super::{Server, now};
 use crate::images::{self, Change, Known, Meant, disk_size};
 use bytes::Bytes;
@@ -103,11 +104,6 @@ async fn alter<T>(
 pub fn read_image(bytes: &[u8]) -> Result<Image, Failure> {
     let broken = || Failure::new(Class::Corrupt, "A worker answered with a broken image");
     Image::from_bytes(bytes).ok_or_else(broken)
-}
-
-fn unexpected(reply: &Reply) -> Failure {
-    let text: String = format!("A worker answered {reply:?}").chars().take(200).collect();
-    Failure::new(Class::Bug, text)
 }
 
 impl Images {

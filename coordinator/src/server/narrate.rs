@@ -204,10 +204,11 @@ impl Ahead {
             let (server, build) = (server.clone(), build.clone());
             let call = Call::PrepareLayer(*layer, *packing);
             tokio::spawn(async move {
-                match server.workers.call(call, None).await {
-                    Ok((_, traffic)) => build.reporter.traffic(traffic),
+                let (made, traffic) = server.workers.call(call, None).await;
+                build.reporter.traffic(traffic);
+                if let Err(e) = made {
                     // The output makes the layer if this comes to nothing, and says why not.
-                    Err(e) => tracing::debug!("making a layer ahead failed: {e}"),
+                    tracing::debug!("making a layer ahead failed: {e}");
                 }
             });
         }

@@ -2,7 +2,7 @@
 
 use super::build::Build;
 use super::library::AlgebraError;
-use super::{Server, effects};
+use super::{Server, effects, workers};
 use crate::core::facts::Who;
 use crate::core::{Imports, Owner, Plan};
 use crate::dockerfile::{self, Dockerfile};
@@ -26,7 +26,7 @@ pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>,
     let name = format!("[internal] load build definition from {}", build.request.dockerfile_name);
     let vertex = build.reporter.begin(&name).await;
     let parsed = parse(build.clone()).await;
-    build.reporter.end(vertex, parsed.as_ref().err().map(Failure::to_string)).await;
+    build.reporter.end(vertex, &parsed).await;
     let draft = lower(server, build, Arc::new(parsed?)).await?;
     let roots = scan(build, &draft).await?;
     let graph = draft.finish(&roots);
@@ -118,10 +118,7 @@ async fn lower(
                         (Wanted::Commit { remote, reference }, Reply::Commit(commit)) => {
                             found.commits.insert((remote, reference), commit);
                         }
-                        (what, reply) => {
-                            let message = format!("A worker answered {what:?} with {reply:?}");
-                            return Err(Failure::new(Class::Bug, message));
-                        }
+                        (_, reply) => return Err(workers::unexpected(&reply)),
                     }
                 }
             }
@@ -146,10 +143,10 @@ async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, 
     };
     let vertex = build.reporter.begin(&name).await;
     let result = match call(build, need.what.clone(), vertex).await {
-        Ok(call) => server.workers.call(call, None).await,
+        Ok(call) => build.call(server, vertex, call).await,
         Err(failure) => Err(failure),
     };
-    build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
+    build.reporter.end(vertex, &result).await;
     let placed = |mut failure: Failure| {
         if let Some(at) = need.at.clone() {
             failure.excerpt = dockerfile::error::excerpt(&build.request.dockerfile, &at);
@@ -157,9 +154,7 @@ async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, 
         }
         failure
     };
-    let (reply, traffic) = result.map_err(placed)?;
-    build.reporter.traffic(traffic);
-    Ok((need.what, reply))
+    Ok((need.what, result.map_err(placed)?))
 }
 
 /// What a worker does to look it up. The files of a layout come from the client first.
@@ -201,7 +196,7 @@ async fn scan(build: &Build, draft: &Draft) -> Result<BTreeMap<String, RootId>, 
             Answer::Failed(failure) => Err(failure),
             other => Err(unexpected(&other)),
         };
-        build.reporter.end(vertex, result.as_ref().err().map(Failure::to_string)).await;
+        build.reporter.end(vertex, &result).await;
         result
     });
     Ok(try_join_all(scans).await?.into_iter().collect())

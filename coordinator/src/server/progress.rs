@@ -2,6 +2,7 @@
 
 use super::audience::Audience;
 use super::now;
+use proto::error::Failure;
 use proto::id::Millis;
 use proto::wire::build::{Event, Progress, Summary, Traffic, Vertex, VertexId};
 use proto::wire::worker::Moved;
@@ -53,11 +54,11 @@ impl Reporter {
         id
     }
 
-    /// Work of our own has ended.
-    pub async fn end(&self, id: VertexId, error: Option<String>) {
+    /// Work of our own has ended so.
+    pub async fn end<T>(&self, id: VertexId, result: &Result<T, Failure>) {
         self.change(id, "", |v| {
             v.completed = Some(now());
-            v.error = error;
+            v.error = result.as_ref().err().map(Failure::to_string);
         })
         .await;
     }

@@ -117,9 +117,13 @@ struct Closed {
     draining: BTreeSet<WorkerId>,
 }
 
+/// What came of a call, and what was moved for it, whatever that is.
+pub type Answered = (Result<Reply, Failure>, Traffic);
+
 struct Pending {
     worker: WorkerId,
-    answer: oneshot::Sender<Option<Result<(Reply, Traffic), Failure>>>,
+    /// Where the answer goes; none when the worker was lost.
+    answer: oneshot::Sender<Option<Answered>>,
     progress: Option<mpsc::UnboundedSender<Moved>>,
 }
 
@@ -247,24 +251,27 @@ impl Workers {
         }
     }
 
-    /// Lets a worker do something; another one, when the first is lost. Answers what was moved
-    /// for it, too; `progress` hears of that on the way.
+    /// Lets a worker do something; another one, when the first is lost. `progress` hears on the way
+    /// of what is moved for it.
     pub async fn call(
         &self,
         call: Call,
         progress: Option<mpsc::UnboundedSender<Moved>>,
-    ) -> Result<(Reply, Traffic), Failure> {
+    ) -> Answered {
+        let refused = |failure: Failure| (Err(failure), Traffic::default());
         let mut lost = 0;
         loop {
             if lost > REWINDS_MAX {
                 let message = format!("{lost} workers were lost with what they were asked for");
-                return Err(Failure::new(Class::Unavailable, message)
-                    .hint("Look into their logs: what was asked for may be what ends them."));
+                return refused(
+                    Failure::new(Class::Unavailable, message)
+                        .hint("Look into their logs: what was asked for may be what ends them."),
+                );
             }
             let joined = self.joined.notified();
             let Some((worker, out)) = self.best(&call) else {
                 if tokio::time::timeout(WORKER_WAIT, joined).await.is_err() {
-                    return Err(self.nobody());
+                    return refused(self.nobody());
                 }
                 continue;
             };
@@ -277,12 +284,19 @@ impl Workers {
                 continue;
             }
             // Without an answer the worker was lost: another one does it.
-            if let Ok(Some(result)) = answered.await {
+            if let Ok(Some(answered)) = answered.await {
                 guard.disarm();
-                return result;
+                return answered;
             }
             guard.disarm();
             lost += 1;
+        }
+    }
+
+    /// A call of that number was answered.
+    fn answered(&self, number: u64, answered: Answered) {
+        if let Some(pending) = self.pending().remove(&number) {
+            let _ = pending.answer.send(Some(answered));
         }
     }
 
@@ -329,6 +343,12 @@ impl Workers {
         self.closed().draining.remove(worker);
         true
     }
+}
+
+/// A worker answered something that is no answer to what it was called for.
+pub fn unexpected(reply: &Reply) -> Failure {
+    let text: String = format!("A worker answered {reply:?}").chars().take(200).collect();
+    Failure::new(Class::Bug, text)
 }
 
 /// Tells the worker when nobody waits for the answer any more.
@@ -505,9 +525,7 @@ async fn listen(
                 });
             }
             ToCoordinator::Reply(number, traffic, result) => {
-                if let Some(pending) = server.workers.pending().remove(&number) {
-                    let _ = pending.answer.send(Some(result.map(|reply| (reply, traffic))));
-                }
+                server.workers.answered(number, (*result, traffic));
             }
             ToCoordinator::CallProgress(number, moved) => {
                 if let Some(pending) = server.workers.pending().get(&number) {
@@ -517,4 +535,25 @@ async fn listen(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::BlobId;
+
+    #[tokio::test]
+    async fn what_was_moved_for_a_call_counts_when_it_fails() {
+        let (workers, (out, mut told)) = (Workers::new(), mpsc::channel(1));
+        workers.join(&WorkerId::parse("w1").unwrap(), &out, &Arc::new(Notify::new()));
+        let worker = async {
+            let Some(ToWorker::Call(number, _)) = told.recv().await else { panic!("no call") };
+            let moved = Traffic { inputs: 7, ..Traffic::default() };
+            workers.answered(number, (Err(Failure::new(Class::User, "It is broken")), moved));
+        };
+        let call = workers.call(Call::Unpack(BlobId::of(b"an archive")), None);
+        let ((result, traffic), ()) = tokio::join!(call, worker);
+        assert_eq!(result.unwrap_err().message, "It is broken");
+        assert_eq!(traffic.inputs, 7);
+    }
 }

@@ -1,6 +1,7 @@
 //! What a build gives: its records and their layers.
 
 use super::super::build::Build;
+use super::super::workers::unexpected;
 use super::super::{Server, effects};
 use super::warn;
 use crate::core::{AliasHit, Plan};
@@ -12,7 +13,6 @@ use proto::wire::outside::{CacheExport, CacheMode, CacheTo, CacheWritten, Cached
 use proto::wire::worker::{Call, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// Writes the caches that the build gives to. `records` is what its steps came to that were looked
 /// at.
@@ -84,19 +84,11 @@ async fn give_one(
     let known = build.imported.places(&layers.into_iter().collect::<Vec<_>>());
     let call =
         Call::WriteCache(CacheExport { build: build.id.clone(), to: to.clone(), records, known });
-    let (moved, mut heard) = mpsc::unbounded_channel();
-    let tell = async {
-        while let Some(piece) = heard.recv().await {
-            build.reporter.moved(vertex, piece);
-        }
-    };
-    let (answer, ()) = tokio::join!(server.workers.call(call, Some(moved)), tell);
-    build.reporter.end(vertex, answer.as_ref().err().map(Failure::to_string)).await;
-    let (reply, traffic) = answer?;
-    build.reporter.traffic(traffic);
-    match reply {
+    let answer = build.call(server, vertex, call).await;
+    build.reporter.end(vertex, &answer).await;
+    match answer? {
         Reply::CacheWritten(written) => Ok(written),
-        other => Err(Failure::new(Class::Bug, format!("A worker answered {other:?}"))),
+        other => Err(unexpected(&other)),
     }
 }
 

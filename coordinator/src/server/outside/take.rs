@@ -1,16 +1,19 @@
 //! What a build takes: records at its beginning, layers when they are needed.
 
 use super::super::build::Build;
+use super::super::workers::unexpected;
 use super::super::{Server, now};
 use super::{State, warn};
 use futures::future::{join_all, try_join_all};
-use proto::error::{Class, Failure};
+use proto::error::Failure;
 use proto::id::RootId;
 use proto::wire::blob::PutRecord;
 use proto::wire::outside::{CacheContent, CacheFrom};
 use proto::wire::worker::{Call, Reply};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+
+/// How the client sees work on a cache end, whatever came of it: a build does without, and is warned.
+const UNHARMED: &Result<(), Failure> = &Ok(());
 
 /// Reads what the caches have that the build takes from. One that cannot be read is none.
 pub async fn read(server: &Server, build: &Build) {
@@ -26,14 +29,11 @@ async fn read_one(server: &Server, build: &Build, from: &CacheFrom) -> Option<Ca
     let name = format!("importing cache manifest from {}", from.name);
     let vertex = build.reporter.begin(&name).await;
     let call = Call::ReadCache { build: build.id.clone(), from: from.place.clone() };
-    let answer = server.workers.call(call, None).await;
-    build.reporter.end(vertex, None).await;
+    let answer = build.call(server, vertex, call).await;
+    build.reporter.end(vertex, UNHARMED).await;
     let failure = match answer {
-        Ok((Reply::Cache(content), traffic)) => {
-            build.reporter.traffic(traffic);
-            return Some(bounded(content));
-        }
-        Ok((other, _)) => Failure::new(Class::Bug, format!("A worker answered {other:?}")),
+        Ok(Reply::Cache(content)) => return Some(bounded(content)),
+        Ok(other) => unexpected(&other),
         Err(failure) => failure,
     };
     let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!(" {hint}"));
@@ -109,17 +109,9 @@ async fn fetch(server: &Server, build: &Build, kept: &super::Kept) -> Result<(),
         from: kept.from.place.clone(),
         layer: kept.layer.clone(),
     };
-    let (moved, mut heard) = mpsc::unbounded_channel();
-    let tell = async {
-        while let Some(piece) = heard.recv().await {
-            build.reporter.moved(vertex, piece);
-        }
-    };
-    let (answer, ()) = tokio::join!(server.workers.call(call, Some(moved)), tell);
-    build.reporter.end(vertex, None).await;
-    let (_, traffic) = answer?;
-    build.reporter.traffic(traffic);
-    Ok(())
+    let answer = build.call(server, vertex, call).await;
+    build.reporter.end(vertex, UNHARMED).await;
+    answer.map(drop)
 }
 
 /// On the farm of one machine what was fetched is kept as if it had been made there: whoever names
