@@ -218,6 +218,35 @@ fn layers_that_cannot_be_had_are_made_again() {
 }
 
 #[test]
+fn all_layers_that_are_lost_are_made_again_at_once() {
+    let mut world = World::new(1, false);
+    world.worker_state(&worker_id(0), Vec::new());
+    let submit = |world: &mut World, n| {
+        let plan = plan(steps(), StepId(4), false, "");
+        world.apply(Event::Submitted { build: build_id(n), plan });
+    };
+    submit(&mut world, 0);
+    world.run_to_end();
+    submit(&mut world, 1);
+    while !world.ended.contains_key(&build_id(1)) {
+        let event = world.pending.remove(0);
+        world.apply(event);
+    }
+    world.pending.retain(|event| !matches!(event, Event::Ended { .. }));
+    world.ended.remove(&build_id(1));
+    let rows = world.core.builds[&build_id(1)].works.clone();
+    let made = |row: usize| world.core.works[&rows[row]].made().expect("found").layers.clone();
+    // One is made upon the other.
+    let layers = [made(1), made(4)].concat();
+    world.apply(Event::Lost { build: build_id(1), layers, what: "They are gone".to_owned() });
+    world.run_to_end();
+    assert_eq!(world.ended[&build_id(1)], End::Ready);
+    let again: Vec<_> = world.executions.values().filter(|times| **times > 1).collect();
+    assert_eq!(again, [&2, &2], "both run again, each once");
+    assert!(world.core.works.is_empty());
+}
+
+#[test]
 fn what_is_made_upon_foreign_records_is_found_by_content_only() {
     let steps = || vec![step(image("base"), vec![]), step(run("one"), vec![StepId(0)])];
     let with = |imports: Imports| {

@@ -3,7 +3,7 @@
 use super::Server;
 use super::build::{Build, Outcome};
 use super::library::{AlgebraError, failed, no_archives};
-use super::outside;
+use super::outside::{self, Gone};
 use super::workers::unexpected;
 use crate::core::place::{Input, InputId};
 use crate::core::{
@@ -78,7 +78,7 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
             };
             let outcome = match outcome {
                 Ok(()) => merged(&server, base, layers).await.map_err(Into::into),
-                Err((_, what)) => Err(Trouble::Gone(what)),
+                Err(Gone { what, .. }) => Err(Trouble::Gone(what)),
             };
             server.tell(Event::Rooted { work, outcome }).await;
         }),

@@ -35,6 +35,7 @@ pub use crate::core::members::Leaving;
 use crate::core::{Core, Effect, Event};
 use build::Builds;
 use cache::cluster::Cluster;
+use cache::flight::Flights;
 use cache::net::{NetError, Stream};
 use errands::Errands;
 use gallery::Gallery;
@@ -43,7 +44,7 @@ use logs::LogHub;
 use look::Mail;
 use mounts::Mounts;
 use proto::error::Failure;
-use proto::id::{BuildId, Millis, Scope};
+use proto::id::{BuildId, Millis, RootId, Scope};
 use proto::platform::Platform;
 use proto::wire::admin::StepReason;
 use std::collections::BTreeMap;
@@ -80,6 +81,8 @@ struct Server {
     logs: LogHub,
     traces: explain::Traces,
     mounts: Mounts,
+    /// Layers of caches outside that are being fetched, for whichever build.
+    fetching: Flights<RootId>,
     ledger: Ledger,
     /// Whether builds outlive the process: whether the ledger's log does.
     keeps_facts: bool,
@@ -134,6 +137,7 @@ impl Coordinator {
             logs: LogHub::default(),
             traces: explain::Traces::default(),
             mounts: Mounts::new(),
+            fetching: Flights::default(),
             ledger: ledger.unwrap_or_else(Ledger::in_memory),
             keeps_facts,
             grace,

@@ -4,6 +4,7 @@ use super::audience::Heard;
 use super::build::{Build, Outcome};
 use super::history;
 use super::narrate::narrate;
+use super::outside::Gone;
 use super::{Server, explain, export, narrow, now, outside, plan, tally};
 use crate::core::facts::{Fact, Submitted, Unfinished, Who};
 use crate::core::{Event, Notice, Plan};
@@ -298,12 +299,11 @@ async fn settle(server: &Arc<Server>, build: &Arc<Build>, plan: &Arc<Plan>) -> O
         }
         let layers = targets.iter().flat_map(|target| &target.layers);
         let layers: Vec<_> = layers.map(|(_, layer, _)| *layer).collect();
-        let Err((layer, what)) = outside::bring(server, build, &layers).await else {
+        let Err(Gone { layers, what }) = outside::bring(server, build, &layers).await else {
             return Some(ended);
         };
         outcome = build.outcome();
-        let lost = Event::Lost { build: id(), layers: vec![layer], what };
-        server.tell(lost).await;
+        server.tell(Event::Lost { build: id(), layers, what }).await;
     }
 }
 

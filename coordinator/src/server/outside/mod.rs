@@ -9,23 +9,32 @@ mod give;
 mod take;
 
 pub use give::give;
-pub use take::{bring, of_plan, read};
+pub use take::{Gone, bring, of_plan, read};
 
 use super::build::Build;
 use crate::core::AliasHit;
-use cache::flight::Flights;
 use proto::id::{ContentKey, DefKey, RootId};
 use proto::record::Record;
 use proto::wire::build::{Event, Warning};
 use proto::wire::outside::{CacheContent, CacheFrom, CachePlace, CachedLayer, CachedRecord};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Layers of one build that are fetched at the same time.
+const LAYERS_AT_ONCE: usize = 16;
 
 /// What a build found in the caches that it takes from.
-#[derive(Default)]
 pub struct Imported {
     shelf: Mutex<Shelf>,
-    fetching: Flights<RootId>,
+    /// A permit for each layer that is fetched.
+    fetching: Semaphore,
+}
+
+impl Default for Imported {
+    fn default() -> Self {
+        Self { shelf: Mutex::default(), fetching: Semaphore::new(LAYERS_AT_ONCE) }
+    }
 }
 
 #[derive(Default)]

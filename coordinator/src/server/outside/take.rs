@@ -4,12 +4,13 @@ use super::super::build::Build;
 use super::super::workers::unexpected;
 use super::super::{Server, now};
 use super::{State, warn};
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use proto::error::Failure;
 use proto::id::RootId;
 use proto::wire::blob::PutRecord;
 use proto::wire::outside::{CacheContent, CacheFrom};
 use proto::wire::worker::{Call, Reply};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How the client sees work on a cache end, whatever came of it: a build does without, and is warned.
@@ -52,19 +53,38 @@ fn bounded(mut content: CacheContent) -> CacheContent {
     content
 }
 
-/// Sees to it that the farm has these layers, as far as they lie in caches. The error says which
-/// one cannot be had.
-pub async fn bring(
-    server: &Server,
-    build: &Build,
-    layers: &[RootId],
-) -> Result<(), (RootId, String)> {
-    try_join_all(layers.iter().map(|layer| bring_one(server, build, layer))).await.map(drop)
+/// Layers that cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Which.
+    pub layers: Vec<RootId>,
+    /// What happened to the first of them, in words.
+    pub what: String,
 }
 
-async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(), (RootId, String)> {
+/// Sees to it that the farm has these layers, as far as they lie in caches. All of them are tried:
+/// the error says which ones cannot be had.
+pub async fn bring(server: &Server, build: &Build, layers: &[RootId]) -> Result<(), Gone> {
+    // A layer may be in an image several times.
+    let layers: BTreeSet<RootId> = layers.iter().copied().collect();
+    let brought = layers.into_iter().map(async |layer| {
+        let brought = bring_one(server, build, &layer).await;
+        brought.map_err(|what| (layer, what))
+    });
+    all(join_all(brought).await)
+}
+
+fn all(brought: Vec<Result<(), (RootId, String)>>) -> Result<(), Gone> {
+    let (layers, what): (Vec<RootId>, Vec<String>) =
+        brought.into_iter().filter_map(Result::err).unzip();
+    what.into_iter().next().map_or(Ok(()), |what| Err(Gone { layers, what }))
+}
+
+/// The error says what happened, in words.
+async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(), String> {
     let imported = &build.imported;
-    let _one = imported.fetching.enter(*layer).await;
+    // Another build that needs it finds it here then.
+    let _one = server.fetching.enter(*layer).await;
     let Some(kept) = imported.shelf().layers.get(layer).cloned() else { return Ok(()) };
     let lost = || format!("A layer of the cache {} cannot be had", kept.from.name);
     if kept.state == State::Here {
@@ -79,13 +99,13 @@ async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(),
     };
     // What was lost may have been made again meanwhile, and be the same.
     if !is_here && kept.state == State::Lost {
-        return Err((*layer, lost()));
+        return Err(lost());
     }
     if !is_here && let Err(failure) = fetch(server, build, &kept).await {
         set(build, layer, State::Lost);
         let message = format!("{}, and its step runs again: {}", lost(), failure.message);
         warn(build, message).await;
-        return Err((*layer, lost()));
+        return Err(lost());
     }
     set(build, layer, State::Here);
     if !server.keeps_facts {
@@ -101,6 +121,7 @@ fn set(build: &Build, layer: &RootId, state: State) {
 }
 
 async fn fetch(server: &Server, build: &Build, kept: &super::Kept) -> Result<(), Failure> {
+    let _permit = build.imported.fetching.acquire().await.expect("it is never closed");
     let digest = kept.layer.files.digest.short();
     let name = format!("importing cache layer {digest} from {}", kept.from.name);
     let vertex = build.reporter.begin(&name).await;
@@ -134,4 +155,20 @@ async fn keep(server: &Server, build: &Build, layer: &RootId) {
 /// The build whose records count for a step, if it has any.
 pub fn of_plan(server: &Server, plan: &crate::core::Plan) -> Option<Arc<Build>> {
     server.builds.get(plan.imports.build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::TreeId;
+
+    #[test]
+    fn all_layers_that_cannot_be_had_are_told() {
+        let layer = |n| RootId(TreeId::from_bytes([n; 32]));
+        let gone = |n, what: &str| Err((layer(n), what.to_owned()));
+        assert_eq!(all(vec![Ok(()), Ok(())]), Ok(()));
+        let told = all(vec![Ok(()), gone(1, "one"), Ok(()), gone(2, "two")]);
+        let layers = vec![layer(1), layer(2)];
+        assert_eq!(told, Err(Gone { layers, what: "one".to_owned() }));
+    }
 }
