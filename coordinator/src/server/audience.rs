@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Events that a client is behind before whoever says more waits.
 const BEHIND_MAX: u64 = 4096;
@@ -68,11 +69,14 @@ struct Listener {
 }
 
 impl Listener {
-    /// Who it is, and where.
-    fn place(&self) -> (u64, u64) {
-        (self.id, self.next)
+    /// Who it is, and what it has taken.
+    fn place(&self) -> Place {
+        (self.id, self.next, self.asked.len())
     }
 }
+
+/// Where a listener stands: another place is another listener, or one that has taken something.
+type Place = (u64, u64, usize);
 
 /// Something that was said.
 type Said = (Option<LogPlace>, Event);
@@ -147,11 +151,13 @@ impl Audience {
     /// The same with its place in a log.
     pub async fn say_at(&self, place: Option<LogPlace>, event: Event) {
         let mut said = Some((place, event));
+        // Where the client stands, and since when.
+        let mut stuck: (Option<Place>, Instant) = (None, Instant::now());
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
-            let stuck = {
+            let stands = {
                 let mut state = self.state();
                 if !state.is_full() {
                     state.keep(said.take().expect("not said yet"));
@@ -160,19 +166,22 @@ impl Audience {
                 }
                 state.listener.as_ref().map(Listener::place)
             };
-            match self.patience {
-                None => moved.await,
-                Some(patience) => {
-                    if tokio::time::timeout(patience, moved).await.is_err() {
-                        self.give_up(stuck);
-                    }
-                }
+            let Some(patience) = self.patience else {
+                moved.await;
+                continue;
+            };
+            // That others say or ask something is no sign of life of the client's.
+            if stands != stuck.0 {
+                stuck = (stands, Instant::now());
+            }
+            if tokio::time::timeout_at(stuck.1 + patience, moved).await.is_err() {
+                self.give_up(stands);
             }
         }
     }
 
     /// A client that still is where it was is taken for gone. It may come back.
-    fn give_up(&self, stuck: Option<(u64, u64)>) {
+    fn give_up(&self, stuck: Option<Place>) {
         let mut state = self.state();
         if state.listener.take_if(|listener| Some(listener.place()) == stuck).is_some() {
             tracing::info!(build = %self.build, "a client takes nothing, and is waited for no more");
@@ -342,17 +351,57 @@ mod tests {
     use super::*;
     use proto::wire::build::VertexId;
 
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_is_waited_for_no_more() {
+    /// A build's audience that waits a second for its client, which is there and has read nothing.
+    fn audience() -> Audience {
         let id = BuildId::parse("0123456789ab").unwrap();
-        let audience = Audience::new(id, 1, Some(Duration::from_millis(1)));
+        let audience = Audience::new(id, 1, Some(Duration::from_secs(1)));
         audience.state().listener = Some(Listener { id: 1, next: 1, asked: BTreeSet::new() });
+        audience
+    }
+
+    async fn say(audience: &Audience, times: u64) {
         let (vertex, stream) = (VertexId(1), proto::wire::build::Stream::Stdout);
-        for _ in 0..=BEHIND_MAX {
+        for _ in 0..times {
             let at = proto::id::Millis(0);
             audience.say(Event::Log { vertex, stream, at, data: vec![b'x'] }).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_waited_for_no_more() {
+        let audience = audience();
+        say(&audience, BEHIND_MAX + 1).await;
         assert!(audience.state().listener.is_none());
         assert_eq!(audience.state().first, 1, "nothing is lost for when it comes back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_do_not_make_one_wait_longer_for_a_client_that_takes_nothing() {
+        let (audience, began) = (audience(), Instant::now());
+        let asked = async {
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                audience.ask(Ask::Secret("token".to_owned()));
+            }
+        };
+        tokio::select! {
+            () = say(&audience, BEHIND_MAX + 1) => {}
+            () = asked => {}
+        }
+        assert!(audience.state().listener.is_none());
+        assert!(began.elapsed() < Duration::from_millis(1100), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_slowly_is_waited_for() {
+        let audience = audience();
+        let read = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_millis(900)).await;
+                assert!(matches!(audience.next(1), Next::Send(_)));
+            }
+        };
+        tokio::join!(say(&audience, BEHIND_MAX + 5), read);
+        assert!(audience.state().listener.is_some());
     }
 }
