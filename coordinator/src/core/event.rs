@@ -52,6 +52,8 @@ pub enum Event {
         work: WorkId,
         /// What came out.
         outcome: Result<Evaluated, Trouble>,
+        /// What was moved for it.
+        traffic: Traffic,
     },
     /// The answer to [`Effect::Root`].
     Rooted {

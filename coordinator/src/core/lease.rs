@@ -8,10 +8,10 @@ use super::{Core, Turn, WorkId};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, WorkerId};
 use proto::limit;
-use proto::step::Op;
+use proto::step::{Op, StepId};
 use proto::wire::build::Traffic;
 use proto::wire::worker::{Capacity, Lease, Outcome, Report, Task};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Core {
     /// A worker says what it is doing; it is told what it should be doing when that differs.
@@ -64,9 +64,7 @@ impl Core {
         if matches!(report.outcome, Outcome::Done(_)) {
             self.learn(id, &report.cost);
         }
-        if report.traffic != Traffic::default() {
-            self.notify(turn, id, &Notice::Moved(report.traffic));
-        }
+        self.moved(turn, id, report.traffic);
         self.drop_lease(turn, id, worker, report.epoch);
         self.caches_are_at(id, worker);
         match report.outcome {
@@ -78,6 +76,17 @@ impl Core {
             Outcome::Failed(failure) => self.fail(turn, id, failure),
             Outcome::Lost(what) => self.trouble(turn, id, Trouble::Lost(what)),
             Outcome::Stopped => self.again(turn, id, todo, "It was stopped by its worker"),
+        }
+    }
+
+    /// Bytes were moved for a row: each build that takes what comes out of it is told so, once.
+    pub(super) fn moved(&self, turn: &mut Turn<'_>, id: WorkId, traffic: Traffic) {
+        if traffic == Traffic::default() {
+            return;
+        }
+        let steps: BTreeMap<BuildId, StepId> = self.steps_of(id).into_iter().collect();
+        for (build, step) in steps {
+            turn.out.push(Effect::Notify { build, step, notice: Notice::Moved(traffic) });
         }
     }
 

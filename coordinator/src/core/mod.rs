@@ -136,7 +136,10 @@ impl Core {
             Event::Lost { build, layers, what } => self.lost(&mut turn, &build, &layers, &what),
             Event::Ended { build } => self.ended(&mut turn, &build),
             Event::Aliases { build, found } => self.aliases(&mut turn, &build, found),
-            Event::Evaluated { work, outcome } => self.evaluated(&mut turn, work, outcome),
+            Event::Evaluated { work, outcome, traffic } => {
+                self.moved(&mut turn, work, traffic);
+                self.evaluated(&mut turn, work, outcome);
+            }
             Event::Rooted { work, outcome } => self.rooted(&mut turn, work, outcome),
             Event::Recorded { work, outcome } => self.recorded(&mut turn, work, outcome),
             Event::Worker { worker, capacity, running, reports } => {

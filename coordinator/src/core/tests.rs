@@ -264,6 +264,37 @@ fn what_is_made_upon_foreign_records_is_found_by_content_only() {
 }
 
 #[test]
+fn what_is_moved_for_a_step_is_told_once_to_each_build_that_takes_it() {
+    let mut world = World::with_slots(1);
+    let one = all_targets(runs(&["one"]));
+    // The same by other definitions, twice.
+    let mut other = all_targets(runs(&["one", "one"]));
+    other.keys[1].work = DefKey::from_bytes([7; 32]);
+    other.keys[2].work = DefKey::from_bytes([8; 32]);
+    for (n, plan) in [one, other].into_iter().enumerate() {
+        world.apply(Event::Submitted { build: build_id(n), plan: Arc::new(plan) });
+        world.settle();
+    }
+    assert_eq!(world.running(), ["one"]);
+    let (epoch, mut out) = (world.desired[&worker_id(0)][0].epoch, Vec::new());
+    let (outcome, cost) = (Outcome::Done(vec![root_id(&[b"layer"])]), Cost::default());
+    let traffic = Traffic { inputs: 5, ..Traffic::default() };
+    let event = Event::Worker {
+        worker: worker_id(0),
+        capacity: capacity(1),
+        running: Vec::new(),
+        reports: vec![Report { epoch, outcome, cost, traffic }],
+    };
+    world.core.apply(Millis(world.now), event, &mut out);
+    let moved = out.into_iter().filter_map(|effect| match effect {
+        Effect::Notify { build, notice: Notice::Moved(moved), .. } => Some((build, moved)),
+        _ => None,
+    });
+    let told = [(build_id(0), traffic), (build_id(1), traffic)];
+    assert_eq!(moved.collect::<Vec<_>>(), told);
+}
+
+#[test]
 fn a_late_report_changes_nothing() {
     let steps = vec![step(image("base"), vec![])];
     let mut world = World::new(1, false);

@@ -24,10 +24,10 @@ use proto::record::Record;
 use proto::step::{InlineOp, MountKind, Op, Step, StepId};
 use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use proto::wire::blob::PutRecord;
-use proto::wire::build::VertexId;
+use proto::wire::build::{Traffic, VertexId};
 use proto::wire::worker::{Bind, Call, Reply, RunTask};
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::SpooledTempFile;
 
 /// Layers of a RUN whose sizes are looked at, from below and from above.
@@ -68,8 +68,10 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
         }),
         Effect::Evaluate { work, scope, plan, step, inputs, refresh } => spawn(async move {
             server.traces.note(plan.keys[step.index()].work, roots(&inputs));
-            let outcome = evaluate(&server, &scope, &plan, step, inputs, refresh).await;
-            server.tell(Event::Evaluated { work, outcome: outcome.map_err(Into::into) }).await;
+            let moved = Mutex::default();
+            let outcome = evaluate(&server, &scope, &plan, step, inputs, refresh, &moved).await;
+            let (outcome, traffic) = (outcome.map_err(Into::into), *locked(&moved));
+            server.tell(Event::Evaluated { work, outcome, traffic }).await;
         }),
         Effect::Root { work, plan, base, layers } => spawn(async move {
             let outcome = match outside::of_plan(&server, &plan) {
@@ -87,6 +89,10 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
             keep(&server, work, put, lease).await;
         }),
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) {
@@ -148,9 +154,15 @@ pub async fn find_aliases(
     found
 }
 
-/// Lets a worker unpack what may be an archive.
-pub async fn unpack(server: &Server, blob: BlobId) -> Result<Option<RootId>, Failure> {
-    match server.workers.call(Call::Unpack(blob), None).await.0? {
+/// Lets a worker unpack what may be an archive. `count` is told what was moved for that.
+pub async fn unpack(
+    server: &Server,
+    blob: BlobId,
+    count: impl FnOnce(Traffic),
+) -> Result<Option<RootId>, Failure> {
+    let (unpacked, traffic) = server.workers.call(Call::Unpack(blob), None).await;
+    count(traffic);
+    match unpacked? {
         Reply::Archive(tree) => Ok(tree),
         other => Err(unexpected(&other)),
     }
@@ -200,6 +212,7 @@ async fn evaluate(
     id: StepId,
     inputs: Vec<TreeState>,
     refresh: bool,
+    moved: &Mutex<Traffic>,
 ) -> Result<Evaluated, AlgebraError> {
     let step = &plan.graph.steps[id.index()];
     match &step.op {
@@ -216,7 +229,9 @@ async fn evaluate(
                 None => Ok(Evaluated::Miss { key, run: None, inputs: Vec::new() }),
             }
         }
-        Op::Mkdir(_) | Op::Copy(_) => algebra(server, scope, plan, step, inputs, refresh).await,
+        Op::Mkdir(_) | Op::Copy(_) => {
+            algebra(server, scope, plan, step, inputs, refresh, moved).await
+        }
         Op::Run(_) => look_at_run(server, scope, plan, step, inputs, refresh).await,
         Op::Scratch | Op::Local(_) | Op::Merge => {
             let message = format!("`{}` was to be evaluated", step.name);
@@ -281,9 +296,10 @@ async fn algebra(
     step: &Step,
     inputs: Vec<TreeState>,
     refresh: bool,
+    moved: &Mutex<Traffic>,
 ) -> Result<Evaluated, AlgebraError> {
     let (own, roots) = (step.clone(), roots(&inputs));
-    let asked = |blob| unpack(server, blob);
+    let asked = |blob| unpack(server, blob, move |traffic| *locked(moved) += traffic);
     let key = server.library.algebra(asked, move |nodes| {
         let base = root(nodes, &roots[0])?;
         let mut selections = Vec::new();
@@ -368,7 +384,7 @@ async fn look_at_run(
         let base = root(nodes, &roots[0])?;
         let (root, root_content) = (roots[0], base.content());
         let key = content_key(&own, &ContentInputs { root, root_content, selections });
-        Ok((key, binds, Arc::new(std::sync::Mutex::new(Some(made)))))
+        Ok((key, binds, Arc::new(Mutex::new(Some(made)))))
     });
     let (key, binds, made) = looked.await?;
     if let Some(record) = record(server, scope, plan, key, refresh).await? {
@@ -381,7 +397,7 @@ async fn look_at_run(
                     FROM --platform=$BUILDPLATFORM.";
         return Err(AlgebraError::Failed(Failure::new(Class::User, message).hint(hint)));
     }
-    let made = made.lock().unwrap_or_else(|p| p.into_inner()).take();
+    let made = locked(&made).take();
     server.library.keep(made.unwrap_or_default()).await?;
     let task = RunTask {
         op,
@@ -471,10 +487,10 @@ pub async fn keep_log(server: &Server, text: SpooledTempFile) -> Option<BlobId> 
         Ok((hasher.finalize().into(), size, text))
     };
     let (id, size, text) = tokio::task::spawn_blocking(read).await.ok()?.ok()?;
-    let text = Arc::new(std::sync::Mutex::new(text));
+    let text = Arc::new(Mutex::new(text));
     let next = || {
         let mut piece = vec![0; 256 << 10];
-        let read = text.lock().unwrap_or_else(|p| p.into_inner()).read(&mut piece);
+        let read = locked(&text).read(&mut piece);
         std::future::ready(read.map(|n| {
             piece.truncate(n);
             (n > 0).then(|| Bytes::from(piece))

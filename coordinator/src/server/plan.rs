@@ -218,7 +218,8 @@ async fn select(
             proto::step::Op::Local(local) => local.root,
             other => unreachable!("a local input, not {other:?}"),
         };
-        let unpack = |blob| effects::unpack(server, blob);
+        let count = |traffic| build.reporter.traffic(traffic);
+        let unpack = |blob| effects::unpack(server, blob, count);
         let digest = server
             .library
             .algebra(unpack, move |nodes| effects::selection(nodes, &step.op, place as u32, &root));

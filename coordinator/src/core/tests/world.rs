@@ -267,7 +267,8 @@ impl World {
             }
             Effect::Evaluate { work, plan, step, inputs, refresh, .. } => {
                 let outcome = self.evaluate(&plan, step, &inputs, refresh);
-                self.pending.push(Event::Evaluated { work, outcome });
+                let traffic = Traffic::default();
+                self.pending.push(Event::Evaluated { work, outcome, traffic });
             }
             Effect::Root { work, base, layers, .. } => {
                 let mut root = base.unwrap_or_else(|| empty_root().seal().0);
