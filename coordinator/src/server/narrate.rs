@@ -1,13 +1,16 @@
 //! Tells a build's client, and its history, what becomes of its steps.
 
 use super::build::Build;
+use super::history::RowStep;
 use super::logs::Piece;
 use super::{Server, effects, now};
 use crate::core::{Notice, Plan};
 use proto::error::Failure;
 use proto::id::{LeaseEpoch, RootId};
 use proto::step::StepId;
-use proto::wire::build::{ArchiveOutput, ImageOutput, LogPlace, Output, Packing, Stream, VertexId};
+use proto::wire::build::{
+    ArchiveOutput, ImageOutput, LogPlace, Output, Packing, Stream, Vertex, VertexId,
+};
 use proto::wire::worker::Call;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,9 +40,8 @@ pub async fn narrate(
             Notice::Started { lease } => started(&server, &build, &plan, step, lease).await,
             Notice::Cached { cost, log } => {
                 let saved = cost.wall_ms;
-                let mut before = Counted::default();
                 change(&build, &plan, step, |vertex| {
-                    before = reopen(vertex);
+                    reopen(vertex);
                     let at = now();
                     vertex.started.get_or_insert(at);
                     vertex.completed = Some(at);
@@ -47,12 +49,6 @@ pub async fn narrate(
                     vertex.saved_ms = saved;
                 })
                 .await;
-                uncount(&build, &before);
-                build.reporter.count(|summary| {
-                    summary.steps += 1;
-                    summary.cached += 1;
-                    summary.saved_ms = summary.saved_ms.saturating_add(saved);
-                });
                 build.note(step, |noted| {
                     noted.cached = true;
                     noted.ended = Some(now());
@@ -61,15 +57,12 @@ pub async fn narrate(
             }
             Notice::Done { layers } => {
                 ahead.prepare(&server, &build, step, &layers);
-                let mut before = Counted::default();
                 change(&build, &plan, step, |vertex| {
-                    before = reopen(vertex);
+                    reopen(vertex);
                     vertex.started.get_or_insert(now());
                     vertex.completed = Some(now());
                 })
                 .await;
-                uncount(&build, &before);
-                build.reporter.count(|summary| summary.steps += 1);
                 build.note(step, |noted| noted.ended = Some(now()));
             }
             Notice::Moved(traffic) => build.reporter.traffic(traffic),
@@ -82,44 +75,30 @@ pub async fn narrate(
     }
 }
 
-async fn change(
-    build: &Build,
-    plan: &Plan,
-    step: StepId,
-    change: impl FnOnce(&mut proto::wire::build::Vertex),
-) {
+async fn change(build: &Build, plan: &Plan, step: StepId, change: impl FnOnce(&mut Vertex)) {
     let of = &plan.graph.steps[step.index()];
     let inputs = of.inputs.iter().map(|i| VertexId(i.0)).collect();
-    let with_inputs = |vertex: &mut proto::wire::build::Vertex| {
+    let with_inputs = |vertex: &mut Vertex| {
         vertex.inputs = inputs;
         change(vertex);
     };
     build.reporter.change(VertexId(step.0), &of.name, with_inputs).await;
 }
 
-/// What was counted of a step that had ended, and begins again because a result was lost.
-#[derive(Default)]
-struct Counted {
-    steps: u32,
-    cached: u32,
-    saved_ms: u64,
-}
-
-fn reopen(vertex: &mut proto::wire::build::Vertex) -> Counted {
-    if vertex.completed.take().is_none() {
-        return Counted::default();
+/// A step that had ended begins again, because a result was lost.
+fn reopen(vertex: &mut Vertex) {
+    if vertex.completed.take().is_some() {
+        (vertex.started, vertex.error) = (None, None);
+        (vertex.cached, vertex.saved_ms) = (false, 0);
     }
-    vertex.started = None;
-    let cached = u32::from(std::mem::take(&mut vertex.cached));
-    Counted { steps: 1, cached, saved_ms: std::mem::take(&mut vertex.saved_ms) }
 }
 
-fn uncount(build: &Build, counted: &Counted) {
-    build.reporter.count(|summary| {
-        summary.steps = summary.steps.saturating_sub(counted.steps);
-        summary.cached = summary.cached.saturating_sub(counted.cached);
-        summary.saved_ms = summary.saved_ms.saturating_sub(counted.saved_ms);
-    });
+/// The same in what is kept of the step.
+fn renote(noted: &mut RowStep) {
+    if noted.ended.take().is_some() {
+        (noted.started, noted.error) = (now(), None);
+    }
+    noted.cached = false;
 }
 
 async fn started(
@@ -129,14 +108,12 @@ async fn started(
     step: StepId,
     lease: Option<LeaseEpoch>,
 ) {
-    let mut before = Counted::default();
     change(build, plan, step, |vertex| {
-        before = reopen(vertex);
+        reopen(vertex);
         vertex.started.get_or_insert(now());
     })
     .await;
-    uncount(build, &before);
-    build.note(step, |noted| noted.cached = false);
+    build.note(step, renote);
     if let Some(lease) = lease {
         build.leased(step, lease);
         let vertex = VertexId(step.0);
@@ -212,5 +189,27 @@ impl Ahead {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::Millis;
+
+    #[test]
+    fn what_runs_again_has_neither_ended_nor_failed() {
+        let mut noted = RowStep {
+            step: StepId(1),
+            name: "RUN make".to_owned(),
+            started: Millis(1),
+            ended: Some(Millis(2)),
+            cached: true,
+            error: Some("It broke".to_owned()),
+            log: None,
+        };
+        renote(&mut noted);
+        assert!(noted.started > Millis(1) && !noted.cached);
+        assert_eq!((noted.ended, noted.error), (None, None));
     }
 }

@@ -23,7 +23,7 @@ struct State {
     vertices: HashMap<VertexId, Vertex>,
     internal: u32,
     transfers: HashMap<(VertexId, String), Millis>,
-    summary: Summary,
+    traffic: Traffic,
 }
 
 impl Reporter {
@@ -93,18 +93,48 @@ impl Reporter {
         self.audience.hint(Event::Progress(progress));
     }
 
-    /// Counts steps for the summary.
-    pub fn count(&self, count: impl FnOnce(&mut Summary)) {
-        count(&mut self.state().summary);
-    }
-
     /// Adds to what was moved.
     pub fn traffic(&self, traffic: Traffic) {
-        self.state().summary.traffic += traffic;
+        self.state().traffic += traffic;
     }
 
-    /// What the build did so far.
+    /// What the build did so far, by how its steps stand.
     pub fn summary(&self) -> Summary {
-        self.state().summary
+        let state = self.state();
+        let mut summary = Summary { traffic: state.traffic, ..Summary::default() };
+        let steps = state.vertices.values().filter(|vertex| vertex.id.0 < INTERNAL);
+        for step in steps.filter(|step| step.completed.is_some() && step.error.is_none()) {
+            summary.steps += 1;
+            summary.cached += u32::from(step.cached);
+            summary.saved_ms = summary.saved_ms.saturating_add(step.saved_ms);
+        }
+        summary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::error::Class;
+    use proto::id::BuildId;
+
+    #[tokio::test]
+    async fn a_summary_has_the_steps_that_are_done() {
+        let id = BuildId::parse("0123456789ab").unwrap();
+        let reporter = Reporter::new(Arc::new(Audience::new(id, 1, None)));
+        let own = reporter.begin("[internal] load metadata").await;
+        reporter.end(own, &Ok(())).await;
+        let ended = |v: &mut Vertex| v.completed = Some(now());
+        reporter.change(VertexId(1), "RUN one", ended).await;
+        let found = |v: &mut Vertex| {
+            (v.completed, v.cached, v.saved_ms) = (Some(now()), true, 500);
+        };
+        reporter.change(VertexId(2), "RUN two", found).await;
+        let failure: Result<(), _> = Err(Failure::new(Class::User, "exit code 1"));
+        reporter.end(VertexId(3), &failure).await;
+        let counts = |summary: Summary| (summary.steps, summary.cached, summary.saved_ms);
+        assert_eq!(counts(reporter.summary()), (2, 1, 500));
+        reporter.change(VertexId(2), "", |v| v.completed = None).await;
+        assert_eq!(counts(reporter.summary()), (1, 0, 0));
     }
 }
