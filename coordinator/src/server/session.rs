@@ -246,8 +246,12 @@ async fn run(
     plan: Option<Arc<Plan>>,
 ) -> Result<BuildResult, Failure> {
     let began = now();
-    let (plan, ()) = tokio::join!(planned(server, build, plan), outside::read(server, build));
-    let plan = plan?;
+    // Who cannot be built waits for no cache.
+    let read = async {
+        outside::read(server, build).await;
+        Ok(())
+    };
+    let (plan, ()) = tokio::try_join!(planned(server, build, plan), read)?;
     let _ = build.plan.set(plan.clone());
     let notices = build.notices();
     let narrator = tokio::spawn(narrate(server.clone(), build.clone(), plan.clone(), notices));

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tests::command::Outcome;
 use tests::registry::{PASSWORD, Registry, USER};
 use tests::scratch::Scratch;
@@ -213,6 +215,17 @@ fn other_types_are_refused_or_left_out() {
     nothing.write("buildkit/index.json", index.replace("DIGEST", &digest));
     let flags = ["-o", "type=cacheonly", "--cache-from", &local("src", &buildkits)];
     site.build(&flags).ok().says("is not used").says("BuildKit");
+}
+
+#[test]
+fn a_dockerfile_that_is_none_waits_for_no_cache() {
+    // It takes connections, and never says anything.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let cache = format!("{}/team/cache", silent.local_addr().expect("its address"));
+    let site = Site::of("FROM conf/busybox:1\nNONSENSE\n");
+    let outcome = site.build(&["-o", "type=cacheonly", "--cache-from", &cache]).fails(1);
+    let outcome = outcome.says("NONSENSE");
+    assert!(outcome.took < Duration::from_secs(30), "{outcome}");
 }
 
 fn json(file: &Path) -> Value {
