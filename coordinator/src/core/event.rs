@@ -268,8 +268,6 @@ pub enum Effect {
         build: BuildId,
         /// For each target, in order.
         targets: Vec<TargetState>,
-        /// The records that the steps came to which were looked at.
-        records: Vec<(StepId, AliasHit)>,
     },
     /// The build failed.
     Fail {

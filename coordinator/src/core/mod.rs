@@ -587,28 +587,9 @@ impl Core {
         for id in std::mem::take(&mut turn.builds) {
             let Some(build) = self.builds.get(&id).filter(|b| !b.over) else { continue };
             let Some(targets) = self.targets(build) else { continue };
-            let records = self.records(build);
             self.builds.get_mut(&id).expect("just seen").over = true;
-            turn.out.push(Effect::Ready { build: id, targets, records });
+            turn.out.push(Effect::Ready { build: id, targets });
         }
-    }
-
-    /// The records that a build's steps came to.
-    fn records(&self, build: &Build) -> Vec<(StepId, AliasHit)> {
-        let record = |(index, id): (usize, &WorkId)| {
-            let work = &self.works[id];
-            let (made, alias) = (work.made()?, work.found.clone()?);
-            let record = Record {
-                layers: made.layers.clone(),
-                created: made.created,
-                log: None,
-                cost: work.cost,
-                producer: made.producer.clone(),
-                version: made.version?,
-            };
-            Some((StepId(index as u32), AliasHit { alias, record }))
-        };
-        build.works.iter().enumerate().filter_map(record).collect()
     }
 
     fn targets(&self, build: &Build) -> Option<Vec<TargetState>> {

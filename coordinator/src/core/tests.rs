@@ -201,6 +201,9 @@ fn layers_that_cannot_be_had_are_made_again() {
         world.apply(event);
     }
     assert_eq!(world.executions.values().sum::<u32>(), ran, "all of it was found");
+    let records = world.core.records(&build_id(1));
+    let looked_at: Vec<u32> = records.iter().map(|(step, _)| step.0).collect();
+    assert_eq!(looked_at, [1, 3, 4], "not the images");
     // The outputs find that the lowest RUN's layer is gone.
     world.pending.retain(|event| !matches!(event, Event::Ended { .. }));
     world.ended.remove(&build_id(1));

@@ -1,8 +1,9 @@
-//! What is under way, for people. Nothing of this is needed to decide.
+//! What is under way, for whoever looks from outside. Nothing of this is needed to decide.
 
 use super::place::WorkerView;
-use super::{Core, Waits, WorkId};
+use super::{AliasHit, Core, Waits, WorkId};
 use proto::id::{BuildId, LeaseEpoch, Millis, WorkerId};
+use proto::record::Record;
 use proto::step::StepId;
 
 /// A step that a worker does.
@@ -55,6 +56,25 @@ impl Core {
     pub fn waits_for(&self, waits: &Waits) -> Option<(Millis, String)> {
         let since = self.placer.ready_since(waits.work)?;
         Some((since, self.works.get(&waits.work)?.definition().name.clone()))
+    }
+
+    /// The records that the steps of a build have come to, of those that were looked at.
+    pub fn records(&self, build: &BuildId) -> Vec<(StepId, AliasHit)> {
+        let Some(build) = self.builds.get(build) else { return Vec::new() };
+        let record = |(index, id): (usize, &WorkId)| {
+            let work = &self.works[id];
+            let (made, alias) = (work.made()?, work.found.clone()?);
+            let record = Record {
+                layers: made.layers.clone(),
+                created: made.created,
+                log: None,
+                cost: work.cost,
+                producer: made.producer.clone(),
+                version: made.version?,
+            };
+            Some((StepId(index as u32), AliasHit { alias, record }))
+        };
+        build.works.iter().enumerate().filter_map(record).collect()
     }
 
     /// The builds that need a row or one that follows it, and which of their steps it is.

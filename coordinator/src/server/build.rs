@@ -7,7 +7,7 @@ use super::outside::Imported;
 use super::progress::Reporter;
 use super::{Server, now};
 use crate::core::facts::Who;
-use crate::core::{AliasHit, Notice, Plan, TargetState};
+use crate::core::{Notice, Plan, TargetState};
 use crate::graph::keys::Selections;
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, Millis};
@@ -86,8 +86,8 @@ pub struct Build {
 
 /// How the core's part of a build ended.
 pub enum Outcome {
-    /// The targets are there, and these records of the steps that were looked at.
-    Ready(Vec<TargetState>, Vec<(StepId, AliasHit)>),
+    /// The targets are there.
+    Ready(Vec<TargetState>),
     /// A step failed, or something else did.
     Failed(Option<StepId>, Failure),
 }

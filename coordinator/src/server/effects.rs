@@ -43,9 +43,9 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
         // Written down already.
         Effect::Granted { .. } => {}
         Effect::Released { epoch } => server.logs.released(epoch),
-        Effect::Ready { build, targets, records } => {
+        Effect::Ready { build, targets } => {
             if let Some(build) = server.builds.get(&build) {
-                build.ended(Outcome::Ready(targets, records));
+                build.ended(Outcome::Ready(targets));
             }
         }
         Effect::Fail { build, step, failure } => {

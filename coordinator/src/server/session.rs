@@ -259,13 +259,13 @@ async fn run(
     // What was noticed before must be told before what comes now.
     build.notice(StepId(0), Notice::Over);
     let _ = narrator.await;
-    let (targets, records) = match outcome {
-        Some(Outcome::Ready(targets, records)) => (targets, records),
+    let targets = match outcome {
+        Some(Outcome::Ready(targets)) => targets,
         Some(Outcome::Failed(step, failure)) => return Err(placed(build, &plan, step, failure)),
         None => return Err(Failure::new(Class::Bug, "The coordinator lost the build")),
     };
     let outputs = export::make(server, build, &plan, targets).await?;
-    let caches = outside::give(server, build, &plan, records).await?;
+    let caches = outside::give(server, build, &plan).await?;
     // Nothing is called done that a loss of power could take away.
     server.library.blobs.barrier().await?;
     let mut summary = build.reporter.summary();
@@ -297,7 +297,7 @@ async fn settle(server: &Arc<Server>, build: &Arc<Build>, plan: &Arc<Plan>) -> O
     let needs_layers = build.request.outputs.iter().any(is_image);
     loop {
         let ended = outcome.await.ok()?;
-        let Outcome::Ready(targets, _) = &ended else { return Some(ended) };
+        let Outcome::Ready(targets) = &ended else { return Some(ended) };
         if !needs_layers || plan.imports.build().is_none() {
             return Some(ended);
         }

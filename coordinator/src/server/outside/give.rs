@@ -14,18 +14,18 @@ use proto::wire::worker::{Call, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Writes the caches that the build gives to. `records` is what its steps came to that were looked
-/// at.
+/// Writes the caches that the build gives to.
 pub async fn give(
     server: &Arc<Server>,
     build: &Arc<Build>,
     plan: &Plan,
-    records: Vec<(StepId, AliasHit)>,
 ) -> Result<Vec<CacheWritten>, Failure> {
     let targets = &build.request.cache_to;
     if targets.is_empty() {
         return Ok(Vec::new());
     }
+    let id = build.id.clone();
+    let records = server.look(move |core, _| core.records(&id)).await?;
     let mut found: BTreeMap<StepId, AliasHit> = records.into_iter().collect();
     if targets.iter().any(|to| to.mode == CacheMode::Max) {
         look_up_the_rest(server, build, plan, &mut found).await;
