@@ -4,9 +4,9 @@
 use crate::core::facts::{Fact, Facts};
 use crate::core::place::Input;
 use crate::core::*;
+use crate::graph::keys::{self, Joined, Selections};
 use proto::error::Class;
 use proto::id::{OciDigest, TreeId};
-use proto::key::{DefInput, def_key, shape_key};
 use proto::platform::Platform;
 use proto::record::Cost;
 use proto::step::*;
@@ -113,21 +113,6 @@ pub fn copy() -> Op {
 }
 
 pub fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<Plan> {
-    let mut keys: Vec<StepKeys> = Vec::new();
-    let mut plain: Vec<DefKey> = Vec::new();
-    for s in &steps {
-        let refresh = s.cache == CacheUse::Refresh;
-        let with = |keys: &dyn Fn(usize) -> DefKey| -> Vec<DefInput> {
-            s.inputs.iter().map(|i| DefInput::Step(keys(i.index()))).collect()
-        };
-        let work = def_key(s, &with(&|i| keys[i].work), refresh.then_some(nonce));
-        let alias = def_key(s, &with(&|i| plain[i]), None);
-        let trusted = !refresh && s.inputs.iter().all(|i| keys[i.index()].trusted);
-        let keep = !matches!(s.op, Op::Scratch | Op::Merge);
-        let shape = plan::is_for_workers(&s.op).then(|| shape_key(s));
-        keys.push(StepKeys { work, alias: keep.then_some(alias), trusted, shape });
-        plain.push(alias);
-    }
     let target = Target {
         platform: Platform::host(),
         step: target,
@@ -137,6 +122,7 @@ pub fn plan(steps: Vec<Step>, target: StepId, roots: bool, nonce: &str) -> Arc<P
         epoch: None,
     };
     let graph = Graph { steps, targets: vec![target] };
+    let keys = keys::keys(&graph, &Selections::new(), nonce, Joined::WithOthers);
     Arc::new(Plan {
         graph,
         keys,
