@@ -7,7 +7,10 @@ use crate::graph::keys::Selections;
 use proto::canon::{self, Canon};
 use proto::id::{BuildId, DefKey, Millis, RootId};
 use proto::key::shape_key;
-use proto::step::{CacheUse, CopyOp, Mount, MountKind, Op, RunOp, Step, StepId};
+use proto::step::{
+    BindMount, CacheMount, CacheUse, CopyOp, CopySource, GitOp, HttpOp, ImageOp, InlineOp, MkdirOp,
+    Mount, MountKind, Op, RunOp, SecretMount, SshMount, Step, StepId, TmpfsMount,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DOMAIN: &str = "slipway 2026-11 trace";
@@ -153,27 +156,31 @@ fn texts<'t>(field: Field, texts: impl ExactSizeIterator<Item = &'t String>) -> 
     })
 }
 
+// Below nothing is left out by accident: what is in no key stands as `_`, as in `proto::key`.
+
 fn fields(step: &Step) -> Vec<Part> {
     let mut fields = match &step.op {
         Op::Run(run) => run_fields(run),
         Op::Copy(copy) => copy_fields(copy),
-        Op::Mkdir(dir) => vec![
-            text(Field::Path, &format!("{}\0{}", dir.path, dir.owner)),
-            text(Field::Epoch, &format!("{:?}", dir.epoch)),
+        Op::Mkdir(MkdirOp { path, owner, epoch }) => vec![
+            text(Field::Path, &format!("{path}\0{owner}")),
+            text(Field::Epoch, &format!("{epoch:?}")),
         ],
-        Op::Image(image) => vec![text(Field::Bytes, &image.manifest.to_string())],
-        Op::Inline(file) => {
+        Op::Image(ImageOp { reference: _, manifest, origin: _ }) => {
+            vec![text(Field::Bytes, &manifest.to_string())]
+        }
+        Op::Inline(InlineOp { name, data, mode }) => {
             let bytes = part(Field::Bytes, |c| {
-                c.bytes(&file.data).u16(file.mode);
+                c.bytes(data).u16(*mode);
             });
-            vec![bytes, text(Field::Form, &file.name)]
+            vec![bytes, text(Field::Form, name)]
         }
-        Op::Http(file) => {
-            vec![text(Field::Bytes, &file.resolved.to_string()), text(Field::Form, &file.name)]
+        Op::Http(HttpOp { url: _, name, checksum: _, resolved, modified: _ }) => {
+            vec![text(Field::Bytes, &resolved.to_string()), text(Field::Form, name)]
         }
-        Op::Git(git) => {
-            let form = format!("{}\0{}{}", git.subdir, git.keep_git_dir, git.submodules);
-            let commit = format!("{}\0{}", git.remote, git.commit);
+        Op::Git(GitOp { remote, reference: _, commit, subdir, keep_git_dir, submodules }) => {
+            let form = format!("{subdir}\0{keep_git_dir}{submodules}");
+            let commit = format!("{remote}\0{commit}");
             vec![text(Field::Bytes, &commit), text(Field::Form, &form)]
         }
         Op::Scratch | Op::Local(_) | Op::Merge => Vec::new(),
@@ -183,45 +190,81 @@ fn fields(step: &Step) -> Vec<Part> {
 }
 
 fn run_fields(run: &RunOp) -> Vec<Part> {
-    let names: Vec<&String> = run.extra_hosts.iter().map(|(name, _)| name).collect();
+    let RunOp {
+        args,
+        // Compared by name: [`Variables`].
+        env: _,
+        cwd,
+        user,
+        network,
+        security,
+        mounts,
+        hostname,
+        extra_hosts,
+        ulimits,
+        shm_bytes,
+        cgroup_parent,
+        devices,
+        proxy_env: _,
+    } = run;
+    let names: Vec<&String> = extra_hosts.iter().map(|(name, _)| name).collect();
     vec![
-        texts(Field::Command, run.args.iter()),
-        text(Field::Directory, &run.cwd),
-        text(Field::User, &run.user),
-        text(Field::Network, &format!("{:?}", run.network)),
-        text(Field::Security, &format!("{:?}", run.security)),
+        texts(Field::Command, args.iter()),
+        text(Field::Directory, cwd),
+        text(Field::User, user),
+        text(Field::Network, &format!("{network:?}")),
+        text(Field::Security, &format!("{security:?}")),
         part(Field::Mounts, |c| {
-            c.list(run.mounts.iter(), mount);
+            c.list(mounts.iter(), mount);
         }),
-        text(Field::HostName, &run.hostname),
+        text(Field::HostName, hostname),
         texts(Field::Hosts, names.into_iter()),
-        text(Field::Limits, &format!("{:?}", run.ulimits)),
-        text(Field::SharedMemory, &run.shm_bytes.to_string()),
-        text(Field::ControlGroup, &run.cgroup_parent),
-        text(Field::Devices, &format!("{:?}", run.devices)),
+        text(Field::Limits, &format!("{ulimits:?}")),
+        text(Field::SharedMemory, &shm_bytes.to_string()),
+        text(Field::ControlGroup, cgroup_parent),
+        text(Field::Devices, &format!("{devices:?}")),
     ]
 }
 
 /// What of a mount is in a key.
 fn mount(c: &mut Canon<'_>, mount: &Mount) {
-    c.text(&mount.target).option(mount.input, |c, input| {
+    let Mount { target, input, kind } = mount;
+    c.text(target).option(*input, |c, input| {
         c.u32(input);
     });
-    match &mount.kind {
-        MountKind::Bind(bind) => c.tag(0).text(&bind.source).bool(bind.writable),
-        MountKind::Cache(_) => c.tag(1),
-        MountKind::Tmpfs(tmpfs) => c.tag(2).u64(tmpfs.size),
-        MountKind::Secret(secret) => c.tag(3).text(&format!("{secret:?}")),
-        MountKind::Ssh(ssh) => c.tag(4).text(&format!("{ssh:?}")),
+    match kind {
+        MountKind::Bind(BindMount { source, writable }) => c.tag(0).text(source).bool(*writable),
+        MountKind::Cache(CacheMount {
+            id: _,
+            sharing: _,
+            merge: _,
+            source: _,
+            read_only: _,
+            mode: _,
+            uid: _,
+            gid: _,
+        }) => c.tag(1),
+        MountKind::Tmpfs(TmpfsMount { size }) => c.tag(2).u64(*size),
+        MountKind::Secret(SecretMount { id, file, env, required, mode, uid, gid }) => {
+            c.tag(3).text(&format!("{:?}", (id, file, env, required, mode, uid, gid)))
+        }
+        MountKind::Ssh(SshMount { id, required, mode, uid, gid }) => {
+            c.tag(4).text(&format!("{:?}", (id, required, mode, uid, gid)))
+        }
     };
 }
 
 fn copy_fields(copy: &CopyOp) -> Vec<Part> {
+    let CopyOp { sources, dest, chown, chmod, parents, exclude } = copy;
+    let source = |CopySource { input, path, pattern, unpack }: &CopySource| {
+        format!("{:?}", (input, path, pattern, unpack))
+    };
+    let sources: Vec<String> = sources.iter().map(source).collect();
     vec![
-        text(Field::Sources, &format!("{:?}", copy.sources)),
-        text(Field::Destination, &copy.dest),
-        text(Field::Chown, &format!("{:?}", copy.chown)),
-        text(Field::Chmod, &format!("{:?}", copy.chmod)),
-        text(Field::Selection, &format!("{} {:?}", copy.parents, copy.exclude)),
+        texts(Field::Sources, sources.iter()),
+        text(Field::Destination, dest),
+        text(Field::Chown, &format!("{chown:?}")),
+        text(Field::Chmod, &format!("{chmod:?}")),
+        text(Field::Selection, &format!("{parents} {exclude:?}")),
     ]
 }
