@@ -166,7 +166,7 @@ fn variables_are_named_with_what_sets_them() {
     let kept = build(&two, 1);
     let variable = kept.variables.iter().find(|variable| variable.name == "MODE").unwrap();
     assert_eq!(variable.value, *blake3::hash(b"fast").as_bytes());
-    let bytes = kept.to_bytes(usize::MAX);
+    let bytes = kept.to_bytes(usize::MAX).unwrap();
     assert!(!bytes.windows(4).any(|window| window == b"fast"), "no value is kept");
 }
 
@@ -271,15 +271,18 @@ fn a_step_is_compared_with_the_one_that_differs_least() {
 #[test]
 fn a_trace_is_read_as_it_was_written_or_not_at_all() {
     let kept = build(&given(FILE), 1);
-    let bytes = kept.to_bytes(usize::MAX);
+    let bytes = kept.to_bytes(usize::MAX).unwrap();
     assert_eq!(Trace::from_bytes(&bytes), Ok(kept.clone()));
-    let short = Trace::from_bytes(&kept.to_bytes(bytes.len() / 2)).unwrap();
+    let short = Trace::from_bytes(&kept.to_bytes(bytes.len() / 2).unwrap()).unwrap();
     assert!(short.steps.len() < kept.steps.len() && !short.steps.is_empty());
+    assert_eq!(short.steps, kept.steps[..short.steps.len()]);
+    let least = Trace::from_bytes(&kept.to_bytes(0).unwrap()).unwrap();
+    assert!(least.steps.is_empty() && least.variables.is_empty());
     assert_eq!(Trace::from_bytes(&[]), Err(TraceError::Version));
     assert!(Trace::from_bytes(&bytes[..bytes.len() / 2]).is_err());
     let mut wrong = kept;
     wrong.steps[0].variables = vec![7_000];
-    assert!(Trace::from_bytes(&wrong.to_bytes(usize::MAX)).is_err());
+    assert!(Trace::from_bytes(&wrong.to_bytes(usize::MAX).unwrap()).is_err());
 }
 
 fn lines() -> impl Strategy<Value = Vec<&'static str>> {

@@ -188,7 +188,7 @@ pub enum Verdict {
     Untouched,
 }
 
-/// Why bytes are no trace.
+/// Why a trace has no bytes, or bytes are no trace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
     /// Another version wrote them.
@@ -197,6 +197,9 @@ pub enum TraceError {
     /// They are damaged.
     #[error("What steps were made from is damaged: {0}")]
     Damaged(String),
+    /// It cannot be encoded.
+    #[error("What steps were made from cannot be encoded: {0}")]
+    Unwritten(String),
 }
 
 impl Input {
@@ -211,20 +214,24 @@ impl Input {
 
 impl Trace {
     /// Its bytes, with as many of its steps as take no more than so many.
-    pub fn to_bytes(&self, max: usize) -> Vec<u8> {
+    pub fn to_bytes(&self, max: usize) -> Result<Vec<u8>, TraceError> {
         let mut trace = self.clone();
         loop {
-            let mut bytes = vec![VERSION];
-            match rkyv::to_bytes::<RkyvError>(&trace) {
-                Ok(encoded) if encoded.len() < max || trace.steps.is_empty() => {
-                    bytes.extend_from_slice(&encoded);
-                    return bytes;
-                }
-                Ok(_) => trace.steps.truncate(trace.steps.len() / 2),
-                // Nothing but memory can be lacking.
-                Err(_) => trace.steps.clear(),
+            let unwritten = |e: RkyvError| TraceError::Unwritten(e.to_string());
+            let encoded = rkyv::to_bytes::<RkyvError>(&trace).map_err(unwritten)?;
+            if encoded.len() < max || trace.steps.is_empty() {
+                return Ok([&[VERSION][..], encoded.as_slice()].concat());
             }
+            trace.truncate(trace.steps.len() / 2);
         }
+    }
+
+    /// Leaves the first steps, and what they name.
+    fn truncate(&mut self, steps: usize) {
+        self.steps.truncate(steps);
+        // Variables stand in the order in which steps name them.
+        let last = self.steps.iter().flat_map(|step| &step.variables).max();
+        self.variables.truncate(last.map_or(0, |last| *last as usize + 1));
     }
 
     /// What [`Self::to_bytes`] wrote.

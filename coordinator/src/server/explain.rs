@@ -1,9 +1,9 @@
 //! Why steps of builds ran: keeps what they were made from, and compares ([`crate::explain`]).
 
-use super::Server;
 use super::build::Build;
 use super::history::BuildRow;
 use super::library::{AlgebraError, no_archives};
+use super::{Server, blocking};
 use crate::core::Plan;
 use crate::explain::{
     Around, At, Difference, Takes, Trace, Verdict, compare, counterpart, rank, trace,
@@ -66,7 +66,11 @@ fn prefix(scope: &Scope) -> [u8; 32] {
 /// Writes down what a build that has ended was made from. Without it builds go on as well.
 pub async fn keep(server: &Arc<Server>, build: &Arc<Build>, row: &BuildRow) {
     let Some(trace) = of_build(server, build, row).await else { return };
-    if let Err(e) = write(server, row, &trace.to_bytes(limit::TRACE_BYTES_MAX)).await {
+    let bytes = match blocking(move || trace.to_bytes(limit::TRACE_BYTES_MAX)).await {
+        Ok(bytes) => bytes,
+        Err(e) => return tracing::warn!("{e}"),
+    };
+    if let Err(e) = write(server, row, &bytes).await {
         tracing::warn!("what a build was made from cannot be kept: {e}");
     }
 }
@@ -91,8 +95,7 @@ async fn write(server: &Server, row: &BuildRow, bytes: &[u8]) -> Result<(), NetE
 async fn of_build(server: &Arc<Server>, build: &Arc<Build>, row: &BuildRow) -> Option<Trace> {
     let plan = build.plan.get()?.clone();
     let (server, build, row) = (server.clone(), build.clone(), row.clone());
-    let made = tokio::task::spawn_blocking(move || traced(&server, &build, &plan, &row)).await;
-    Some(made.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic())))
+    Some(blocking(move || traced(&server, &build, &plan, &row)).await)
 }
 
 fn traced(server: &Server, build: &Build, plan: &Plan, row: &BuildRow) -> Trace {

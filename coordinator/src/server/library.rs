@@ -1,5 +1,6 @@
 //! What the coordinator reads and writes in the store: nodes for the algebra, records.
 
+use super::blocking;
 use crate::core::empty_root;
 use bytes::Bytes;
 use cache::cluster::Cluster;
@@ -134,9 +135,7 @@ impl Library {
                 let result = work(&view);
                 (result, view, work)
             };
-            let joined = tokio::task::spawn_blocking(turn).await;
-            let (result, v, w) =
-                joined.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+            let (result, v, w) = blocking(turn).await;
             (view, work) = (v, w);
             match result {
                 Ok(value) => return Ok(value),

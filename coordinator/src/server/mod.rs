@@ -121,6 +121,12 @@ pub(crate) fn now() -> Millis {
     Millis(since.as_millis() as u64)
 }
 
+/// Does what takes long, where nobody waits for it but who asked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+}
+
 impl Coordinator {
     /// Starts a coordinator. Builds that were under way when it ended go on.
     pub fn start(settings: Settings) -> Self {

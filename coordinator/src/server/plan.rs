@@ -2,7 +2,7 @@
 
 use super::build::Build;
 use super::library::AlgebraError;
-use super::{Server, effects, workers};
+use super::{Server, blocking, effects, workers};
 use crate::core::facts::Who;
 use crate::core::{Imports, Owner, Plan};
 use crate::dockerfile::{self, Dockerfile};
@@ -56,11 +56,6 @@ pub async fn make(server: &Arc<Server>, build: &Arc<Build>) -> Result<Arc<Plan>,
 /// Whose share of the farm a build takes.
 pub fn owner(who: &Who) -> Owner {
     Owner { project: who.scope.project().into(), user: who.name.as_str().into() }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
 
 async fn parse(build: Arc<Build>) -> Result<Dockerfile, Failure> {
