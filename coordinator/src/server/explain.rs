@@ -16,6 +16,7 @@ use proto::limit;
 use proto::step::{CopySource, StepId, Unpack};
 use proto::wire::admin::{StepReason, StepVerdict};
 use proto::wire::blob::Table;
+use quick_cache::sync::Cache;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,12 +24,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// without them a file of an earlier stage cannot be named, and nothing else.
 const ROOTS_MAX: usize = 50_000;
 
+/// Scopes whose rows are remembered; those of others are listed again.
+const SCOPES_MAX: usize = 1000;
+
+/// The rows of one scope, by key.
+type Rows = Arc<Mutex<BTreeSet<Vec<u8>>>>;
+
 /// What is remembered of builds until it is written down, and what is written down.
-#[derive(Default)]
 pub struct Traces {
     roots: Mutex<HashMap<DefKey, Vec<RootId>>>,
-    /// The rows of each scope that was written to.
-    rows: Mutex<HashMap<[u8; 32], BTreeSet<Vec<u8>>>>,
+    /// The rows of scopes that were written to lately.
+    rows: Cache<[u8; 32], Rows>,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { roots: Mutex::default(), rows: Cache::new(SCOPES_MAX) }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,18 +56,16 @@ impl Traces {
         }
         roots.insert(definition, inputs);
     }
+}
 
-    /// Takes note of a new row of a scope; answers the rows that are too many now.
-    fn add(&self, scope: [u8; 32], row: Vec<u8>) -> Vec<Vec<u8>> {
-        let mut rows = locked(&self.rows);
-        let rows = rows.entry(scope).or_default();
-        rows.insert(row);
-        let mut old = Vec::new();
-        while rows.len() > limit::TRACES_MAX {
-            old.extend(rows.pop_first());
-        }
-        old
+/// Takes note of a new row; answers the rows that are too many now.
+fn add(rows: &mut BTreeSet<Vec<u8>>, row: Vec<u8>) -> Vec<Vec<u8>> {
+    rows.insert(row);
+    let mut old = Vec::new();
+    while rows.len() > limit::TRACES_MAX {
+        old.extend(rows.pop_first());
     }
+    old
 }
 
 /// What stands before all rows of a scope.
@@ -77,15 +87,17 @@ pub async fn keep(server: &Arc<Server>, build: &Arc<Build>, row: &BuildRow) {
 
 async fn write(server: &Server, row: &BuildRow, bytes: &[u8]) -> Result<(), NetError> {
     let (blobs, scope) = (&server.library.blobs, prefix(&row.scope));
-    if !locked(&server.traces.rows).contains_key(&scope) {
+    let listed = async {
         let rows = blobs.rows(Table::Trace, &scope).await?;
-        let known = rows.into_iter().map(|(key, _)| key);
-        locked(&server.traces.rows).entry(scope).or_default().extend(known);
-    }
+        let keys: BTreeSet<Vec<u8>> = rows.into_iter().map(|(key, _)| key).collect();
+        Ok::<_, NetError>(Arc::new(Mutex::new(keys)))
+    };
+    let rows = server.traces.rows.get_or_insert_async(&scope, listed).await?;
     let time = row.started.0.to_be_bytes();
     let key = [&scope[..], &time, row.id.as_str().as_bytes()].concat();
     blobs.put_row(Table::Trace, &key, bytes).await?;
-    for old in server.traces.add(scope, key) {
+    let old = add(&mut locked(&rows), key);
+    for old in old {
         blobs.delete_row(Table::Trace, &old).await?;
     }
     Ok(())
@@ -137,10 +149,11 @@ pub async fn explain(server: &Arc<Server>, row: &BuildRow) -> Result<Vec<StepRea
         },
         (None, None) => return Err(unknown(&row.id)),
     };
-    traces.retain(|trace| trace.started < own.started);
-    let earlier = rank(traces, &own);
+    let compared = blocking(move || Compared::new(own, traces)).await;
+    let compared = Arc::new(compared);
     let mut reasons = Vec::new();
-    for (step, sketch) in own.steps.iter().enumerate().filter(|(_, s)| !s.name.is_empty()) {
+    let steps = compared.own.steps.iter().enumerate();
+    for (step, sketch) in steps.filter(|(_, sketch)| !sketch.name.is_empty()) {
         let verdict = match sketch.verdict {
             Verdict::Hit => StepVerdict::Hit,
             Verdict::Untouched => match row.failure.is_some() || row.ended.is_none() {
@@ -148,7 +161,7 @@ pub async fn explain(server: &Arc<Server>, row: &BuildRow) -> Result<Vec<StepRea
                 false => StepVerdict::NotNeeded,
             },
             Verdict::Made | Verdict::Broken => {
-                let difference = why(server, &earlier, At { trace: &own, step }).await;
+                let difference = why(server, &compared, step).await;
                 let (reason, sentence) = (difference.reason().to_owned(), difference.to_string());
                 StepVerdict::Miss { reason, sentence }
             }
@@ -169,21 +182,46 @@ fn unknown(build: &BuildId) -> Failure {
 
 async fn kept(server: &Server, scope: &Scope) -> Result<Vec<Trace>, Failure> {
     let rows = server.library.blobs.rows(Table::Trace, &prefix(scope)).await?;
-    let read = rows.iter().map(|(_, bytes)| Trace::from_bytes(bytes));
-    Ok(read.filter_map(|trace| trace.inspect_err(|e| tracing::debug!("{e}")).ok()).collect())
+    let read = move || {
+        let read = rows.iter().map(|(_, bytes)| Trace::from_bytes(bytes));
+        read.filter_map(|trace| trace.inspect_err(|e| tracing::debug!("{e}")).ok()).collect()
+    };
+    Ok(blocking(read).await)
+}
+
+/// A build, and those that it is compared with.
+struct Compared {
+    own: Trace,
+    /// The nearest first.
+    earlier: Vec<Trace>,
+}
+
+impl Compared {
+    fn new(own: Trace, mut others: Vec<Trace>) -> Self {
+        others.retain(|trace| trace.started < own.started);
+        let earlier = rank(others, &own);
+        Self { own, earlier }
+    }
+
+    /// What differs in a step, where its inputs up to the place `past` do not.
+    fn difference(&self, step: usize, past: Option<u32>) -> Difference {
+        let step = At { trace: &self.own, step };
+        compare(counterpart(&self.earlier, step), step, past)
+    }
 }
 
 /// Why a step ran.
-async fn why(server: &Server, earlier: &[Trace], step: At<'_>) -> Difference {
-    let before = counterpart(earlier, step);
+async fn why(server: &Server, compared: &Arc<Compared>, step: usize) -> Difference {
+    let takes = &compared.own.steps[step].takes;
     let mut past = None;
     loop {
-        let trees = match compare(before, step, past) {
+        let all = compared.clone();
+        let trees = match blocking(move || all.difference(step, past)).await {
             Difference::Files(trees) => trees,
             other => return other,
         };
         let Some(roots) = trees.roots else { return Difference::Files(trees) };
-        match first_change(server, &step.sketch().takes, trees.place, roots).await {
+        match first_change(server, takes, trees.place, roots).await {
             Ok(Some(change)) => return Difference::File { of: trees.of, change },
             // It is not for these files that the step ran.
             Ok(None) => past = Some(trees.place),
@@ -228,4 +266,20 @@ async fn first_change(
         Ok(None)
     };
     server.library.algebra(no_archives, look).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_rows_are_too_many() {
+        let mut rows = BTreeSet::new();
+        let row = |n: usize| n.to_be_bytes().to_vec();
+        for n in 0..limit::TRACES_MAX {
+            assert!(add(&mut rows, row(n)).is_empty());
+        }
+        assert_eq!(add(&mut rows, row(limit::TRACES_MAX)), [row(0)]);
+        assert_eq!(rows.len(), limit::TRACES_MAX);
+    }
 }
