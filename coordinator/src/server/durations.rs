@@ -1,7 +1,8 @@
 //! How long steps took, written down now and then, so that the next process expects the same. It is
 //! a hint: without it steps are placed less well, and nothing else.
 
-use super::Server;
+use super::{Server, blocking};
+use crate::core::Core;
 use crate::core::place::History;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,17 +30,18 @@ pub fn load(file: &Path) -> History {
 
 /// Writes it down, for as long as the core decides.
 pub async fn keep(server: Arc<Server>, file: PathBuf) {
-    let mut kept = None;
+    let mut kept = 0;
     loop {
         tokio::time::sleep(EVERY).await;
-        let Ok(bytes) = server.look(|core, _| core.history().to_bytes()).await else { return };
-        if kept.as_ref() == Some(&bytes) {
-            continue;
-        }
-        let (to, what) = (file.clone(), bytes.clone());
-        let written = tokio::task::spawn_blocking(move || replace(&to, &what)).await;
-        match written.map_err(io::Error::other).and_then(|done| done) {
-            Ok(()) => kept = Some(bytes),
+        let news = move |core: &Core, _| {
+            let history = core.history();
+            (history.learnt() != kept).then(|| (history.learnt(), history.rows()))
+        };
+        let Ok(news) = server.look(news).await else { return };
+        let Some((learnt, rows)) = news else { continue };
+        let to = file.clone();
+        match blocking(move || replace(&to, &rows.to_bytes())).await {
+            Ok(()) => kept = learnt,
             Err(e) => {
                 tracing::warn!(file = %file.display(), "how long steps took cannot be kept: {e}");
             }
@@ -67,9 +69,9 @@ mod tests {
         assert!(load(&file).is_empty());
         let (shape, mut history) = (ShapeKey::from_bytes([7; 32]), History::default());
         history.learn(shape, &Cost { wall_ms: 90_000, ..Cost::default() });
-        replace(&file, &history.to_bytes()).unwrap();
+        replace(&file, &history.rows().to_bytes()).unwrap();
         assert_eq!(load(&file).get(&shape), history.get(&shape));
-        std::fs::write(&file, &history.to_bytes()[..20]).unwrap();
+        std::fs::write(&file, &history.rows().to_bytes()[..20]).unwrap();
         assert!(load(&file).is_empty());
     }
 }

@@ -110,6 +110,20 @@ pub struct History {
     /// The shapes in the order in which they were used last.
     used: BTreeMap<u64, ShapeKey>,
     last: u64,
+    learnt: u64,
+}
+
+/// A history to be written down: the shapes in the order in which they were used last.
+#[derive(Debug)]
+pub struct HistoryRows(Vec<(ShapeKey, Known)>);
+
+impl HistoryRows {
+    /// As bytes, for [`History::from_bytes`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let encoded = rkyv::to_bytes::<RkyvError>(&self.0);
+        let encoded = encoded.expect("a value that has neither maps nor cycles can be encoded");
+        [&[VERSION], encoded.as_slice()].concat()
+    }
 }
 
 impl History {
@@ -131,6 +145,7 @@ impl History {
     /// A step of the shape has run to its end. What was not used for the longest time is forgotten
     /// when there are too many.
     pub fn learn(&mut self, shape: ShapeKey, cost: &Cost) {
+        self.learnt += 1;
         if self.look_up(&shape).is_some() {
             self.known.entry(shape).and_modify(|(_, known)| known.learn(cost));
             return;
@@ -161,16 +176,17 @@ impl History {
         self.known.is_empty()
     }
 
-    /// All of it as bytes, for [`History::from_bytes`].
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let rows: Vec<(ShapeKey, Known)> =
-            self.used.values().map(|shape| (*shape, self.known[shape].1)).collect();
-        let encoded = rkyv::to_bytes::<RkyvError>(&rows);
-        let encoded = encoded.expect("a value that has neither maps nor cycles can be encoded");
-        [&[VERSION], encoded.as_slice()].concat()
+    /// How often something was learnt, since there is this history or it was read.
+    pub fn learnt(&self) -> u64 {
+        self.learnt
     }
 
-    /// Reads what [`History::to_bytes`] wrote, checking it.
+    /// All of it.
+    pub fn rows(&self) -> HistoryRows {
+        HistoryRows(self.used.values().map(|shape| (*shape, self.known[shape].1)).collect())
+    }
+
+    /// Reads what [`HistoryRows::to_bytes`] wrote, checking it.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, HistoryError> {
         let [VERSION, encoded @ ..] = bytes else { return Err(HistoryError::Version) };
         let mut aligned = AlignedVec::<16>::new();
@@ -207,6 +223,7 @@ mod tests {
         assert_eq!(history.look_up(&shape(1)), None);
         history.learn(shape(1), &cost(1000, 100));
         let known = history.look_up(&shape(1)).expect("just learnt");
+        assert_eq!(history.learnt(), 1, "a look teaches nothing");
         assert_eq!((known.wall_ms, known.deviation_ms), (1000, 500));
         history.learn(shape(1), &cost(2000, 300));
         let known = history.look_up(&shape(1)).expect("learnt");
@@ -236,7 +253,7 @@ mod tests {
         assert_eq!(History::from_bytes(&[9, 1, 2]), Err(HistoryError::Version));
         let mut history = History::default();
         history.learn(shape(1), &cost(1, 1));
-        let bytes = history.to_bytes();
+        let bytes = history.rows().to_bytes();
         let cut = History::from_bytes(&bytes[..bytes.len() - 1]);
         assert!(matches!(cut, Err(HistoryError::Damaged(_))), "{cut:?}");
     }
@@ -248,9 +265,10 @@ mod tests {
             for (n, wall) in runs {
                 history.learn(shape(n), &cost(u64::from(wall), 7));
             }
-            let again = History::from_bytes(&history.to_bytes()).expect("its own bytes");
-            prop_assert_eq!(again.to_bytes(), history.to_bytes());
+            let again = History::from_bytes(&history.rows().to_bytes()).expect("its own bytes");
+            prop_assert_eq!(again.rows().to_bytes(), history.rows().to_bytes());
             prop_assert_eq!(again.len(), history.len());
+            prop_assert_eq!(again.learnt(), 0);
         }
 
         #[test]

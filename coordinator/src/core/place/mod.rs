@@ -42,7 +42,7 @@ mod worker;
 
 pub use choose::{BEST_LOOKED, EMULATED_FACTOR, HOLDERS_LOOKED, INPUTS_LOOKED};
 pub use demand::{Demand, Flow, INPUT_BYTES_PRIOR, INPUTS_MAX, Input, InputId, Memory, Takes};
-pub use history::{Expected, History, HistoryError, Known};
+pub use history::{Expected, History, HistoryError, HistoryRows, Known};
 pub use next::BYPASS_MAX;
 pub use view::WorkerView;
 pub use waiting::{Amount, Waiting};
