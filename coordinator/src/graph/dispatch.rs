@@ -147,7 +147,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 };
                 self.is_guess = false;
                 match self.instruction(&mut state, &mut at) {
-                    Err(_) if self.is_guess => {}
+                    Err(problem) if self.is_guess && problem.depends_on_values() => {}
                     result => result.map_err(|p| p.at(&instruction.at))?,
                 }
             }

@@ -144,6 +144,16 @@ impl LowerProblem {
         LowerError { problem: self, at: Some(at.clone()) }
     }
 
+    /// Whether it may be right with other values of variables.
+    pub(super) fn depends_on_values(&self) -> bool {
+        match self {
+            Self::Expand(error) | Self::Mount(MountError::Expand(error)) => {
+                !error.why.is_of_grammar()
+            }
+            _ => true,
+        }
+    }
+
     /// Without one.
     pub fn nowhere(self) -> LowerError {
         LowerError { problem: self, at: None }

@@ -93,6 +93,21 @@ pub enum ExpandProblem {
     TooLong,
 }
 
+impl ExpandProblem {
+    /// Whether it is wrong whatever values the variables have.
+    pub fn is_of_grammar(&self) -> bool {
+        match self {
+            Self::OpenQuote(_)
+            | Self::OpenBrace
+            | Self::NoReplacement
+            | Self::NoName
+            | Self::Modifier(_)
+            | Self::TooDeep => true,
+            Self::Required { .. } | Self::Pattern { .. } | Self::TooLong => false,
+        }
+    }
+}
+
 /// What a name stands for, if anything.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
 

@@ -54,6 +54,10 @@ fn what_an_unknown_image_may_set_is_no_mistake() {
 #[test]
 fn what_no_image_can_make_right_is_an_error() {
     checks("FROM a\nVOLUME \"\"\n", &["VOLUME: a volume's path cannot be empty:2"]);
+    // Beside a variable that the image may set.
+    checks("FROM a\nENV X=$HOME Y='b\n", &["Cannot expand `'b`: the quote ' is not closed:2"]);
+    let open = "Cannot expand `${Y`: a `}` is missing after `${`:2";
+    checks("FROM a\nVOLUME $HOME ${Y\n", &[open]);
     checks(
         "FROM a\nCMD x\nCOPY --from=9 x y\n",
         &["There is no stage of the index 9: `--from` counts stages from 0:3"],
