@@ -87,6 +87,12 @@ impl State {
         self.first + self.kept.len() as u64
     }
 
+    /// Which client was asked this, of those that are there.
+    fn asked(&self, number: u64) -> Option<u64> {
+        let listener = self.listener.as_ref()?;
+        listener.asked.contains(&number).then_some(listener.id)
+    }
+
     fn behind(&self) -> u64 {
         self.listener.as_ref().map_or(0, |listener| self.end() - listener.next)
     }
@@ -213,6 +219,22 @@ impl Audience {
         self.state().asks.remove(&number);
     }
 
+    /// Waits until a client that is there was asked so long ago. For ever where a client may be
+    /// halted.
+    pub async fn unanswered(&self, number: u64, within: Duration) {
+        if self.patience.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.until(|state| state.asked(number).is_some()).await;
+            let Some(asked) = self.state().asked(number) else { continue };
+            let gone = self.until(|state| state.asked(number) != Some(asked));
+            if tokio::time::timeout(within, gone).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The build has ended.
     pub fn end(&self, ending: Ending) {
         self.state().ending = Some(Box::new(ending));
@@ -278,6 +300,7 @@ impl Audience {
         let asked = &mut listener.asked;
         if let Some((number, ask)) = state.asks.iter().find(|(number, _)| !asked.contains(number)) {
             asked.insert(*number);
+            self.moved.notify_waiters();
             return Next::Send(ToClient::Ask(*number, ask.clone()));
         }
         if listener.next < end {

@@ -57,6 +57,21 @@ impl Builds {
     }
 }
 
+/// How long a client may take to answer with what it has at hand. A person may be asked for a
+/// password, or to touch a key.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+
+/// What is asked for, where the client has nothing to move before it can answer. Files take as long
+/// as they take.
+fn at_hand(ask: &Ask) -> Option<String> {
+    match ask {
+        Ask::Secret(id) => Some(format!("the secret `{id}`")),
+        Ask::Login(host) => Some(format!("a login for {host}")),
+        Ask::SshAgent(id) | Ask::Ssh { id, .. } => Some(format!("the ssh agent `{id}`")),
+        Ask::Scan { .. } | Ask::Layout { .. } | Ask::Cache(_) | Ask::CacheBlobs(..) => None,
+    }
+}
+
 /// A build that is under way.
 pub struct Build {
     /// Its name.
@@ -160,6 +175,7 @@ impl Build {
 
     /// Asks the client for something that only it has.
     pub async fn ask(&self, ask: Ask) -> Answer {
+        let at_hand = at_hand(&ask);
         let (sender, answer) = oneshot::channel();
         let number = {
             // The answer cannot come before it is known what to do with it.
@@ -168,11 +184,27 @@ impl Build {
             asks.insert(number, sender);
             number
         };
-        let answer = answer.await.unwrap_or_else(|_| {
-            Answer::Failed(Failure::new(Class::Cancelled, "The client has gone"))
-        });
+        let gone = |_| Answer::Failed(Failure::new(Class::Cancelled, "The client has gone"));
+        let answer = tokio::select! {
+            answer = answer => answer.unwrap_or_else(gone),
+            failure = self.silence(number, at_hand) => Answer::Failed(failure),
+        };
+        locked(&self.asks).remove(&number);
         self.audience.answered(number);
         answer
+    }
+
+    /// Waits until the client has had time enough to answer with what it has at hand.
+    async fn silence(&self, number: u64, at_hand: Option<String>) -> Failure {
+        let Some(what) = at_hand else { return std::future::pending().await };
+        self.audience.unanswered(number, ANSWER_MAX).await;
+        let seconds = ANSWER_MAX.as_secs();
+        let message =
+            format!("The client was asked for {what} and has not answered for {seconds} seconds");
+        Failure::new(Class::Unavailable, message).hint(
+            "Look into the terminal in which the build was begun: something may wait there. \
+             `slipway attach` cannot answer.",
+        )
     }
 
     /// Lets a worker do something for it. The client is told under `vertex` what is moved meanwhile.
@@ -248,5 +280,41 @@ impl Build {
     /// What is kept of it.
     pub fn row(&self) -> MutexGuard<'_, BuildRow> {
         locked(&self.row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cache::net::Stream;
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_there_answers_in_time() {
+        let (id, request) = (BuildId::parse("0123456789ab").unwrap(), BuildRequest::default());
+        let patience = Some(Duration::from_secs(5));
+        let build = Build::new(id, now(), Who::alone(), request, patience);
+        let asked = || build.ask(Ask::Secret("token".to_owned()));
+        let hour = Duration::from_secs(3600);
+        assert!(timeout(hour, asked()).await.is_err(), "whoever is not there may come back");
+        let (here, _there) = tokio::io::duplex(1 << 16);
+        let (read, write) = tokio::io::split(here);
+        let mut client = Stream::new(read, write);
+        let (listens, began) =
+            (build.audience.listen(&mut client.to, None, Vec::new), Instant::now());
+        tokio::pin!(listens);
+        let answer = tokio::select! {
+            _ = &mut listens => panic!("it listens until the end"),
+            answer = asked() => answer,
+        };
+        let Answer::Failed(failure) = answer else { panic!("{answer:?}") };
+        assert!(failure.message.contains("the secret `token`"), "{failure}");
+        assert_eq!(began.elapsed().as_secs(), ANSWER_MAX.as_secs());
+        // Files may take longer.
+        let blobs = build.ask(Ask::CacheBlobs(0, Vec::new()));
+        tokio::select! {
+            _ = &mut listens => panic!("it listens until the end"),
+            answer = timeout(hour, blobs) => assert!(answer.is_err(), "{answer:?}"),
+        }
     }
 }
