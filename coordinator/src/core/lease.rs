@@ -6,7 +6,7 @@ use super::place::InputId;
 use super::work::{Phase, Todo};
 use super::{Core, Turn, WorkId};
 use proto::error::{Class, Failure};
-use proto::id::{BuildId, LeaseEpoch, WorkerId};
+use proto::id::{BuildId, LeaseEpoch, Scope, WorkerId};
 use proto::limit;
 use proto::step::{Op, StepId};
 use proto::wire::build::Traffic;
@@ -179,6 +179,21 @@ impl Core {
         let work = &self.works[&id];
         let follower = |f: &WorkId| self.works[f].wanted.keys().next();
         work.wanted.keys().next().or_else(|| work.followers.iter().find_map(follower)).cloned()
+    }
+
+    /// Whether a worker has a lease of a step of a build of which `is` says that it is one. Any
+    /// lease of an earlier life in the build's scope counts for as long as nobody knows its step.
+    pub fn has_lease(
+        &self,
+        worker: &WorkerId,
+        build: &BuildId,
+        scope: &Scope,
+        is: impl Fn(&Op) -> bool,
+    ) -> bool {
+        let is_it = |(_, id): (LeaseEpoch, WorkId)| {
+            is(self.works[&id].op()) && self.steps_of(id).iter().any(|(of, _)| of == build)
+        };
+        self.leases_of(worker).any(is_it) || self.orphans.has_of(worker, scope)
     }
 
     /// Gives what is ready to workers that are free.

@@ -48,6 +48,11 @@ impl Orphans {
         self.leases.contains_key(&epoch)
     }
 
+    /// Whether a worker has one of a scope.
+    pub fn has_of(&self, worker: &WorkerId, scope: &Scope) -> bool {
+        self.leases.values().any(|leased| leased.worker == *worker && leased.scope == *scope)
+    }
+
     /// Those of one worker.
     pub fn of<'o>(&'o self, worker: &'o WorkerId) -> impl Iterator<Item = LeaseEpoch> + 'o {
         let own = self.leases.iter().filter(move |(_, leased)| leased.worker == *worker);

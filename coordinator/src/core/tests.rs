@@ -116,6 +116,33 @@ fn a_lease_whose_build_has_gone_is_stopped_in_the_end() {
 }
 
 #[test]
+fn a_lease_is_of_the_builds_that_need_its_step() {
+    let mut world = World::with_slots(1);
+    let plan = Arc::new(all_targets(runs(&["one"])));
+    world.apply(Event::Submitted { build: build_id(0), plan });
+    world.settle();
+    assert_eq!(world.running(), ["one"]);
+    let has = |world: &World, worker, build, scope: &Scope, text: &str| {
+        let is = |op: &Op| matches!(op, Op::Run(run) if run.args[0] == text);
+        world.core.has_lease(&worker_id(worker), &build_id(build), scope, is)
+    };
+    let (own, other) = (Scope::trusted(), Scope::parse("other:trusted").unwrap());
+    assert!(has(&world, 0, 0, &own, "one"));
+    assert!(!has(&world, 1, 0, &own, "one"), "another worker");
+    assert!(!has(&world, 0, 1, &own, "one"), "another build");
+    assert!(!has(&world, 0, 0, &own, "two"), "another step");
+    world.restart();
+    assert!(has(&world, 0, 0, &own, "one"), "it may be the one");
+    assert!(!has(&world, 1, 0, &own, "one") && !has(&world, 0, 0, &other, "one"));
+    world.settle();
+    world.worker_state(&worker_id(0), Vec::new());
+    assert!(has(&world, 0, 0, &own, "one"), "it is the one");
+    assert!(!has(&world, 0, 0, &own, "two"));
+    world.end_all(1);
+    assert!(!has(&world, 0, 0, &own, "one"), "it is over");
+}
+
+#[test]
 fn a_worker_that_does_not_come_back_is_stood_in_for() {
     let mut world = World::with_slots(1);
     let plan = Arc::new(all_targets(runs(&["one"])));

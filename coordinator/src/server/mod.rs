@@ -3,6 +3,7 @@
 //! One task owns the [`Core`]; everybody else sends it events. Effects are tasks of their own,
 //! whose answers come back as events.
 
+mod asks;
 mod audience;
 mod build;
 mod durations;

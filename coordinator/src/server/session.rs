@@ -65,7 +65,7 @@ pub async fn serve(server: Arc<Server>, stream: Stream, who: Who) -> Result<(), 
 }
 
 /// A build; one of an earlier life when it is known again.
-async fn known(server: &Server, build: &BuildId) -> Option<Arc<Build>> {
+pub async fn known(server: &Server, build: &BuildId) -> Option<Arc<Build>> {
     let mut resumed = server.resumed.subscribe();
     let resumed = resumed.wait_for(|resumed| *resumed);
     let _ = tokio::time::timeout(STORE_WAIT, resumed).await;

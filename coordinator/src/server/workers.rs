@@ -5,7 +5,7 @@ use super::{Server, mounts};
 use crate::core::Event;
 use cache::net::{NetError, Receiver, Sender, Stream};
 use proto::error::{Class, Failure};
-use proto::id::{LeaseEpoch, RootId, WorkerId};
+use proto::id::{BuildId, LeaseEpoch, RootId, WorkerId};
 use proto::limit::{PEERS_MAX, REWINDS_MAX};
 use proto::platform::Platform;
 use proto::wire::build::{LogPlace, Traffic};
@@ -122,6 +122,8 @@ pub type Answered = (Result<Reply, Failure>, Traffic);
 
 struct Pending {
     worker: WorkerId,
+    /// In whose name.
+    build: Option<BuildId>,
     /// Where the answer goes; none when the worker was lost.
     answer: oneshot::Sender<Option<Answered>>,
     progress: Option<mpsc::UnboundedSender<Moved>>,
@@ -156,6 +158,12 @@ impl Workers {
     /// How many calls a worker does.
     pub fn calls_of(&self, worker: &WorkerId) -> usize {
         self.pending().values().filter(|pending| pending.worker == *worker).count()
+    }
+
+    /// Whether a worker does a call in the name of this build.
+    pub fn is_called(&self, worker: &WorkerId, build: &BuildId) -> bool {
+        let is_it = |p: &Pending| p.worker == *worker && p.build.as_ref() == Some(build);
+        self.pending().values().any(is_it)
     }
 
     /// A worker is no member any more: its connection is closed, and what it was called for is done
@@ -277,7 +285,8 @@ impl Workers {
             };
             let id = self.last_call.fetch_add(1, Ordering::Relaxed) + 1;
             let (answer, answered) = oneshot::channel();
-            let pending = Pending { worker, answer, progress: progress.clone() };
+            let (build, progress) = (build_of(&call).cloned(), progress.clone());
+            let pending = Pending { worker, build, answer, progress };
             self.pending().insert(id, pending);
             let guard = CallGuard { workers: self, id, out: out.clone(), armed: true };
             if out.send(ToWorker::Call(id, Box::new(call.clone()))).await.is_err() {
@@ -342,6 +351,26 @@ impl Workers {
         self.addresses.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
         self.closed().draining.remove(worker);
         true
+    }
+}
+
+/// The build, or errand, in whose name something is done.
+fn build_of(call: &Call) -> Option<&BuildId> {
+    match call {
+        Call::ResolveImage { build, .. }
+        | Call::ResolveFile { build, .. }
+        | Call::ResolveCommit { build, .. }
+        | Call::Pull { build, .. }
+        | Call::Push { build, .. }
+        | Call::Save { build, .. }
+        | Call::ReadCache { build, .. }
+        | Call::FetchLayer { build, .. } => Some(build),
+        Call::Export(export) => Some(&export.build),
+        Call::WriteCache(order) => Some(&order.build),
+        Call::ResolveLayout { .. }
+        | Call::Unpack(_)
+        | Call::PrepareLayer(..)
+        | Call::Load { .. } => None,
     }
 }
 
@@ -500,12 +529,10 @@ async fn listen(
             }
             ToCoordinator::Ask(number, id, ask) => {
                 // Who is no member, or not any more, is told no secrets.
-                if joined.is_none() {
-                    continue;
-                }
+                let Some((worker, _)) = joined.clone() else { continue };
                 let (server, out) = (server.clone(), out.clone());
                 tokio::spawn(async move {
-                    let answer = server.ask(&id, ask).await;
+                    let answer = server.asked(&worker, &id, ask).await;
                     let _ = out.send(ToWorker::Answer(number, answer)).await;
                 });
             }
@@ -541,6 +568,24 @@ async fn listen(
 mod tests {
     use super::*;
     use proto::id::BlobId;
+
+    #[tokio::test]
+    async fn a_worker_is_called_in_the_name_of_a_build_until_it_has_answered() {
+        let (workers, (out, mut told)) = (Workers::new(), mpsc::channel(1));
+        let (one, other) = (WorkerId::parse("w1").unwrap(), WorkerId::parse("w2").unwrap());
+        let build = BuildId::parse("0123456789ab").unwrap();
+        workers.join(&one, &out, &Arc::new(Notify::new()));
+        let url = "https://host/file".to_owned();
+        let call = workers.call(Call::ResolveFile { build: build.clone(), url }, None);
+        let worker = async {
+            let Some(ToWorker::Call(number, _)) = told.recv().await else { panic!("no call") };
+            assert!(workers.is_called(&one, &build) && !workers.is_called(&other, &build));
+            assert!(!workers.is_called(&one, &BuildId::parse("b").unwrap()));
+            workers.answered(number, (Ok(Reply::Done), Traffic::default()));
+        };
+        tokio::join!(call, worker).0.0.unwrap();
+        assert!(!workers.is_called(&one, &build));
+    }
 
     #[tokio::test]
     async fn what_was_moved_for_a_call_counts_when_it_fails() {

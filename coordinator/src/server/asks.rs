@@ -1,0 +1,124 @@
+//! What workers ask of those for whom they work: secrets, agents, logins, files. A worker is
+//! answered only what it needs for something that it was given to do.
+
+use super::{Server, session};
+use proto::error::{Class, Failure};
+use proto::id::{BuildId, WorkerId};
+use proto::step::{MountKind, Op};
+use proto::wire::build::{Answer, Ask};
+
+impl Server {
+    /// Answers what a worker asks in the name of a build, or of an errand.
+    pub async fn asked(&self, worker: &WorkerId, id: &BuildId, ask: Ask) -> Answer {
+        match self.may_ask(worker, id, &ask).await {
+            Ok(true) => self.ask(id, ask).await,
+            Ok(false) => {
+                let failure = refused(worker, id, &ask);
+                tracing::warn!("{failure}");
+                Answer::Failed(failure)
+            }
+            Err(failure) => Answer::Failed(failure),
+        }
+    }
+
+    async fn may_ask(&self, worker: &WorkerId, id: &BuildId, ask: &Ask) -> Result<bool, Failure> {
+        if is_for_calls(ask) && self.workers.is_called(worker, id) {
+            return Ok(true);
+        }
+        // Whoever has a lease of an earlier life asks again as soon as it is back.
+        let Some(build) = session::known(self, id).await else { return Ok(false) };
+        let (worker, ask, scope) = (worker.clone(), ask.clone(), build.who.scope.clone());
+        let id = id.clone();
+        let look = self
+            .look(move |core, _| core.has_lease(&worker, &id, &scope, |op| is_for_step(&ask, op)));
+        look.await
+    }
+}
+
+/// Whether calls need it.
+fn is_for_calls(ask: &Ask) -> bool {
+    match ask {
+        Ask::Login(_) | Ask::Cache(_) | Ask::CacheBlobs(..) => true,
+        Ask::Secret(_) | Ask::SshAgent(_) | Ask::Ssh { .. } => false,
+        Ask::Scan { .. } | Ask::Layout { .. } => false,
+    }
+}
+
+/// Whether whoever does such a step needs it.
+fn is_for_step(ask: &Ask, op: &Op) -> bool {
+    let mounts = match op {
+        Op::Run(run) => run.mounts.as_slice(),
+        _ => &[],
+    };
+    let mut kinds = mounts.iter().map(|mount| &mount.kind);
+    match ask {
+        Ask::Secret(id) => kinds.any(|kind| matches!(kind, MountKind::Secret(s) if s.id == *id)),
+        Ask::SshAgent(id) | Ask::Ssh { id, .. } => {
+            kinds.any(|kind| matches!(kind, MountKind::Ssh(ssh) if ssh.id == *id))
+        }
+        Ask::Login(_) => true,
+        // The coordinator asks for these itself, or calls do.
+        Ask::Scan { .. } | Ask::Layout { .. } | Ask::Cache(_) | Ask::CacheBlobs(..) => false,
+    }
+}
+
+fn refused(worker: &WorkerId, id: &BuildId, ask: &Ask) -> Failure {
+    let what = match ask {
+        Ask::Secret(id) => format!("the secret `{id}`"),
+        Ask::SshAgent(id) | Ask::Ssh { id, .. } => format!("the ssh agent `{id}`"),
+        Ask::Login(host) => format!("a login for {host}"),
+        Ask::Scan { .. } | Ask::Layout { .. } | Ask::Cache(_) | Ask::CacheBlobs(..) => {
+            "files of the client".to_owned()
+        }
+    };
+    let message = format!(
+        "The worker {worker} asked for {what} in the name of {id}, and does nothing for it that \
+         needs this"
+    );
+    Failure::new(Class::Denied, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::step::{Mount, NetworkMode, RunOp, SecretMount, SecurityMode, SshMount};
+    use proto::wire::build::SshMessage;
+
+    fn run() -> Op {
+        let (id, required, mode, uid, gid) = ("token".to_owned(), true, 0o400, 0, 0);
+        let secret = SecretMount { id, file: true, env: None, required, mode, uid, gid };
+        let id = "default".to_owned();
+        let ssh = SshMount { id, required, mode, uid, gid };
+        let mount = |kind| Mount { target: "/m".to_owned(), input: None, kind };
+        Op::Run(RunOp {
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            user: String::new(),
+            network: NetworkMode::Default,
+            security: SecurityMode::Sandbox,
+            mounts: vec![mount(MountKind::Secret(secret)), mount(MountKind::Ssh(ssh))],
+            hostname: String::new(),
+            extra_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            shm_bytes: 0,
+            cgroup_parent: String::new(),
+            devices: Vec::new(),
+            proxy_env: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_step_needs_what_its_mounts_name() {
+        let secret = |id: &str| Ask::Secret(id.to_owned());
+        let ssh = |id: &str| Ask::Ssh { id: id.to_owned(), request: SshMessage(vec![11]) };
+        assert!(is_for_step(&secret("token"), &run()));
+        assert!(!is_for_step(&secret("default"), &run()) && !is_for_step(&ssh("token"), &run()));
+        assert!(is_for_step(&ssh("default"), &run()));
+        assert!(is_for_step(&Ask::SshAgent("default".to_owned()), &run()));
+        assert!(!is_for_step(&secret("token"), &Op::Scratch));
+        assert!(is_for_step(&Ask::Login("registry".to_owned()), &Op::Scratch));
+        assert!(!is_for_step(&Ask::Cache(0), &run()) && is_for_calls(&Ask::Cache(0)));
+        assert!(!is_for_calls(&secret("token")));
+    }
+}
