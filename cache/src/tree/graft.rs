@@ -139,7 +139,7 @@ fn place(
     let mut target = editor.resolve(rules.dest)?;
     match &item.picked {
         Picked::Leaf(meta, node) => {
-            if let (Found::Dir, Some(name)) = (editor.look(&target)?, &item.name) {
+            if let (Found::Dir, Some(name)) = (editor.look(&target)?, item.name()) {
                 target.push(name.clone());
             }
             place_leaf(editor, &target, rewrite.meta(meta, node), node, &parents)

@@ -147,11 +147,6 @@ impl Made {
         id
     }
 
-    /// A directory among them.
-    pub(super) fn get(&self, id: &TreeId) -> Option<&Arc<AnyNode>> {
-        self.decoded.get(id)
-    }
-
     /// Adds what another piece of algebra made.
     pub fn absorb(&mut self, other: Made) {
         self.nodes.extend(other.nodes);

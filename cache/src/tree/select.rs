@@ -22,13 +22,19 @@ pub struct Selection {
 /// One selected file or directory.
 #[derive(Debug)]
 pub struct Item {
-    /// The name that it gets inside a directory: the last part of the path that led to it. None
-    /// for the root.
-    pub name: Option<FileName>,
+    /// The path that led to it; links on it are not followed. Empty for the root.
+    pub path: Vec<FileName>,
     /// What it is.
     pub picked: Picked,
     /// What it unpacks to, when it is an archive that is to be unpacked.
     pub archive: Option<RootId>,
+}
+
+impl Item {
+    /// The name that it gets inside a directory. None for the root.
+    pub fn name(&self) -> Option<&FileName> {
+        self.path.last()
+    }
 }
 
 /// A selected thing.
@@ -54,7 +60,7 @@ impl Selection {
     pub fn digest(&self) -> ContentDigest {
         ContentDigest::from_bytes(canon::hash("slipway 2026-11 selection", |c| {
             c.list(self.items.iter(), |c, item| {
-                c.option(item.name.as_ref(), |c, name| {
+                c.option(item.name(), |c, name| {
                     c.bytes(name.as_bytes());
                 });
                 c.bool(item.archive.is_some()).hash32(item.picked.digest().as_bytes());
@@ -113,13 +119,10 @@ impl View<'_> {
         Ok(())
     }
 
-    /// What the path leads to, and its last name.
-    fn pick(&self, path: &[u8]) -> Result<(Option<FileName>, Picked), TreeError> {
+    /// What the path leads to.
+    fn pick(&self, path: &[u8]) -> Result<Picked, TreeError> {
         let not_found = || TreeError::NotFound(String::from_utf8_lossy(path).into_owned());
-        let at = self.follow(path)?;
-        let picked = self.look(&at)?.ok_or_else(not_found)?;
-        let name = proto::path::clamp(path).last().and_then(|n| FileName::new(n).ok());
-        Ok((name, picked))
+        self.look(&self.follow(path)?)?.ok_or_else(not_found)
     }
 
     /// The paths that a pattern stands for, in the order of a walk. A path without wildcards
@@ -139,8 +142,7 @@ impl View<'_> {
         let Ok(glob) = Glob::new(&pattern) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         self.walk(&start, &glob, &mut Vec::new(), &mut found)?;
-        let base = join(&at.iter().map(FileName::as_bytes).collect::<Vec<_>>());
-        Ok(found.into_iter().map(|path| [base.as_slice(), b"/", &path].concat()).collect())
+        Ok(found.into_iter().map(|path| [b"/", base.as_slice(), b"/", &path].concat()).collect())
     }
 
     fn walk(
@@ -165,6 +167,12 @@ impl View<'_> {
         }
         Ok(())
     }
+}
+
+/// The names of a path that leads somewhere.
+fn names(path: &[u8]) -> Vec<FileName> {
+    let parts = proto::path::clamp(path).into_iter();
+    parts.filter_map(|name| FileName::new(name).ok()).collect()
 }
 
 fn join(parts: &[&[u8]]) -> Vec<u8> {
@@ -201,7 +209,7 @@ pub fn select(
     let mut work = Work::new(nodes);
     let mut items = Vec::new();
     for path in paths {
-        let (name, mut picked) = view.pick(&path)?;
+        let mut picked = view.pick(&path)?;
         let mut archive = None;
         if let (Picked::Leaf(_, Node::File { blob, .. }), Unpack::IfArchive) =
             (&picked, what.unpack)
@@ -211,7 +219,7 @@ pub fn select(
         if let (Picked::Dir(_, dir), false) = (&mut picked, filter.is_none()) {
             *dir = filter.root(&mut work, dir)?;
         }
-        items.push(Item { name, picked, archive });
+        items.push(Item { path: names(&path), picked, archive });
     }
     Ok(Selection { items, made: work.made })
 }
@@ -231,7 +239,7 @@ pub fn bind(
     path: &[u8],
 ) -> Result<(Bound, ContentDigest, Made), TreeError> {
     let view = View { nodes, root: root(nodes, source)? };
-    let (_, picked) = view.pick(path)?;
+    let picked = view.pick(path)?;
     let digest = picked.digest();
     let mut made = Made::default();
     let bound = match picked {
