@@ -13,7 +13,7 @@ use futures_util::stream::{self, TryStreamExt};
 use proto::id::{BlobId, OciDigest};
 use reqwest::Body;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -128,23 +128,11 @@ fn body(
     size: u64,
     progress: Progress,
 ) -> Body {
-    let (pieces, to_send) = mpsc::channel::<std::io::Result<Bytes>>(PIECES);
-    tokio::task::spawn_blocking(move || {
-        let mut content = match store.open(&blob, 0) {
-            Ok(content) => content,
-            Err(e) => return drop(pieces.blocking_send(Err(std::io::Error::other(e)))),
-        };
-        loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            let read = content.by_ref().take(PIECE as u64).read_to_end(&mut piece);
-            let ended = matches!(read, Ok(0));
-            // Who sends may have given up.
-            if ended || pieces.blocking_send(read.map(|_| piece.into())).is_err() {
-                return;
-            }
-        }
-    });
-    let (state, counted) = ((to_send, 0), Carried::here());
+    let (pieces, to_send) = mpsc::channel(PIECES);
+    let counted = Carried::here();
+    let reading = counted.clone();
+    tokio::task::spawn_blocking(move || reading.within(|| read(&*store, &blob, &pieces)));
+    let state = (to_send, 0);
     Body::wrap_stream(stream::unfold(state, move |(mut to_send, mut sent)| {
         let (progress, counted) = (progress.clone(), counted.clone());
         async move {
@@ -157,4 +145,21 @@ fn body(
             Some((piece, (to_send, sent)))
         }
     }))
+}
+
+/// Reads a blob piece by piece, until nobody takes them any more.
+fn read(store: &dyn Store, blob: &BlobId, pieces: &mpsc::Sender<io::Result<Bytes>>) {
+    let mut content = match store.open(blob, 0) {
+        Ok(content) => content,
+        Err(e) => return drop(pieces.blocking_send(Err(io::Error::other(e)))),
+    };
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        let read = content.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        let ended = matches!(read, Ok(0));
+        // Who sends may have given up.
+        if ended || pieces.blocking_send(read.map(|_| piece.into())).is_err() {
+            return;
+        }
+    }
 }

@@ -10,6 +10,7 @@ use super::known::{Blocks, Packed, Places};
 use super::walk::Form;
 use crate::image::sha::Sha;
 use crate::image::unpack::{decoder, write_error};
+use cache::meter::Carried;
 use cache::store::{BlobWriter, Compression, PackedLayer, Source, Store};
 use proto::id::{BlobId, OciDigest, RootId};
 use std::io::{BufReader, Read, Write};
@@ -40,8 +41,9 @@ pub fn archive(
     take: &mut dyn FnMut(Batch) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
     let (to, batches) = sync_channel(BATCHES);
+    let counted = Carried::here();
     std::thread::scope(|scope| {
-        let feeding = scope.spawn(move || feed(store, roots, form, to));
+        let feeding = scope.spawn(move || counted.within(|| feed(store, roots, form, to)));
         let taken = batches.iter().try_for_each(take);
         drop(batches);
         let fed = feeding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -106,29 +108,17 @@ fn compress(
     let (order, in_order) = sync_channel(threads + 2);
     let to_do = Mutex::new(to_do);
     let mut sink = Sink { writer: store.writer()?, sha: Sha::new(), places: Places::default() };
+    // Blocks and files that are not on this machine are fetched by the thread that needs them.
+    let counted = Carried::here();
     let (cut, written) = std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(&to_do, Blocks::new(store, compression)));
+            let (to_do, counted) = (&to_do, counted.clone());
+            let pack = move || work(to_do, Blocks::new(store, compression));
+            scope.spawn(move || counted.within(pack));
         }
-        let cutting = scope.spawn(|| {
-            let mut line = Line { sha: Sha::new(), jobs, order };
-            let mut cutter = Cutter::new(block_bytes(compression));
-            source(&mut |batch| {
-                for bytes in batch {
-                    line.sha.update(&bytes);
-                    cutter.push(&bytes);
-                    while let Some(block) = cutter.next() {
-                        line.send(block)?;
-                    }
-                }
-                Ok(())
-            })?;
-            let rest = cutter.rest();
-            if !rest.is_empty() {
-                line.send(rest)?;
-            }
-            Ok::<_, PackError>(line.sha.finish())
-        });
+        let line = Line { sha: Sha::new(), jobs, order };
+        let cut = || cut(source, Cutter::new(block_bytes(compression)), line);
+        let cutting = scope.spawn(|| counted.within(cut));
         let written = in_order.iter().try_for_each(|block| sink.take(block));
         drop(in_order);
         let cut = cutting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -142,6 +132,25 @@ fn compress(
     let packed = PackedLayer { digest: sha.finish(), blob, size };
     places.remember(store, &packed)?;
     Ok((diff_id, packed))
+}
+
+/// Hands on all blocks of an archive. Answers its digest.
+fn cut(source: &Giver<'_>, mut cutter: Cutter, mut line: Line) -> Result<OciDigest, PackError> {
+    source(&mut |batch| {
+        for bytes in batch {
+            line.sha.update(&bytes);
+            cutter.push(&bytes);
+            while let Some(block) = cutter.next() {
+                line.send(block)?;
+            }
+        }
+        Ok(())
+    })?;
+    let rest = cutter.rest();
+    if !rest.is_empty() {
+        line.send(rest)?;
+    }
+    Ok(line.sha.finish())
 }
 
 fn work(to_do: &Mutex<Receiver<Job>>, mut blocks: Blocks<'_>) {
@@ -182,5 +191,60 @@ impl Sink {
         self.places.add(&block);
         self.writer.write_all(&block.bytes).map_err(write_error)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use cache::meter::{self, Kind};
+    use cache::store::StoreError;
+    use cache::store::memory::MemoryStore;
+    use proto::id::TreeId;
+    use proto::path::FileName;
+    use proto::tree::{AnyNode, Dir, Entry, Meta, Mtime, Node, Presence, Root};
+    use std::sync::Arc;
+
+    /// A store of which small blobs come from afar.
+    struct Far(MemoryStore);
+
+    impl Source for Far {
+        fn node(&self, id: &TreeId) -> Result<Arc<AnyNode>, StoreError> {
+            self.0.node(id)
+        }
+
+        fn read_many(&self, ids: &[BlobId]) -> Result<Vec<Bytes>, StoreError> {
+            let blobs = self.0.read_many(ids)?;
+            meter::add(Kind::Fetched, blobs.iter().map(|blob| blob.len() as u64).sum());
+            Ok(blobs)
+        }
+
+        fn stream(&self, id: &BlobId) -> Result<Box<dyn Read + Send>, StoreError> {
+            self.0.open(id, 0)
+        }
+    }
+
+    fn tree(store: &MemoryStore, text: &'static str) -> RootId {
+        let blob = BlobId::of(text.as_bytes());
+        store.put_blobs(&[(blob, text.into())]).unwrap();
+        let meta = Meta::root_owned(0o644, Mtime::default());
+        let node = Node::File { blob, size: text.len() as u64, link: None };
+        let name = FileName::new(b"f").unwrap();
+        let dir = Dir::new(vec![Entry { name, meta: meta.clone(), node }]).seal();
+        let (id, bytes) = Root { meta, dir: dir.dir, presence: Presence::Merge }.seal();
+        store.put_nodes(&[dir.bytes, bytes]).unwrap();
+        id
+    }
+
+    #[tokio::test]
+    async fn what_its_threads_fetch_is_counted_for_the_work() {
+        let packing = async {
+            let far = Far(MemoryStore::new());
+            let roots = [(Vec::new(), tree(&far.0, "seven b"))];
+            let source = |take: &mut Take<'_>| archive(&far, &roots, Form::Layer, take);
+            compress(&MemoryStore::new(), &source, Compression::Gzip(6), 2).unwrap();
+        };
+        assert_eq!(meter::count(packing).await.1.inputs, 7);
     }
 }
