@@ -17,6 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const SIZES: [usize; 9] = [10, 2000, 70_000, 10, 500, 300_000, 4, 90, 3_000_000];
 
@@ -188,6 +189,24 @@ async fn a_damaged_blob_comes_back_from_another_copy() {
     for at in 0..3 {
         assert_has_all(&farm, at, &[&tree]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_the_own_disk_did_not_take_is_mended_later() {
+    let farm = Farm::new(3, 2).await;
+    let tree = farm.put(1, &SIZES).await;
+    let (id, bytes) = &tree.blobs[8];
+    let owner = (0..3).find(|at| farm.store(*at).sizes(&[*id]).unwrap()[0].is_some()).unwrap();
+    let dir = &farm.nodes[owner].dir;
+    // Nothing can be written for now.
+    fs::rename(dir.join("tmp"), dir.join("away")).unwrap();
+    fs::remove_file(file_of(dir, id)).unwrap();
+    farm.nodes[owner].member.check(true).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(farm.store(owner).sizes(&[*id]).unwrap(), [None]);
+    fs::rename(dir.join("away"), dir.join("tmp")).unwrap();
+    let whole = || fs::read(file_of(dir, id)).is_ok_and(|read| read == *bytes);
+    until("it is back", whole).await;
 }
 
 fn bytes_of(tree: &Tree, at: usize) -> Vec<u8> {

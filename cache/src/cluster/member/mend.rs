@@ -2,6 +2,7 @@
 
 use super::{Member, SyncError};
 use crate::net::serve::blocking;
+use crate::store::StoreError;
 use crate::store::disk::Mending;
 use proto::id::BlobId;
 use proto::limit;
@@ -29,39 +30,37 @@ impl Member {
             self.changed.notify_one();
         }
         self.tell(forgotten).await;
-        let mut again = None;
         let blobs: Vec<(BlobId, u64)> = blobs.into_iter().collect();
-        let ids = |some: &[(BlobId, u64)]| some.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let mut again = None;
         for (number, some) in blobs.chunks(limit::RANGE_ITEMS).enumerate() {
-            let left = match self.fetch(None, some).await {
-                Ok(left) => left,
+            match self.mend_some(some).await {
+                Ok(0) => {}
+                Ok(_) => again = Some(MEND_AGAIN),
                 Err(error) => {
                     // What was not got is not forgotten.
-                    let rest = ids(&blobs[number * limit::RANGE_ITEMS..]);
-                    let store = self.store.clone();
-                    blocking(move || store.mend_again(&rest)).await?;
+                    self.store.mend_later(&blobs[number * limit::RANGE_ITEMS..]);
                     return Err(error.into());
-                }
-            };
-            tracing::warn!(
-                damaged = some.len(),
-                left = left.count,
-                "got damaged blobs from others"
-            );
-            if left.count > 0 {
-                let store = self.store.clone();
-                let ids = ids(some);
-                // What nobody has is lost; for the rest somebody has to come back.
-                let left = blocking(move || {
-                    store.look_for(&ids)?;
-                    store.mend_again(&ids)
-                });
-                if left.await? > 0 {
-                    again = Some(MEND_AGAIN);
                 }
             }
         }
         Ok(again)
+    }
+
+    /// Gets damaged blobs from others. Answers how many are left for another time.
+    async fn mend_some(&self, some: &[(BlobId, u64)]) -> Result<usize, StoreError> {
+        let left = self.fetch(None, some).await?.count;
+        tracing::warn!(damaged = some.len(), left, "got damaged blobs from others");
+        if left == 0 {
+            return Ok(0);
+        }
+        let ids: Vec<BlobId> = some.iter().map(|(id, _)| *id).collect();
+        let store = self.store.clone();
+        // What nobody has is lost; for the rest somebody has to come back.
+        let left = blocking(move || {
+            store.look_for(&ids)?;
+            store.mend_again(&ids)
+        });
+        left.await
     }
 
     /// Tells the others what was collected here. Who does not hear it collects it, too, some time.

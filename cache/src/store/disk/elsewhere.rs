@@ -338,8 +338,13 @@ impl Inner {
             .zip(here.iter().zip(elsewhere))
             .filter_map(|(id, (here, size))| Some((*id, size.filter(|_| here.is_none())?)))
             .collect();
-        lock(&self.farm.mending).blobs.extend(left.iter().copied());
+        self.mend_later(&left);
         Ok(left.len())
+    }
+
+    /// Blobs, with their sizes, are to be mended later: nothing is read for it, so nothing can fail.
+    pub fn mend_later(&self, blobs: &[(BlobId, u64)]) {
+        lock(&self.farm.mending).blobs.extend(blobs.iter().copied());
     }
 
     /// Which of these trees are not here, without calling them used.

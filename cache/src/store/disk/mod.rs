@@ -292,6 +292,11 @@ impl DiskStore {
         self.inner.mend_again(ids)
     }
 
+    /// Puts back what was taken of [`Mending::blobs`] and not mended.
+    pub fn mend_later(&self, blobs: &[(BlobId, u64)]) {
+        self.inner.mend_later(blobs);
+    }
+
     /// Blobs that are noted to be elsewhere, from an id on, at most `most`.
     pub fn elsewhere_from(&self, from: &BlobId, most: usize) -> Result<Vec<BlobId>, StoreError> {
         self.inner.elsewhere_from(from, most)

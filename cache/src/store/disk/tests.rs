@@ -281,3 +281,12 @@ fn only_one_put_of_many_counts() {
     assert_eq!(store.usage().unwrap().packed.number, 51);
     assert_eq!(filled.damaged(), []);
 }
+
+#[test]
+fn what_was_to_be_mended_can_be_put_back() {
+    let filled = filled();
+    let gone = [(BlobId::of(b"gone"), 4), (BlobId::of(b"lost"), 4)];
+    filled.store.mend_later(&gone);
+    assert_eq!(filled.store.take_mending().blobs, gone.into());
+    assert_eq!(filled.store.take_mending().blobs, [].into());
+}
