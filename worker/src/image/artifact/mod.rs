@@ -8,19 +8,14 @@ pub mod nodes;
 
 pub use document::{BadArtifact, Written};
 
-use super::pull::PullError;
-use super::registry::RegistryError;
 use super::unpack::{BadArchive, UnpackError};
 use cache::store::StoreError;
 use proto::error::Class;
 use proto::id::RootId;
 
-/// Why a layer of a cache did not come.
+/// Why a layer of a cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The registry did not give it.
-    #[error(transparent)]
-    Pull(#[from] PullError),
     /// Its files could not be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -43,17 +38,10 @@ pub enum FetchError {
     Store(#[from] StoreError),
 }
 
-impl From<RegistryError> for FetchError {
-    fn from(error: RegistryError) -> Self {
-        Self::Pull(error.into())
-    }
-}
-
 impl FetchError {
     /// Whose trouble it is.
     pub fn class(&self) -> Class {
         match self {
-            Self::Pull(e) => e.class(),
             Self::Unpack(e) => e.class(),
             Self::Nodes { .. } | Self::OtherTree { .. } => Class::Corrupt,
             Self::Store(e) => e.class(),
