@@ -13,7 +13,7 @@ use crate::image::push::{self, Source};
 use crate::image::registry::{
     Part, Reference, RegistryError, Session, parse_reference, repository_of,
 };
-use crate::image::sha::sha256;
+use crate::image::sha::{sha256, sha256_of};
 use crate::image::unpack::{self, Reading};
 use crate::image::{Progress, archive, blocking, put_any, rows};
 use bytes::Bytes;
@@ -30,7 +30,6 @@ use proto::wire::outside::{
 };
 use proto::wire::worker::Moved;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::sync::Arc;
 
 /// Layers that are made ready at the same time.
@@ -166,37 +165,49 @@ async fn packed(
             Ok(blobs)
         }
         CachePlace::Client(number) => {
-            let digests: Vec<OciDigest> = parts.iter().map(|part| part.digest).collect();
-            let blobs = ask(link, build, Ask::CacheBlobs(*number, digests.clone())).await?;
-            if blobs.len() != digests.len() {
-                return Err(Failure::new(Class::Bug, "The client put other blobs"));
-            }
-            let (store, put) = (machine.store.clone(), blobs.clone());
-            let named = blocking(move || {
-                put.iter().zip(&digests).try_for_each(|(blob, digest)| name(&*store, blob, digest))
-            });
-            named.await?;
-            Ok(blobs)
+            let digests = parts.iter().map(|part| part.digest).collect();
+            from_client(machine, link, build, *number, digests).await
         }
     }
+}
+
+/// Packed blobs of a cache that the client has. It is asked for those that are not in the store.
+async fn from_client(
+    machine: &Machine,
+    link: &Link,
+    build: &BuildId,
+    number: u32,
+    digests: Vec<OciDigest>,
+) -> Result<Vec<BlobId>, Failure> {
+    let store = machine.store.clone();
+    let look = move |digest| Ok((digest, rows::oci_blob(&*store, &digest)?.map(|row| row.blob)));
+    let known = blocking(move || digests.into_iter().map(look).collect());
+    let known: Vec<(OciDigest, Option<BlobId>)> =
+        known.await.map_err(|e: StoreError| store_failure(&e))?;
+    let missing = known.iter().filter(|(_, blob)| blob.is_none()).map(|(digest, _)| *digest);
+    let missing: Vec<OciDigest> = missing.collect();
+    let mut put = Vec::new();
+    if !missing.is_empty() {
+        put = ask(link, build, Ask::CacheBlobs(number, missing.clone())).await?;
+        if put.len() != missing.len() {
+            return Err(Failure::new(Class::Bug, "The client put other blobs"));
+        }
+        let (store, named) = (machine.store.clone(), put.clone());
+        let named = blocking(move || {
+            let mut named = named.iter().zip(&missing);
+            named.try_for_each(|(blob, digest)| name(&*store, blob, digest))
+        });
+        named.await?;
+    }
+    let mut put = put.into_iter();
+    Ok(known.into_iter().filter_map(|(_, blob)| blob.or_else(|| put.next())).collect())
 }
 
 /// Remembers by which digest a client's blob goes, if it has it.
 fn name(store: &dyn Store, blob: &BlobId, digest: &OciDigest) -> Result<(), Failure> {
     let failed = |e: StoreError| store_failure(&e);
-    let (mut content, mut sha) =
-        (store.open(blob, 0).map_err(failed)?, crate::image::sha::Sha::new());
-    let (mut piece, mut size) = (vec![0; 256 << 10], 0u64);
-    loop {
-        let read = content.read(&mut piece);
-        let read = read.map_err(|e| Failure::new(Class::Corrupt, e.to_string()))?;
-        if read == 0 {
-            break;
-        }
-        sha.update(&piece[..read]);
-        size += read as u64;
-    }
-    let actual = sha.finish();
+    let read = sha256_of(store.open(blob, 0).map_err(failed)?);
+    let (actual, size) = read.map_err(|e| Failure::new(Class::Corrupt, e.to_string()))?;
     if actual != *digest {
         let message = format!("Blob {digest} of the cache has other bytes: {actual}");
         return Err(Failure::new(Class::Corrupt, message));

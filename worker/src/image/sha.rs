@@ -2,6 +2,10 @@
 
 use proto::id::OciDigest;
 use sha2::{Digest, Sha256};
+use std::io::{self, Read};
+
+/// Bytes that are read and hashed at once.
+const PIECE: usize = 256 << 10;
 
 /// Hashes bytes as they pass.
 #[derive(Clone, Default)]
@@ -31,6 +35,22 @@ pub fn sha256(bytes: &[u8]) -> OciDigest {
     sha.finish()
 }
 
+/// The digest of all that is read, and how many bytes that was.
+pub fn sha256_of(mut content: impl Read) -> io::Result<(OciDigest, u64)> {
+    let (mut sha, mut piece, mut size) = (Sha::new(), vec![0; PIECE], 0);
+    loop {
+        match content.read(&mut piece) {
+            Ok(0) => return Ok((sha.finish(), size)),
+            Ok(read) => {
+                sha.update(&piece[..read]);
+                size += read as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +60,12 @@ mod tests {
         // FIPS 180-4, the example of one block.
         let digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256(b"abc").to_string(), digest);
+    }
+
+    #[test]
+    fn what_is_read_has_the_digest_of_its_bytes() {
+        let bytes: Vec<u8> = (0..3 * PIECE + 5).map(|n| n as u8).collect();
+        let read = sha256_of(io::Cursor::new(&bytes).chain(io::empty())).unwrap();
+        assert_eq!(read, (sha256(&bytes), bytes.len() as u64));
     }
 }

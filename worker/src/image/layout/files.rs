@@ -4,17 +4,14 @@
 use super::{LayoutError, path_of};
 use crate::image::registry::{Config, Document, LayerRef};
 use crate::image::rows;
-use crate::image::sha::{Sha, sha256};
+use crate::image::sha::{sha256, sha256_of};
 use bytes::Bytes;
 use cache::store::{OciBlob, Store};
 use proto::id::{BlobId, OciDigest, RootId};
 use proto::limit;
 use proto::platform::Platform;
 use proto::tree::{AnyNode, Node};
-use std::io::{self, Read};
-
-/// Bytes that are hashed at once.
-const PIECE: usize = 256 << 10;
+use std::io;
 
 /// What a layout says of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,16 +53,8 @@ pub fn describe(
 /// Sees that a file is what its name says, and remembers it by its digest. Blocks.
 pub fn take(store: &dyn Store, files: RootId, digest: &OciDigest) -> Result<OciBlob, LayoutError> {
     let (blob, size) = find(store, files, digest)?;
-    let mut content = store.open(&blob, 0)?;
-    let (mut sha, mut piece) = (Sha::new(), vec![0; PIECE]);
-    loop {
-        let read = content.read(&mut piece).map_err(|source| broken(digest, source))?;
-        if read == 0 {
-            break;
-        }
-        sha.update(&piece[..read]);
-    }
-    right(digest, sha.finish())?;
+    let (actual, _) = sha256_of(store.open(&blob, 0)?).map_err(|source| broken(digest, source))?;
+    right(digest, actual)?;
     let row = OciBlob { blob, size, repository: None };
     rows::put_oci_blob(store, digest, row.clone())?;
     Ok(row)
