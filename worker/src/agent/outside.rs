@@ -13,11 +13,11 @@ use crate::image::push::{self, Source};
 use crate::image::registry::{
     Part, Reference, RegistryError, Session, parse_reference, repository_of,
 };
-use crate::image::sha::{sha256, sha256_of};
+use crate::image::sha::sha256_of;
 use crate::image::unpack::{self, Reading};
-use crate::image::{Progress, archive, blocking, put_any, rows};
+use crate::image::{Progress, archive, blocking, rows};
 use bytes::Bytes;
-use cache::store::{OciBlob, Store, StoreError};
+use cache::store::{OciBlob, PackedLayer, Store, StoreError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, BuildId, OciDigest, RootId};
@@ -180,7 +180,9 @@ async fn from_client(
     digests: Vec<OciDigest>,
 ) -> Result<Vec<BlobId>, Failure> {
     let store = machine.store.clone();
-    let look = move |digest| Ok((digest, rows::oci_blob(&*store, &digest)?.map(|row| row.blob)));
+    let look = move |digest: OciDigest| {
+        Ok((digest, rows::oci_blob(&*store, &digest)?.map(|row| row.blob)))
+    };
     let known = blocking(move || digests.into_iter().map(look).collect());
     let known: Vec<(OciDigest, Option<BlobId>)> =
         known.await.map_err(|e: StoreError| store_failure(&e))?;
@@ -402,19 +404,18 @@ impl Writer<'_> {
 /// A layer, packed; none when a layer cannot hold its files. Blocks.
 fn pack_layer(machine: &Machine, tree: &RootId, how: How) -> Result<Option<Placed>, Failure> {
     let store = &*machine.store;
-    let layer = match machine.packer.layer(tree, how.compression) {
-        Ok(layer) => layer,
-        Err(e @ (PackError::Name { .. } | PackError::TooMuch { .. })) => {
+    let files = machine.packer.layer(tree, how.compression);
+    let (layer, nodes) = match files.and_then(|layer| Ok((layer, nodes::pack(store, tree)?))) {
+        Ok(packed) => packed,
+        Err(e @ (PackError::Name { .. } | PackError::TooMuch { .. } | PackError::Nodes { .. })) => {
             tracing::info!("a record is not given to a cache: {e}");
             return Ok(None);
         }
         Err(e) => return Err(Failure::new(e.class(), e.to_string())),
     };
-    let failed = |e: StoreError| store_failure(&e);
-    let bytes = Bytes::from(nodes::pack(store, tree).map_err(failed)?);
-    let (blob, digest, size) = (BlobId::of(&bytes), sha256(&bytes), bytes.len() as u64);
-    put_any(store, blob, bytes).map_err(failed)?;
-    rows::put_oci_blob(store, &digest, OciBlob { blob, size, repository: None }).map_err(failed)?;
+    let PackedLayer { digest, blob, size } = nodes;
+    rows::put_oci_blob(store, &digest, OciBlob { blob, size, repository: None })
+        .map_err(|e| store_failure(&e))?;
     let media_type = layer_media(how.media, how.compression).to_owned();
     let files = PackedRef { media_type, digest: layer.packed.digest, size: layer.packed.size };
     let nodes = PackedRef { media_type: NODES_TYPE.to_owned(), digest, size };

@@ -89,6 +89,7 @@ impl Target for Cache {
             plain.extend(bytes.iter());
         }
         let packed = nodes::pack(&store, &id).expect("all is there");
+        let packed = store.read(&packed.blob).expect("just packed").to_vec();
         vec![manifest.bytes.to_vec(), config.bytes.to_vec(), plain, packed]
     }
 

@@ -8,24 +8,29 @@
 //! their entries; the root is the last one. All of it is compressed by zstd, in frames of some MiB.
 
 use super::FetchError;
-use crate::image::pack::{Block, zstd};
-use crate::image::unpack::{BadArchive, decompressed};
-use cache::store::{Store, StoreError};
+use crate::image::pack::{Block, PackError, zstd};
+use crate::image::sha::Sha;
+use crate::image::unpack::{BadArchive, decompressed, write_error};
+use cache::store::{BlobWriter, PackedLayer, Store, StoreError};
 use proto::id::{RootId, TreeId};
 use proto::limit;
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 const MAGIC: &[u8] = b"slipway tree 1\n";
 
 /// Bytes of one frame, about.
 const FRAME: usize = 4 << 20;
 
-/// Packs the nodes of a tree. Blocks.
-pub fn pack(store: &dyn Store, tree: &RootId) -> Result<Vec<u8>, StoreError> {
-    let compression = zstd(0).expect("there is a default");
-    let mut block = Block::new(compression);
-    let (mut out, mut plain) = (Vec::new(), MAGIC.to_vec());
+/// Packs the nodes of a tree into the store. Blocks.
+pub fn pack(store: &dyn Store, tree: &RootId) -> Result<PackedLayer, PackError> {
+    pack_within(store, tree, limit::LAYER_TREE_BYTES_MAX)
+}
+
+fn pack_within(store: &dyn Store, tree: &RootId, max: u64) -> Result<PackedLayer, PackError> {
+    let block = Block::new(zstd(0).expect("there is a default"));
+    let mut sink =
+        Sink { writer: store.writer()?, sha: Sha::new(), block, plain: MAGIC.to_vec(), all: 0 };
     let mut seen = BTreeSet::new();
     // A node stands a second time when all that it names has been written.
     let mut stack = vec![(tree.0, false)];
@@ -42,17 +47,46 @@ pub fn pack(store: &dyn Store, tree: &RootId) -> Result<Vec<u8>, StoreError> {
         if !seen.insert(id) {
             continue;
         }
-        let bytes = store.node_bytes(&id)?;
-        plain.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        plain.extend_from_slice(&bytes);
-        if plain.len() >= FRAME {
-            out.extend(block.compress(std::mem::take(&mut plain)));
+        sink.add(&store.node_bytes(&id)?)?;
+        if sink.all > max {
+            return Err(PackError::Nodes { tree: *tree, max });
         }
     }
-    if !plain.is_empty() {
-        out.extend(block.compress(plain));
+    sink.finish()
+}
+
+/// Compresses nodes, and writes and hashes what comes of them.
+struct Sink {
+    writer: Box<dyn BlobWriter>,
+    sha: Sha,
+    block: Block,
+    /// The frame that is begun.
+    plain: Vec<u8>,
+    /// Bytes of all nodes, with their lengths.
+    all: u64,
+}
+
+impl Sink {
+    fn add(&mut self, node: &[u8]) -> Result<(), StoreError> {
+        self.plain.extend_from_slice(&(node.len() as u32).to_le_bytes());
+        self.plain.extend_from_slice(node);
+        self.all += 4 + node.len() as u64;
+        if self.plain.len() >= FRAME { self.flush() } else { Ok(()) }
     }
-    Ok(out)
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let packed = self.block.compress(std::mem::take(&mut self.plain));
+        self.sha.update(&packed);
+        self.writer.write_all(&packed).map_err(write_error)
+    }
+
+    fn finish(mut self) -> Result<PackedLayer, PackError> {
+        if !self.plain.is_empty() {
+            self.flush()?;
+        }
+        let (blob, size) = self.writer.finish(None)?;
+        Ok(PackedLayer { digest: self.sha.finish(), blob, size })
+    }
 }
 
 /// Puts the nodes that stand in a blob: all that they name must be there. Answers the last one.

@@ -37,6 +37,14 @@ pub enum PackError {
         /// How many.
         entries: u64,
     },
+    /// A tree whose nodes nobody would read.
+    #[error("The nodes of the tree {tree} take more than {max} bytes")]
+    Nodes {
+        /// The tree.
+        tree: RootId,
+        /// How many bytes are packed at most.
+        max: u64,
+    },
     /// A file that a layer cannot hold.
     #[error("`{path}` cannot be put into a layer: {why}")]
     Name {
@@ -60,7 +68,7 @@ impl PackError {
     /// Whose trouble it is.
     pub fn class(&self) -> Class {
         match self {
-            Self::TooMuch { .. } | Self::Name { .. } => Class::User,
+            Self::TooMuch { .. } | Self::Nodes { .. } | Self::Name { .. } => Class::User,
             Self::Write(_) => Class::Unavailable,
             Self::Store(e) => e.class(),
             Self::Stopped => Class::Bug,

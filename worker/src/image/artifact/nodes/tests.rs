@@ -1,4 +1,5 @@
 use super::*;
+use crate::image::sha::sha256;
 use cache::store::memory::MemoryStore;
 use proptest::prelude::*;
 use proto::id::BlobId;
@@ -32,6 +33,19 @@ fn tree(store: &MemoryStore) -> RootId {
     id
 }
 
+fn packed_bytes(store: &MemoryStore, id: &RootId) -> Vec<u8> {
+    let packed = pack(store, id).unwrap();
+    let bytes = store.read(&packed.blob).unwrap();
+    assert_eq!((sha256(&bytes), bytes.len() as u64), (packed.digest, packed.size));
+    bytes.to_vec()
+}
+
+fn decompressed_bytes(packed: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    decompressed(packed, |mut pieces| pieces.read_to_end(&mut plain).unwrap()).unwrap();
+    plain
+}
+
 fn with_blob() -> MemoryStore {
     let store = MemoryStore::new();
     store.put_blobs(&[(BlobId::of(b"x"), "x".into())]).unwrap();
@@ -42,8 +56,8 @@ fn with_blob() -> MemoryStore {
 fn a_tree_comes_back_as_it_was() {
     let from = MemoryStore::new();
     let id = tree(&from);
-    let packed = pack(&from, &id).unwrap();
-    assert_eq!(pack(&from, &id).unwrap(), packed, "the same bytes each time");
+    let packed = packed_bytes(&from, &id);
+    assert_eq!(packed_bytes(&from, &id), packed, "the same bytes each time");
     let to = with_blob();
     assert_eq!(unpack(&to, &id, &packed[..]).unwrap(), id.0);
     assert_eq!(to.missing_trees(&[id.0]).unwrap(), []);
@@ -51,6 +65,16 @@ fn a_tree_comes_back_as_it_was() {
     let refused = unpack(&without_files, &id, &packed[..]).unwrap_err();
     assert!(matches!(refused, FetchError::Store(_)), "{refused}");
     assert_eq!(without_files.missing_trees(&[id.0]).unwrap(), [id.0]);
+}
+
+#[test]
+fn a_tree_that_nobody_would_read_is_not_packed() {
+    let store = MemoryStore::new();
+    let id = tree(&store);
+    let nodes = decompressed_bytes(&packed_bytes(&store, &id)).len() - MAGIC.len();
+    assert!(pack_within(&store, &id, nodes as u64).is_ok());
+    let refused = pack_within(&store, &id, nodes as u64 - 1).unwrap_err();
+    assert!(matches!(refused, PackError::Nodes { .. }), "{refused}");
 }
 
 #[test]
@@ -66,7 +90,7 @@ fn what_is_cut_off_or_has_other_lengths_is_refused() {
     // Each of them takes room, and they are as many as zeros can be packed.
     let empty = [MAGIC, &[0; 4000]].concat();
     assert!(unpack(&with_blob(), &id, &empty[..]).is_err());
-    let packed = pack(&from, &id).unwrap();
+    let packed = packed_bytes(&from, &id);
     for end in 0..packed.len() {
         assert!(unpack(&with_blob(), &id, &packed[..end]).is_err(), "cut off at {end}");
     }
@@ -81,13 +105,9 @@ proptest! {
     ) {
         let from = MemoryStore::new();
         let id = tree(&from);
-        let packed = pack(&from, &id).unwrap();
+        let packed = packed_bytes(&from, &id);
         let mut bytes = match is_plain {
-            true => {
-                let mut plain = Vec::new();
-                decompressed(&packed[..], |mut pieces| pieces.read_to_end(&mut plain).unwrap()).unwrap();
-                plain
-            }
+            true => decompressed_bytes(&packed),
             false => packed,
         };
         let place = at.index(bytes.len());
