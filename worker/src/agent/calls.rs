@@ -49,6 +49,7 @@ async fn answer(
         }
         Call::Unpack(blob) => {
             let store = machine.store.clone();
+            let _one = machine.puller.processor().await;
             let unpacked = blocking(move || unpack::unpack_blob(&*store, &blob)).await;
             let unpacked = unpacked.map_err(|e| Failure::new(e.class(), e.to_string()))?;
             Ok(Reply::Archive(unpacked))

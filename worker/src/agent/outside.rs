@@ -122,6 +122,7 @@ pub async fn fetch(
     let parts = [&layer.files, &layer.nodes];
     let blobs = packed(machine, link, build, from, &parts, &progress).await?;
     let (store, layer) = (machine.store.clone(), layer.clone());
+    let _one = machine.puller.processor().await;
     let unpacked = blocking(move || unpack_layer(&*store, &layer, blobs[0], blobs[1]));
     unpacked.await.map_err(|e| Failure::new(e.class(), e.to_string()))
 }

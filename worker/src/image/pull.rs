@@ -17,7 +17,7 @@ use proto::id::{BlobId, OciDigest, RootId};
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 /// Layers that are downloaded at the same time. Docker's default is 3, containerd's is no bound.
 const DOWNLOADS: usize = 4;
@@ -99,6 +99,11 @@ impl Puller {
             downloads: Semaphore::new(DOWNLOADS),
             processors: Semaphore::new(processors.max(1)),
         }
+    }
+
+    /// The right to unpack something, for as long as it is held.
+    pub async fn processor(&self) -> SemaphorePermit<'_> {
+        self.processors.acquire().await.expect("it is never closed")
     }
 
     /// A packed layer, or any other blob, of the reference's repository. One that is here is not
@@ -272,7 +277,7 @@ impl Puller {
         row: OciBlob,
         below: Option<Vec<RootId>>,
     ) -> Result<RootId, PullError> {
-        let _slot = self.processors.acquire().await.expect("it is never closed");
+        let _one = self.processor().await;
         let what = format!("Layer {} of {origin}", layer.part.digest.short());
         let (store, diff_id) = (self.store.clone(), layer.diff_id);
         blocking(move || {
