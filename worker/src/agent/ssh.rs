@@ -6,6 +6,7 @@
 use super::link::Link;
 use super::{Machine, now};
 use proto::error::{Class, Failure};
+use proto::id::{BuildId, LeaseEpoch};
 use proto::limit::{SSH_CONNECTIONS_MAX, SSH_MESSAGE_BYTES_MAX};
 use proto::step::{MountKind, RunOp};
 use proto::wire::build::{Answer, Ask, SshMessage, Stream};
@@ -60,7 +61,8 @@ pub(super) async fn open(
         if is_there {
             let agent = Agent {
                 link: link.clone(),
-                lease: lease.clone(),
+                build: lease.build.clone(),
+                lease: lease.epoch,
                 id: ssh.id.clone(),
                 has_failed: AtomicBool::new(false),
             };
@@ -140,7 +142,8 @@ async fn serve(listener: UnixListener, agent: Arc<Agent>) {
 /// An agent of the client's, as a step reaches it.
 struct Agent {
     link: Link,
-    lease: Lease,
+    build: BuildId,
+    lease: LeaseEpoch,
     id: String,
     /// Whether the step was told that the client's agent cannot be asked.
     has_failed: AtomicBool,
@@ -163,7 +166,7 @@ impl Agent {
 
     async fn ask(&self, request: Vec<u8>) -> Result<Vec<u8>, Failure> {
         let ask = Ask::Ssh { id: self.id.clone(), request: SshMessage(request) };
-        match self.link.ask(&self.lease.build, ask).await? {
+        match self.link.ask(&self.build, ask).await? {
             Answer::Ssh(SshMessage(said)) => Ok(said),
             other => Err(unexpected(&other)),
         }
@@ -175,7 +178,7 @@ impl Agent {
             return;
         }
         let text = format!("The ssh agent `{}` cannot be asked: {}\n", self.id, failure.message);
-        let (link, lease) = (self.link.clone(), self.lease.epoch);
+        let (link, lease) = (self.link.clone(), self.lease);
         let told = move || link.log(lease, Stream::Stderr, now(), text.into_bytes());
         let _ = tokio::task::spawn_blocking(told).await;
     }
