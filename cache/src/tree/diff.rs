@@ -2,20 +2,30 @@
 
 use super::nodes::{Made, Nodes, TreeError, dir, root};
 use proto::id::RootId;
-use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root};
+use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root, Summary};
 
-/// The layer that, put upon `from`, makes `to`, and its nodes. Both are merged trees. Directories
-/// that they have in common are not read.
-pub fn diff(nodes: &dyn Nodes, from: &RootId, to: &RootId) -> Result<(Root, Made), TreeError> {
+/// A layer that makes one tree of another.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its root.
+    pub id: RootId,
+    /// How much it is.
+    pub summary: Summary,
+    /// Its nodes.
+    pub made: Made,
+}
+
+/// The layer that, put upon `from`, makes `to`. Both are merged trees. Directories that they have in
+/// common are not read.
+pub fn diff(nodes: &dyn Nodes, from: &RootId, to: &RootId) -> Result<Layer, TreeError> {
     let (from, to) = (root(nodes, from)?, root(nodes, to)?);
     let mut made = Made::default();
     let dir = match diff_dir(nodes, &mut made, &from.dir, &to.dir)? {
         Some(dir) => dir,
         None => made.dir(Dir::default()),
     };
-    let layer = Root { meta: to.meta, dir, presence: Presence::Merge };
-    made.root(&layer);
-    Ok((layer, made))
+    let id = made.root(&Root { meta: to.meta, dir, presence: Presence::Merge });
+    Ok(Layer { id, summary: dir.summary, made })
 }
 
 /// None when nothing differs.
@@ -70,12 +80,12 @@ mod tests {
         fn a_diff_put_upon_the_one_makes_the_other((from, to) in writers(1)) {
             let store = MemoryStore::default();
             let (from, to) = (build(&store, &from), build(&store, &to[0]));
-            let (layer, made) = diff(&StoreNodes(&store), &from, &to).unwrap();
-            keep(&store, &[], made);
-            let (merged, _) = apply(&StoreNodes(&store), &from, &layer.seal().0).unwrap();
+            let layer = diff(&StoreNodes(&store), &from, &to).unwrap();
+            keep(&store, &[], layer.made);
+            let (merged, _) = apply(&StoreNodes(&store), &from, &layer.id).unwrap();
             prop_assert_eq!(merged, to);
             if from == to {
-                prop_assert_eq!(layer.dir.summary.entries, 0);
+                prop_assert_eq!(layer.summary.entries, 0);
             }
         }
     }

@@ -341,13 +341,13 @@ impl Caches {
         }
         let nodes = StoreNodes(&*self.store);
         let between = || -> Result<Option<RootId>, CacheError> {
-            let (layer, made) = diff(&nodes, &here, &merged)?;
-            let (part, all) = (layer.dir.summary, root(&nodes, &merged)?.dir.summary);
+            let layer = diff(&nodes, &here, &merged)?;
+            let (part, all) = (layer.summary, root(&nodes, &merged)?.dir.summary);
             if part.bytes > all.bytes / 2 || part.entries > all.entries / 2 {
                 return Ok(None);
             }
-            self.store.put_nodes(&made.into_nodes())?;
-            Ok(Some(layer.seal().0))
+            self.store.put_nodes(&layer.made.into_nodes())?;
+            Ok(Some(layer.id))
         };
         match between() {
             Ok(Some(layer)) => {
