@@ -47,7 +47,7 @@ pub async fn bring(
     for place in places {
         let brought = match place {
             Place::Files(files) => {
-                let taken = machine.puller.file(files, digest).await;
+                let taken = machine.puller.file(files, digest, progress).await;
                 taken.map(drop).map_err(|e| layout_failure(&e))
             }
             Place::Registry(reference) => {

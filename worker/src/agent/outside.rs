@@ -209,7 +209,7 @@ async fn from_client(
 /// Remembers by which digest a client's blob goes, if it has it.
 fn name(store: &dyn Store, blob: &BlobId, digest: &OciDigest) -> Result<(), Failure> {
     let failed = |e: StoreError| store_failure(&e);
-    let read = sha256_of(store.open(blob, 0).map_err(failed)?);
+    let read = sha256_of(store.open(blob, 0).map_err(failed)?, |_| {});
     let (actual, size) = read.map_err(|e| Failure::new(Class::Corrupt, e.to_string()))?;
     if actual != *digest {
         let message = format!("Blob {digest} of the cache has other bytes: {actual}");

@@ -179,12 +179,20 @@ impl Puller {
     }
 
     /// A packed layer, or any other file of a layout, once it is known to be what its name says.
-    pub async fn file(&self, layout: RootId, digest: OciDigest) -> Result<OciBlob, LayoutError> {
+    pub async fn file(
+        &self,
+        layout: RootId,
+        digest: OciDigest,
+        progress: &Progress,
+    ) -> Result<OciBlob, LayoutError> {
         let (_one, _pin) = (self.pulling.enter(digest).await, self.store.pin());
-        let store = self.store.clone();
+        let (store, progress) = (self.store.clone(), progress.clone());
         blocking(move || match rows::oci_blob(&*store, &digest)? {
-            Some(row) => Ok(row),
-            None => files::take(&*store, layout, &digest),
+            Some(row) => {
+                progress(&digest, row.size, row.size);
+                Ok(row)
+            }
+            None => files::take(&*store, layout, &digest, &progress),
         })
         .await
     }
@@ -266,7 +274,7 @@ impl Puller {
             Origin::Registry(session, reference) => {
                 Ok(self.blob(session, reference, part, progress).await?)
             }
-            Origin::Layout(files, _) => Ok(self.file(files, part.digest).await?),
+            Origin::Layout(files, _) => Ok(self.file(files, part.digest, progress).await?),
         }
     }
 

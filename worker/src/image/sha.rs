@@ -35,8 +35,11 @@ pub fn sha256(bytes: &[u8]) -> OciDigest {
     sha.finish()
 }
 
-/// The digest of all that is read, and how many bytes that was.
-pub fn sha256_of(mut content: impl Read) -> io::Result<(OciDigest, u64)> {
+/// The digest of all that is read, and how many bytes that was. `told` hears of them as they come.
+pub fn sha256_of(
+    mut content: impl Read,
+    mut told: impl FnMut(u64),
+) -> io::Result<(OciDigest, u64)> {
     let (mut sha, mut piece, mut size) = (Sha::new(), vec![0; PIECE], 0);
     loop {
         match content.read(&mut piece) {
@@ -44,6 +47,7 @@ pub fn sha256_of(mut content: impl Read) -> io::Result<(OciDigest, u64)> {
             Ok(read) => {
                 sha.update(&piece[..read]);
                 size += read as u64;
+                told(size);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
@@ -65,7 +69,9 @@ mod tests {
     #[test]
     fn what_is_read_has_the_digest_of_its_bytes() {
         let bytes: Vec<u8> = (0..3 * PIECE + 5).map(|n| n as u8).collect();
-        let read = sha256_of(io::Cursor::new(&bytes).chain(io::empty())).unwrap();
+        let mut told = Vec::new();
+        let read = sha256_of(&bytes[..], |size| told.push(size)).unwrap();
         assert_eq!(read, (sha256(&bytes), bytes.len() as u64));
+        assert_eq!((told.len(), told.last()), (4, Some(&read.1)));
     }
 }

@@ -3,8 +3,8 @@
 
 use super::{LayoutError, path_of};
 use crate::image::registry::{Config, Document, LayerRef};
-use crate::image::rows;
 use crate::image::sha::{sha256, sha256_of};
+use crate::image::{Progress, rows};
 use bytes::Bytes;
 use cache::store::{OciBlob, Store};
 use proto::id::{BlobId, OciDigest, RootId};
@@ -51,9 +51,16 @@ pub fn describe(
 }
 
 /// Sees that a file is what its name says, and remembers it by its digest. Blocks.
-pub fn take(store: &dyn Store, files: RootId, digest: &OciDigest) -> Result<OciBlob, LayoutError> {
+pub fn take(
+    store: &dyn Store,
+    files: RootId,
+    digest: &OciDigest,
+    progress: &Progress,
+) -> Result<OciBlob, LayoutError> {
     let (blob, size) = find(store, files, digest)?;
-    let (actual, _) = sha256_of(store.open(&blob, 0)?).map_err(|source| broken(digest, source))?;
+    progress(digest, 0, size);
+    let read = sha256_of(store.open(&blob, 0)?, |at| progress(digest, at, size));
+    let (actual, _) = read.map_err(|source| broken(digest, source))?;
     right(digest, actual)?;
     let row = OciBlob { blob, size, repository: None };
     rows::put_oci_blob(store, digest, row.clone())?;

@@ -1,5 +1,6 @@
 use super::files::{describe, take};
 use super::*;
+use crate::image::Progress;
 use crate::image::sha::sha256;
 use cache::store::Store;
 use cache::store::memory::MemoryStore;
@@ -8,6 +9,7 @@ use proto::path::FileName;
 use proto::platform::Platform;
 use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 /// A layout that is being written.
@@ -173,7 +175,15 @@ fn what_is_sent_is_described_and_believed_by_its_digest_only() {
     assert_eq!(described.layers.len(), 1);
     assert_eq!(described.layers[0].part.digest, layer);
     assert_eq!(described.layers[0].diff_id, sha256(b"unpacked layer"));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let progress: Progress = Arc::new(move |digest, at, size| {
+        heard.lock().unwrap().push((*digest, at, size));
+    });
+    let take =
+        |store: &MemoryStore, files, digest: &OciDigest| take(store, files, digest, &progress);
     let row = take(&store, files, &layer).unwrap();
+    assert_eq!(*told.lock().unwrap(), [(layer, 0, row.size), (layer, row.size, row.size)]);
     assert_eq!((row.blob, row.size, row.repository), (BlobId::of(b"layer"), 5, None));
     // A client may say what it likes.
     let store = MemoryStore::new();
