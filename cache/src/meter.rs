@@ -30,7 +30,7 @@ pub enum Kind {
     Fetched,
     /// Went to the farm's store.
     Sent,
-    /// Came from a registry, a web server or a repository.
+    /// Came from a registry or a web server. What `git` fetches is not counted: it does not tell.
     Pulled,
     /// Went to a registry.
     Pushed,

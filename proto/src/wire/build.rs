@@ -553,7 +553,7 @@ pub struct Traffic {
     pub results: u64,
     /// Of cache mounts, to and from workers.
     pub mounts: u64,
-    /// From registries, web servers and repositories.
+    /// From registries and web servers. What `git` fetches is not counted: it does not tell.
     pub pulled: u64,
     /// To registries.
     pub pushed: u64,

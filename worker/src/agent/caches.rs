@@ -206,8 +206,9 @@ impl Caches {
         Ok(self.layers.mount(&stack, Access::Private)?)
     }
 
-    /// Keeps what the step left, however it ended. Whatever goes wrong with that is told in the
-    /// step's log. Blocks.
+    /// Keeps what a step left that has ended by itself, well or not. A mount that was only read is
+    /// given back; of one that the coordinator does not know nothing is kept. Whatever goes wrong is
+    /// told in the step's log. Blocks.
     pub fn commit(&self, stop: &Stop, mounted: Mounted, upper: Upper) {
         if !mounted.is_known {
             return;
