@@ -1,6 +1,6 @@
 //! The way to the coordinator, as the worker's tasks use it.
 
-use super::logs::{Logs, Piece};
+use super::logs::{Logs, Piece, locked};
 use crate::image::registry::{Credentials, LoginFuture, Registry, Session};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, Millis};
@@ -9,7 +9,7 @@ use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::{Moved, ToCoordinator};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
 /// Messages that wait for the coordinator before whoever says more waits.
@@ -57,10 +57,6 @@ impl Question {
 struct Sessions {
     all: HashMap<BuildId, Arc<Session>>,
     oldest: VecDeque<BuildId>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Link {
@@ -119,16 +115,13 @@ impl Link {
 
     /// A step wrote something. Blocks while the coordinator is slow.
     pub fn log(&self, lease: LeaseEpoch, stream: Stream, at: Millis, data: Vec<u8>) {
-        // Pieces are sent in their order: the log is held until this one is on its way.
-        if let Some((piece, _held)) = self.0.logs.add(lease, stream, at, data) {
-            self.send_piece(lease, piece);
-        }
+        let send = |piece| _ = self.send_piece(lease, piece);
+        self.0.logs.add(lease, stream, at, data, send);
     }
 
     /// Says a step's log again, but for the first `from` bytes. Blocks.
     pub fn replay(&self, lease: LeaseEpoch, from: u64) {
-        let mut held = self.0.logs.hold(lease);
-        held.replay(from, &mut |piece| self.send_piece(lease, piece));
+        self.0.logs.replay(lease, from, |piece| self.send_piece(lease, piece));
     }
 
     fn send_piece(&self, lease: LeaseEpoch, piece: Piece) -> bool {

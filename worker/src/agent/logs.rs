@@ -6,7 +6,7 @@ use proto::limit;
 use proto::wire::build::Stream;
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::SpooledTempFile;
 
 /// Bytes of one log that are kept in memory; more go to a file.
@@ -30,7 +30,7 @@ pub struct Piece {
 
 /// The logs of the steps of one worker.
 #[derive(Default)]
-pub struct Logs(Mutex<HashMap<LeaseEpoch, Log>>);
+pub struct Logs(Mutex<HashMap<LeaseEpoch, Arc<Mutex<Log>>>>);
 
 /// One log: pieces one behind the other.
 struct Log {
@@ -38,63 +38,52 @@ struct Log {
     bytes: u64,
 }
 
-/// One log, while nothing can be added to it.
-pub struct Held<'l> {
-    logs: MutexGuard<'l, HashMap<LeaseEpoch, Log>>,
-    epoch: LeaseEpoch,
+/// Takes the lock. Who panicked with it has left nothing half done.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Logs {
-    fn logs(&self) -> MutexGuard<'_, HashMap<LeaseEpoch, Log>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds a piece; answers its place. What is beyond the bound is dropped.
+    /// Adds a piece, and gives it to `send` with its place. What is beyond the bound is dropped.
+    /// Until `send` is done nothing else is sent of this log: pieces go in their order.
     pub fn add(
         &self,
         epoch: LeaseEpoch,
         stream: Stream,
         at: Millis,
         data: Vec<u8>,
-    ) -> Option<(Piece, Held<'_>)> {
-        let mut logs = self.logs();
-        let log = logs
-            .entry(epoch)
-            .or_insert_with(|| Log { pieces: SpooledTempFile::new(IN_MEMORY_BYTES), bytes: 0 });
+        send: impl FnOnce(Piece),
+    ) {
+        let log = locked(&self.0).entry(epoch).or_default().clone();
+        let mut log = locked(&log);
         if log.bytes + data.len() as u64 > limit::STEP_LOG_BYTES_MAX {
-            return None;
+            return;
         }
         let piece = Piece { offset: log.bytes, stream, at, data };
         if let Err(e) = log.write(&piece) {
             tracing::warn!(lease = %epoch, "a step's log cannot be kept for later: {e}");
         }
-        Some((piece, Held { logs, epoch }))
+        send(piece);
     }
 
-    /// The log of a lease, to say it again.
-    pub fn hold(&self, epoch: LeaseEpoch) -> Held<'_> {
-        Held { logs: self.logs(), epoch }
+    /// Gives all of a log that stands behind its first `from` bytes, until `send` says no. Nothing
+    /// can be added to it meanwhile.
+    pub fn replay(&self, epoch: LeaseEpoch, from: u64, send: impl FnMut(Piece) -> bool) {
+        let Some(log) = locked(&self.0).get(&epoch).cloned() else { return };
+        if let Err(e) = locked(&log).read(from, send) {
+            tracing::warn!(lease = %epoch, "a step's log cannot be read again: {e}");
+        }
     }
 
-    /// Forgets logs that nobody will ask for; at another time when a log is held, which may be for
-    /// as long as the coordinator takes nothing.
+    /// Forgets logs that nobody will ask for.
     pub fn keep_only(&self, wanted: impl Fn(&LeaseEpoch) -> bool) {
-        let mut logs = match self.0.try_lock() {
-            Ok(logs) => logs,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        logs.retain(|epoch, _| wanted(epoch));
+        locked(&self.0).retain(|epoch, _| wanted(epoch));
     }
 }
 
-impl Held<'_> {
-    /// Gives all that stands behind the first `from` bytes, until `take` says no.
-    pub fn replay(&mut self, from: u64, take: &mut dyn FnMut(Piece) -> bool) {
-        let Some(log) = self.logs.get_mut(&self.epoch) else { return };
-        if let Err(e) = log.read(from, take) {
-            tracing::warn!(lease = %self.epoch, "a step's log cannot be read again: {e}");
-        }
+impl Default for Log {
+    fn default() -> Self {
+        Self { pieces: SpooledTempFile::new(IN_MEMORY_BYTES), bytes: 0 }
     }
 }
 
@@ -110,7 +99,7 @@ impl Log {
         Ok(())
     }
 
-    fn read(&mut self, from: u64, take: &mut dyn FnMut(Piece) -> bool) -> io::Result<()> {
+    fn read(&mut self, from: u64, mut send: impl FnMut(Piece) -> bool) -> io::Result<()> {
         self.pieces.seek(SeekFrom::Start(0))?;
         let mut offset = 0;
         let mut head = [0; HEAD_BYTES];
@@ -126,7 +115,7 @@ impl Log {
                 let skip = from.saturating_sub(offset) as usize;
                 let piece =
                     Piece { offset: offset + skip as u64, stream, at, data: data.split_off(skip) };
-                if !take(piece) {
+                if !send(piece) {
                     break;
                 }
             }
@@ -146,11 +135,13 @@ mod tests {
         for (n, text) in ["one ", "two ", "three"].into_iter().enumerate() {
             let stream = if n == 1 { Stream::Stderr } else { Stream::Stdout };
             let at = Millis(n as u64);
-            assert!(logs.add(epoch, stream, at, text.as_bytes().to_vec()).is_some());
+            logs.add(epoch, stream, at, text.as_bytes().to_vec(), |piece| {
+                assert_eq!((piece.offset, piece.at), (4 * at.0, at));
+            });
         }
         let said = |from: u64| {
             let mut all = Vec::new();
-            logs.hold(epoch).replay(from, &mut |piece| {
+            logs.replay(epoch, from, |piece| {
                 all.push(piece);
                 true
             });
@@ -163,5 +154,28 @@ mod tests {
         assert_eq!((said(6)[0].offset, said(6)[0].stream), (6, Stream::Stderr));
         logs.keep_only(|_| false);
         assert!(said(0).is_empty());
+    }
+
+    #[test]
+    fn a_log_that_is_on_its_way_is_in_nobody_else_s() {
+        let logs = Logs::default();
+        let add = |epoch, text: &str, send: &dyn Fn()| {
+            let text = text.as_bytes().to_vec();
+            logs.add(LeaseEpoch(epoch), Stream::Stdout, Millis(0), text, |_| send());
+        };
+        // The coordinator takes nothing of the first.
+        add(1, "slow", &|| {
+            add(2, "other", &|| {});
+            logs.replay(LeaseEpoch(2), 0, |piece| piece.data == b"other");
+            logs.keep_only(|epoch| *epoch == LeaseEpoch(1));
+        });
+        let mut said = Vec::new();
+        for epoch in [1, 2] {
+            logs.replay(LeaseEpoch(epoch), 0, |piece| {
+                said.push(piece.data);
+                true
+            });
+        }
+        assert_eq!(said, [b"slow"]);
     }
 }
