@@ -2,9 +2,10 @@
 
 use super::files::{Files, Found};
 use crate::image::below::Below;
+use crate::image::layout::path_of;
 use crate::image::local::{DOCKER_PLAIN, size_of};
 use crate::image::manifest::read_time;
-use crate::image::registry::{Config, Document, Manifest, Part, for_platform, parse_reference};
+use crate::image::registry::{Config, Manifest, Part, manifest_for, parse_reference};
 use crate::image::rows;
 use crate::image::unpack::{BadArchive, Format, Reading, UnpackError, unpack};
 use bytes::Bytes;
@@ -20,9 +21,6 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
-
-/// Indexes inside indexes.
-const INDEX_DEPTH_MAX: usize = 4;
 
 /// Where images are loaded from.
 pub enum Source {
@@ -180,7 +178,7 @@ impl Loading<'_> {
             let bad = |why: String| LoadError::Document { path: "index.json".into(), why };
             let digest = OciDigest::parse(&entry.digest).map_err(|e| bad(e.to_string()))?;
             let name = name_of(&entry.annotations);
-            let (digest, manifest) = self.manifest(digest, &entry.media_type)?;
+            let (digest, manifest) = self.manifest(digest, entry.media_type)?;
             match loaded.iter_mut().find(|(known, _)| *known == digest) {
                 Some((_, known)) => known.names.extend(name),
                 None => {
@@ -212,36 +210,26 @@ impl Loading<'_> {
     /// The manifest that a digest leads to, through indexes.
     fn manifest(
         &mut self,
-        mut digest: OciDigest,
-        media_type: &str,
+        digest: OciDigest,
+        media_type: String,
     ) -> Result<(OciDigest, Manifest), LoadError> {
-        let mut media_type = media_type.to_owned();
-        for _ in 0..INDEX_DEPTH_MAX {
-            let path = blob_path(&digest);
-            let (found, bytes) = self.document(&path, Some(&digest))?;
-            let bad = |why| LoadError::Document { path: path.clone(), why };
-            match Document::read(&bytes, &media_type).map_err(bad)? {
-                Document::Manifest(manifest) => {
-                    self.keep(&found)?;
-                    return Ok((digest, manifest));
-                }
-                Document::Index(listed) => {
-                    let none = || bad(format!("it has no image for {}", self.platform));
-                    let chosen = for_platform(&listed, self.platform).ok_or_else(none)?;
-                    (digest, media_type) = (chosen.part.digest, chosen.part.media_type.clone());
-                }
-            }
-        }
-        let why = "it leads to indexes without end".to_owned();
-        Err(LoadError::Document { path: blob_path(&digest), why })
+        let platform = self.platform;
+        let read = |digest: &OciDigest| -> Result<Bytes, LoadError> {
+            Ok(self.document(&path_of(digest), Some(digest))?.1)
+        };
+        let bad = |digest: &OciDigest, why| LoadError::Document { path: path_of(digest), why };
+        let (digest, manifest) = manifest_for(digest, media_type, platform, read, bad)?;
+        let found = self.file(&path_of(&digest), Some(&digest))?;
+        self.keep(&found)?;
+        Ok((digest, manifest))
     }
 
     fn oci(&mut self, manifest: Manifest) -> Result<Image, LoadError> {
-        let path = blob_path(&manifest.config.digest);
+        let path = path_of(&manifest.config.digest);
         let (config, bytes) = self.document(&path, Some(&manifest.config.digest))?;
         let mut layers = Vec::new();
         for Part { media_type, digest, .. } in manifest.layers {
-            let path = blob_path(&digest);
+            let path = path_of(&digest);
             let found = self.file(&path, Some(&digest))?;
             layers.push(PackedFile { path, found, media_type });
         }
@@ -386,10 +374,6 @@ impl Loading<'_> {
         };
         serde_json::from_slice(&bytes).map(Some).map_err(bad)
     }
-}
-
-fn blob_path(digest: &OciDigest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
 }
 
 /// containerd's name, or a reference that other tools write into `ref.name`; a mere tag is no name.

@@ -1,5 +1,6 @@
 //! What stands in an archive. Pure.
 
+use crate::image::layout::path_of;
 use crate::image::manifest::{Annotations, Document, ImageSet, layout_index};
 use crate::image::registry::{Part, Reference, familiar, parse_reference};
 use proto::error::Class;
@@ -70,9 +71,9 @@ pub fn artifact(
     manifest: &Document,
     blobs: impl IntoIterator<Item = (OciDigest, ArchiveData)>,
 ) -> Vec<ArchiveEntry> {
-    let blobs = blobs.into_iter().map(|(digest, data)| (blob_path(&digest), data));
+    let blobs = blobs.into_iter().map(|(digest, data)| (path_of(&digest), data));
     let mut files: BTreeMap<String, ArchiveData> = blobs.collect();
-    files.insert(blob_path(&manifest.digest), inline(&manifest.bytes));
+    files.insert(path_of(&manifest.digest), inline(&manifest.bytes));
     layout(files, vec![(manifest.part(), Annotations::new())])
 }
 
@@ -96,19 +97,15 @@ fn add_blobs(set: &ImageSet, files: &mut BTreeMap<String, ArchiveData>) {
     for image in &set.images {
         for layer in &image.layers {
             let data = ArchiveData::Blob(layer.blob, layer.part.size, layer.part.digest);
-            files.insert(blob_path(&layer.part.digest), data);
+            files.insert(path_of(&layer.part.digest), data);
         }
         for document in [&image.config, &image.manifest] {
-            files.insert(blob_path(&document.digest), inline(&document.bytes));
+            files.insert(path_of(&document.digest), inline(&document.bytes));
         }
     }
     if let Some(index) = &set.index {
-        files.insert(blob_path(&index.digest), inline(&index.bytes));
+        files.insert(path_of(&index.digest), inline(&index.bytes));
     }
-}
-
-fn blob_path(digest: &OciDigest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
 }
 
 /// One entry for each name; one without a name when there are none.
@@ -141,8 +138,8 @@ fn docker_entry(set: &ImageSet, names: &[Reference]) -> DockerEntry {
     let image = &set.images[0];
     let tagged = names.iter().filter(|name| name.tag().is_some());
     DockerEntry {
-        config: blob_path(&image.config.digest),
+        config: path_of(&image.config.digest),
         repo_tags: tagged.map(familiar).collect(),
-        layers: image.layers.iter().map(|l| blob_path(&l.part.digest)).collect(),
+        layers: image.layers.iter().map(|l| path_of(&l.part.digest)).collect(),
     }
 }

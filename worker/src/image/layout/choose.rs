@@ -2,7 +2,7 @@
 
 use super::{LayoutError, path_of, unreadable};
 use crate::image::archive::{Layout, REF_NAME, open_inside};
-use crate::image::registry::{Document, Manifest, Part, for_platform};
+use crate::image::registry::{Part, manifest_for};
 use crate::image::sha::sha256;
 use proto::id::OciDigest;
 use proto::limit;
@@ -11,9 +11,6 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-
-/// Indexes inside indexes.
-const INDEX_DEPTH_MAX: usize = 4;
 
 /// The index of a layout.
 const INDEX: &str = "index.json";
@@ -47,7 +44,9 @@ pub fn choose(layout: &Path, which: &Which, platform: &Platform) -> Result<Chose
         Which::Digest(digest) => (*digest, String::new()),
         Which::Tag(tag) => reading.tagged(tag)?,
     };
-    let (manifest, parts) = reading.manifest(digest, media_type, platform)?;
+    let read = |digest: &OciDigest| reading.document(digest);
+    let bad = |digest: &OciDigest, why| LayoutError::Document { path: path_of(digest), why };
+    let (manifest, parts) = manifest_for(digest, media_type, platform, read, bad)?;
     reading.document(&parts.config.digest)?;
     let mut files = vec![manifest, parts.config.digest];
     for layer in &parts.layers {
@@ -82,30 +81,6 @@ impl Reading<'_> {
         let entry = &index.manifests[at];
         let digest = OciDigest::parse(&entry.digest).map_err(|e| bad(e.to_string()))?;
         Ok((digest, entry.media_type.clone()))
-    }
-
-    /// The manifest that a digest leads to, through indexes.
-    fn manifest(
-        &self,
-        mut digest: OciDigest,
-        mut media_type: String,
-        platform: &Platform,
-    ) -> Result<(OciDigest, Manifest), LayoutError> {
-        for _ in 0..INDEX_DEPTH_MAX {
-            let bytes = self.document(&digest)?;
-            let bad = |why| LayoutError::Document { path: path_of(&digest), why };
-            match Document::read(&bytes, &media_type).map_err(bad)? {
-                Document::Manifest(manifest) => return Ok((digest, manifest)),
-                Document::Index(listed) => {
-                    let none = || bad(format!("it has no image for {platform}"));
-                    let Part { digest: next, media_type: kind, .. } =
-                        for_platform(&listed, platform).ok_or_else(none)?.part.clone();
-                    (digest, media_type) = (next, kind);
-                }
-            }
-        }
-        let why = "it leads to indexes without end".to_owned();
-        Err(LayoutError::Document { path: path_of(&digest), why })
     }
 
     /// A file that fits in memory, and is what its name says.

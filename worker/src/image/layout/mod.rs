@@ -89,7 +89,7 @@ fn tags(there: &[String]) -> String {
 }
 
 /// Where a file is in a layout.
-fn path_of(digest: &OciDigest) -> String {
+pub(super) fn path_of(digest: &OciDigest) -> String {
     format!("{BLOBS}/{}", digest.hex())
 }
 

@@ -6,6 +6,9 @@ use proto::limit;
 use proto::platform::Platform;
 use serde::Deserialize;
 
+/// Indexes inside indexes.
+pub const INDEX_DEPTH_MAX: usize = 4;
+
 /// What a registry has under a tag or digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
@@ -205,8 +208,31 @@ pub fn choose<'l>(listed: &'l [Listed], wanted: &Platform) -> Option<&'l Listed>
     fitting.max_by_key(|(rank, _)| *rank).map(|(_, listed)| listed)
 }
 
+/// The manifest that a digest leads to, through indexes, among files that are named by their
+/// digests. `read` gives one that is what its name says; `bad` says why one cannot be used.
+pub fn manifest_for<B: AsRef<[u8]>, E>(
+    mut digest: OciDigest,
+    mut media_type: String,
+    platform: &Platform,
+    mut read: impl FnMut(&OciDigest) -> Result<B, E>,
+    bad: impl Fn(&OciDigest, String) -> E,
+) -> Result<(OciDigest, Manifest), E> {
+    for _ in 0..INDEX_DEPTH_MAX {
+        let document = Document::read(read(&digest)?.as_ref(), &media_type);
+        match document.map_err(|why| bad(&digest, why))? {
+            Document::Manifest(manifest) => return Ok((digest, manifest)),
+            Document::Index(listed) => {
+                let none = || bad(&digest, format!("it has no image for {platform}"));
+                let part = for_platform(&listed, platform).ok_or_else(none)?.part.clone();
+                (digest, media_type) = (part.digest, part.media_type);
+            }
+        }
+    }
+    Err(bad(&digest, "it leads to indexes without end".to_owned()))
+}
+
 /// Of what an index in an archive lists, the best for a platform; when it lists only one, that one.
-pub fn for_platform<'l>(listed: &'l [Listed], wanted: &Platform) -> Option<&'l Listed> {
+fn for_platform<'l>(listed: &'l [Listed], wanted: &Platform) -> Option<&'l Listed> {
     let only = if let [one] = listed { Some(one) } else { None };
     choose(listed, wanted).or(only)
 }
@@ -297,6 +323,26 @@ mod tests {
         let platforms: Vec<_> =
             listed.iter().map(|l| l.platform.clone().unwrap().to_string()).collect();
         assert_eq!(platforms, ["linux/arm64"]);
+    }
+
+    #[test]
+    fn indexes_lead_to_a_manifest_or_to_an_error() {
+        let digest = |byte| OciDigest::from_bytes([byte; 32]);
+        let index = |to: OciDigest| {
+            let entry = format!(r#"{{"mediaType":"m","digest":"{to}","size":1}}"#);
+            format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{entry}]}}"#, DOCUMENTS[0])
+        };
+        let manifest = manifest("application/vnd.oci.image.layer.v1.tar");
+        let documents = [index(digest(1)), manifest, index(digest(2))];
+        let find = |byte: u8| {
+            let read = |digest: &OciDigest| Ok(&documents[usize::from(digest.as_bytes()[0])]);
+            let platform = Platform::parse("linux/arm64").unwrap();
+            let found =
+                manifest_for(digest(byte), String::new(), &platform, read, |_, why: String| why);
+            found.map(|(digest, _)| digest)
+        };
+        assert_eq!((find(0), find(1)), (Ok(digest(1)), Ok(digest(1))));
+        assert_eq!(find(2), Err("it leads to indexes without end".to_owned()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a reference to an image: digests, config and layers, for one platform.
 
 use super::call::{Access, Call, Target};
-use super::document::{Config, Document, Listed, Manifest, Part, choose};
+use super::document::{Config, Document, INDEX_DEPTH_MAX, Listed, Manifest, Part, choose};
 use super::manifest::Fetched;
 use super::{Endpoint, Reference, RegistryError, Session, repository_of};
 use crate::image::blocking;
@@ -14,9 +14,6 @@ use proto::limit;
 use proto::platform::Platform;
 use reqwest::Method;
 use std::sync::Arc;
-
-/// Indexes inside indexes.
-const INDEX_DEPTH_MAX: usize = 4;
 
 /// Images of an index without platforms that are looked into.
 const UNNAMED_MAX: usize = 16;
