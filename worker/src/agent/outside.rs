@@ -255,6 +255,8 @@ struct Blobs {
     stored: BTreeMap<OciDigest, (BlobId, u64)>,
     /// With the client.
     own: Vec<(OciDigest, u64)>,
+    /// Those of which the registry has said that it has them not.
+    absent: BTreeSet<OciDigest>,
 }
 
 struct Writer<'w> {
@@ -307,6 +309,7 @@ impl Writer<'_> {
                 if holds.map_err(|e| registry_failure(&e))? {
                     return Ok(());
                 }
+                blobs.absent.insert(part.digest);
             }
             (None, CachePlace::Registry(_)) => {}
         }
@@ -365,6 +368,7 @@ impl Writer<'_> {
                 layers.push(layer);
                 blobs.stored.extend(of_it.stored);
                 blobs.own.extend(of_it.own);
+                blobs.absent.extend(of_it.absent);
             }
         }
         Ok((CacheContent { records, layers }, blobs))
@@ -383,7 +387,9 @@ impl Writer<'_> {
         let mut wanted: BTreeMap<OciDigest, Source> = stored.collect();
         wanted.insert(written.config.digest, Source::Here(written.config.bytes));
         let (store, session) = (&self.machine.store, &self.session);
-        push::blobs(store, session, reference, wanted, &self.progress).await.map_err(failed)?;
+        let pushed =
+            push::blobs(store, session, reference, wanted, &blobs.absent, &self.progress).await;
+        pushed.map_err(failed)?;
         let Document { bytes, media_type, digest } = written.manifest;
         session.push_manifest(reference, false, &media_type, bytes).await.map_err(failed)?;
         Ok(CacheWritten::Pushed(digest))
@@ -423,6 +429,6 @@ fn pack_layer(machine: &Machine, tree: &RootId, how: How) -> Result<Option<Place
     let stored =
         [(files.digest, (layer.packed.blob, layer.packed.size)), (nodes.digest, (blob, size))];
     let layer = CachedLayer { tree: *tree, diff_id: layer.diff_id, files, nodes };
-    let blobs = Blobs { stored: stored.into(), own: Vec::new() };
+    let blobs = Blobs { stored: stored.into(), ..Blobs::default() };
     Ok(Some(Placed { layer, blobs }))
 }

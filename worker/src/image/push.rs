@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, TryStreamExt};
 use proto::id::{BlobId, OciDigest};
 use reqwest::Body;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -60,7 +60,8 @@ pub async fn push(
         }
         wanted.insert(image.config.digest, Source::Here(image.config.bytes.clone()));
     }
-    let blobs = blobs(store, session, reference, wanted, progress).await?;
+    let absent = BTreeSet::new();
+    let blobs = blobs(store, session, reference, wanted, &absent, progress).await?;
     let top = set.top();
     if set.index.is_some() {
         for image in &set.images {
@@ -72,52 +73,60 @@ pub async fn push(
     Ok(Pushed { digest: top.digest, blobs })
 }
 
-/// Sees to it that the reference's repository has these blobs.
+/// Sees to it that the reference's repository has these blobs. It is not asked for those of which it
+/// has said that they are `absent`.
 pub async fn blobs(
     store: &Arc<dyn Store>,
     session: &Session,
     reference: &Reference,
     wanted: BTreeMap<OciDigest, Source>,
+    absent: &BTreeSet<OciDigest>,
     progress: &Progress,
 ) -> Result<BTreeMap<OciDigest, Uploaded>, RegistryError> {
+    let push = Push { store, session, reference, absent, progress };
+    let push = &push;
     let upload = |(digest, source)| async move {
-        let done = push_blob(store, session, reference, digest, source, progress).await?;
-        Ok::<_, RegistryError>((digest, done))
+        Ok::<_, RegistryError>((digest, push.blob(digest, source).await?))
     };
     stream::iter(wanted).map(upload).buffer_unordered(UPLOADS).try_collect().await
 }
 
-async fn push_blob(
-    store: &Arc<dyn Store>,
-    session: &Session,
-    reference: &Reference,
-    digest: OciDigest,
-    source: Source,
-    progress: &Progress,
-) -> Result<Uploaded, RegistryError> {
-    let size = match &source {
-        Source::Here(bytes) => bytes.len() as u64,
-        Source::Stored(_, size) => *size,
-    };
-    let (known, own) = (store.clone(), repository_of(reference));
-    let row = blocking(move || rows::oci_blob(&*known, &digest)).await?;
-    let same_registry = format!("{}/", reference.registry());
-    let other = row.as_ref().and_then(|row| row.repository.as_deref()).filter(|r| *r != own);
-    let other = other.and_then(|repository| repository.strip_prefix(&same_registry));
-    let make = || match &source {
-        Source::Here(bytes) => Body::from(bytes.clone()),
-        Source::Stored(blob, _) => body(store.clone(), *blob, digest, size, progress.clone()),
-    };
-    progress(&digest, 0, size);
-    let content = Content { size, stream: &make };
-    let done = session.push_blob(reference, &digest, other, content).await?;
-    progress(&digest, size, size);
-    if let Source::Stored(blob, size) = source {
-        let (store, repository) = (store.clone(), Some(own));
-        let row = OciBlob { blob, size, repository };
-        blocking(move || rows::put_oci_blob(&*store, &digest, row)).await?;
+/// Where blobs go.
+struct Push<'p> {
+    store: &'p Arc<dyn Store>,
+    session: &'p Session,
+    reference: &'p Reference,
+    absent: &'p BTreeSet<OciDigest>,
+    progress: &'p Progress,
+}
+
+impl Push<'_> {
+    async fn blob(&self, digest: OciDigest, source: Source) -> Result<Uploaded, RegistryError> {
+        let Self { store, session, reference, absent, progress } = *self;
+        let size = match &source {
+            Source::Here(bytes) => bytes.len() as u64,
+            Source::Stored(_, size) => *size,
+        };
+        let (known, own) = (store.clone(), repository_of(reference));
+        let row = blocking(move || rows::oci_blob(&*known, &digest)).await?;
+        let same_registry = format!("{}/", reference.registry());
+        let other = row.as_ref().and_then(|row| row.repository.as_deref()).filter(|r| *r != own);
+        let other = other.and_then(|repository| repository.strip_prefix(&same_registry));
+        let make = || match &source {
+            Source::Here(bytes) => Body::from(bytes.clone()),
+            Source::Stored(blob, _) => body(store.clone(), *blob, digest, size, progress.clone()),
+        };
+        progress(&digest, 0, size);
+        let (content, is_absent) = (Content { size, stream: &make }, absent.contains(&digest));
+        let done = session.push_blob(reference, &digest, other, is_absent, content).await?;
+        progress(&digest, size, size);
+        if let Source::Stored(blob, size) = source {
+            let (store, repository) = (store.clone(), Some(own));
+            let row = OciBlob { blob, size, repository };
+            blocking(move || rows::put_oci_blob(&*store, &digest, row)).await?;
+        }
+        Ok(done)
     }
-    Ok(done)
 }
 
 /// A blob's bytes as a request's body. A store that fails ends the request with its error.

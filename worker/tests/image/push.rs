@@ -5,9 +5,10 @@ use crate::server::{Reply, Server};
 use crate::setup::{DockerRegistry, amd64, config, quiet, reference, session, store};
 use proto::platform::Platform;
 use proto::wire::build::MediaTypes;
+use std::collections::{BTreeMap, BTreeSet};
 use worker::image::manifest::{Annotations, Assembled, ImageSet};
 use worker::image::pull::Puller;
-use worker::image::push::push;
+use worker::image::push::{self, Source, push};
 use worker::image::registry::{Freshness, RegistryError, Uploaded};
 
 const ASK: Freshness = Freshness::Ask;
@@ -108,6 +109,37 @@ async fn uploads_are_begun_again() {
         assert!(put.path.ends_with(&query), "{}", put.path);
     }
     assert!(puts.last().unwrap().path.contains("/manifests/1"), "the manifest comes last");
+}
+
+/// A registry that mounts nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_has_not_is_asked_for_once_and_leaves_no_upload() {
+    let server = Server::start(|request| match request.method.as_str() {
+        "HEAD" => Reply::new(404),
+        "POST" => Reply::new(202).header("Location", "/v2/app/blobs/uploads/1?state=x"),
+        "DELETE" => Reply::new(204),
+        _ => Reply::new(201),
+    });
+    let name = reference(&format!("{}/app:1", server.host));
+    let session = session(config());
+    let digest = worker::image::sha::sha256(b"a blob");
+    assert!(!session.holds_blob(&name, &digest, Some("other")).await.unwrap());
+    let mount = format!("/v2/app/blobs/uploads/?mount=sha256%3A{}&from=other", digest.hex());
+    let asked = [
+        format!("HEAD /v2/app/blobs/{digest}"),
+        format!("POST {mount}"),
+        "DELETE /v2/app/blobs/uploads/1?state=x".to_owned(),
+    ];
+    assert_eq!(server.lines(), asked);
+    let wanted = BTreeMap::from([(digest, Source::Here("a blob".into()))]);
+    let absent = BTreeSet::from([digest]);
+    let pushed = push::blobs(&store(), &session, &name, wanted, &absent, &quiet()).await.unwrap();
+    assert_eq!(pushed[&digest], Uploaded::Sent);
+    let sent = [
+        "POST /v2/app/blobs/uploads/".to_owned(),
+        format!("PUT /v2/app/blobs/uploads/1?state=x&digest=sha256%3A{}", digest.hex()),
+    ];
+    assert_eq!(server.lines()[3..], sent);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,38 +27,35 @@ pub enum Uploaded {
 }
 
 impl Session {
-    /// Sees to it that the reference's repository has a blob: by looking, by mounting it from
-    /// `other` (a repository of the same registry), by sending it.
+    /// Sees to it that the reference's repository has a blob: by looking, unless it `is_absent` for
+    /// sure, by mounting it from `other` (a repository of the same registry), by sending it.
     pub async fn push_blob(
         &self,
         reference: &Reference,
         digest: &OciDigest,
         other: Option<&str>,
+        is_absent: bool,
         content: Content<'_>,
     ) -> Result<Uploaded, RegistryError> {
         let endpoint = self.itself(reference);
         let what = format!("blob {} of {reference}", digest.short());
-        let target = Target::new(&endpoint, reference, Access::Push, what.clone());
-        if self.has_blob(&target, digest).await? {
+        let target = Target::new(&endpoint, reference, Access::Push, what);
+        if !is_absent && self.has_blob(&target, digest).await? {
             return Ok(Uploaded::Present);
         }
+        let mut begun = match other {
+            Some(from) => match self.mount(&target, digest, from).await? {
+                Mount::Done => return Ok(Uploaded::Mounted),
+                Mount::Begun(upload) => Some(upload),
+                Mount::Refused => None,
+            },
+            None => None,
+        };
         let retry = self.registry.0.config.retry;
         let mut failures = 0;
         loop {
-            let upload = match other.filter(|_| failures == 0) {
-                Some(from) => {
-                    let access = Access::Mount(from.to_owned());
-                    let target = Target::new(&endpoint, reference, access, what.clone());
-                    match self.begin(&target, Some((digest, from))).await {
-                        Ok(None) => return Ok(Uploaded::Mounted),
-                        Ok(Some(upload)) => upload,
-                        // The login may not see the other repository; it can send the blob yet.
-                        Err(
-                            RegistryError::Unauthorised { .. } | RegistryError::NotFound { .. },
-                        ) => self.begin_plain(&target).await?,
-                        Err(e) => return Err(e),
-                    }
-                }
+            let upload = match begun.take() {
+                Some(upload) => upload,
                 None => self.begin_plain(&target).await?,
             };
             match self.finish(&target, upload, digest, &content).await? {
@@ -84,17 +81,18 @@ impl Session {
     ) -> Result<bool, RegistryError> {
         let endpoint = self.itself(reference);
         let what = format!("blob {} of {reference}", digest.short());
-        let target = Target::new(&endpoint, reference, Access::Push, what.clone());
+        let target = Target::new(&endpoint, reference, Access::Push, what);
         if self.has_blob(&target, digest).await? {
             return Ok(true);
         }
         let Some(from) = other else { return Ok(false) };
-        let access = Access::Mount(from.to_owned());
-        let target = Target::new(&endpoint, reference, access, what);
-        match self.begin(&target, Some((digest, from))).await {
-            Ok(upload) => Ok(upload.is_none()),
-            Err(RegistryError::Unauthorised { .. } | RegistryError::NotFound { .. }) => Ok(false),
-            Err(e) => Err(e),
+        match self.mount(&target, digest, from).await? {
+            Mount::Done => Ok(true),
+            Mount::Begun(upload) => {
+                self.cancel(&target, upload).await;
+                Ok(false)
+            }
+            Mount::Refused => Ok(false),
         }
     }
 
@@ -114,6 +112,36 @@ impl Session {
             None => crate::image::sha::sha256(&bytes).to_string(),
         };
         self.put_manifest(&target, &name, media_type, bytes).await
+    }
+
+    /// Asks for a blob of another repository.
+    async fn mount(
+        &self,
+        target: &Target<'_>,
+        digest: &OciDigest,
+        from: &str,
+    ) -> Result<Mount, RegistryError> {
+        let target = Target { access: Access::Mount(from.to_owned()), ..target.clone() };
+        match self.begin(&target, Some((digest, from))).await {
+            Ok(None) => Ok(Mount::Done),
+            Ok(Some(upload)) => Ok(Mount::Begun(upload)),
+            // The login may not see the other repository; it can send the blob yet.
+            Err(RegistryError::Unauthorised { .. } | RegistryError::NotFound { .. }) => {
+                Ok(Mount::Refused)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives up an upload that is not needed. A registry that does not let us forgets it some time.
+    async fn cancel(&self, target: &Target<'_>, upload: Url) {
+        match self.send(target, &Call::new(Method::DELETE, upload)).await {
+            Ok(response) if response.status().is_success() => {}
+            Ok(response) => {
+                tracing::debug!(status = %response.status(), "an upload stays open: {}", target.what);
+            }
+            Err(e) => tracing::debug!("an upload stays open: {e}"),
+        }
     }
 
     async fn begin_plain(&self, target: &Target<'_>) -> Result<Url, RegistryError> {
@@ -161,6 +189,15 @@ impl Session {
             _ => Err(self.refused(target, response).await),
         }
     }
+}
+
+/// What a registry says when it is asked for a blob of another repository.
+enum Mount {
+    Done,
+    /// Nothing but an upload, as if it had not been asked for one.
+    Begun(Url),
+    /// This login may not.
+    Refused,
 }
 
 enum Done {
