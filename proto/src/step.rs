@@ -61,12 +61,12 @@ pub struct BaseImage {
     pub layers: Vec<PackedRef>,
 }
 
-/// A packed layer.
+/// Something that a manifest or an index of a registry names: a packed layer, a config.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct PackedRef {
-    /// Its media type.
+    /// What it says it is.
     pub media_type: String,
-    /// SHA-256 of the packed bytes.
+    /// SHA-256 of its bytes.
     pub digest: OciDigest,
     /// How many.
     pub size: u64,

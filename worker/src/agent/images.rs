@@ -6,9 +6,7 @@ use crate::image::layout::LayoutError;
 use crate::image::layout::files::{Described, describe as describe_files};
 use crate::image::local::DOCKER_PLAIN;
 use crate::image::pull::PullError;
-use crate::image::registry::{
-    Freshness, Part, Reference, RegistryError, Resolved, parse_reference,
-};
+use crate::image::registry::{Freshness, Reference, RegistryError, Resolved, parse_reference};
 use crate::image::{Progress, blocking, rows};
 use crate::rootfs::Stack;
 use cache::store::{Image, ImageLayer, Persisted, Store, StoreError, StoreNodes, Table};
@@ -112,7 +110,7 @@ pub async fn resolve(
     let config = String::from_utf8(resolved.config_bytes.to_vec()).map_err(|_| {
         Failure::new(Class::Corrupt, format!("The config of {reference} is no text"))
     })?;
-    let layers = resolved.layers.into_iter().map(|layer| as_ref(layer.part));
+    let layers = resolved.layers.into_iter().map(|layer| layer.part);
     let op = ImageOp {
         reference: text.to_owned(),
         manifest: resolved.manifest,
@@ -133,7 +131,7 @@ pub async fn resolve_layout(
         Failure::new(Class::Corrupt, format!("The config of {reference} is no text"))
     })?;
     let op = ImageOp { reference, manifest, origin: ImageOrigin::Layout(files) };
-    let layers = image.layers.into_iter().map(|layer| as_ref(layer.part)).collect();
+    let layers = image.layers.into_iter().map(|layer| layer.part).collect();
     Ok(ResolvedImage { op, platform: image.platform, config, layers })
 }
 
@@ -145,10 +143,6 @@ async fn describe(
     let store = machine.store.clone();
     let described = blocking(move || describe_files(&*store, files, &manifest)).await;
     described.map_err(|e| layout_failure(&e))
-}
-
-fn as_ref(Part { media_type, digest, size }: Part) -> PackedRef {
-    PackedRef { media_type, digest, size }
 }
 
 /// Whether an image for `has` is one for `wanted`. A variant that is not said is any.
@@ -232,8 +226,7 @@ async fn image_diffs(
         }
     }
     let packed = image.layers.iter().map(|layer| {
-        let PackedRef { media_type, digest, size } = packed_ref(layer);
-        let part = Part { media_type, digest, size };
+        let part = packed_ref(layer);
         crate::image::registry::LayerRef { part, diff_id: layer.diff_id }
     });
     let whole = Resolved {

@@ -3,12 +3,12 @@
 
 use super::Machine;
 use super::images::{kept, layout_failure, registry_failure, store_failure};
-use crate::image::registry::{Part, Session, parse_reference};
+use crate::image::registry::{Session, parse_reference};
 use crate::image::{Progress, blocking, rows};
 use cache::store::{Image, ImageLayer, Store, StoreError};
 use proto::error::Failure;
 use proto::id::{BlobId, OciDigest, RootId};
-use proto::step::{BaseImage, ImageOrigin};
+use proto::step::{BaseImage, ImageOrigin, PackedRef};
 use proto::wire::build::{ArchiveData, ArchiveEntry};
 
 /// Where a packed layer can be had.
@@ -52,7 +52,7 @@ pub async fn bring(
             }
             Place::Registry(reference) => {
                 let reference = parse_reference(&reference).map_err(|e| registry_failure(&e))?;
-                let part = Part { media_type: media_type.clone(), digest, size };
+                let part = PackedRef { media_type: media_type.clone(), digest, size };
                 let pulled = machine.puller.blob(session, &reference, &part, progress).await;
                 pulled.map(drop).map_err(|e| registry_failure(&e))
             }

@@ -10,9 +10,7 @@ use crate::image::local::How;
 use crate::image::manifest::{Document, layer_media};
 use crate::image::pack::PackError;
 use crate::image::push::{self, Source};
-use crate::image::registry::{
-    Part, Reference, RegistryError, Session, parse_reference, repository_of,
-};
+use crate::image::registry::{Reference, RegistryError, Session, parse_reference, repository_of};
 use crate::image::sha::sha256_of;
 use crate::image::unpack::{self, Reading};
 use crate::image::{Progress, archive, blocking, rows};
@@ -48,11 +46,6 @@ fn capital(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-fn part(packed: &PackedRef) -> Part {
-    let PackedRef { media_type, digest, size } = packed.clone();
-    Part { media_type, digest, size }
-}
-
 /// Reads what a cache has.
 pub async fn read(
     machine: &Arc<Machine>,
@@ -69,7 +62,7 @@ pub async fn read(
             let manifest = session.document(&reference).await.map_err(failed)?;
             let named = Named::read(&manifest).map_err(|e| bad(&e))?;
             let most = named.config.size as usize;
-            let config = session.small_blob(&reference, &part(&named.config), most).await;
+            let config = session.small_blob(&reference, &named.config.digest, most).await;
             named.content(&config.map_err(failed)?).map_err(|e| bad(&e))
         }
         CachePlace::Client(number) => {
@@ -159,8 +152,7 @@ async fn packed(
             let session = link.session(build);
             let mut blobs = Vec::new();
             for one in parts {
-                let one = part(one);
-                let pulled = machine.puller.blob(&session, &reference, &one, progress).await;
+                let pulled = machine.puller.blob(&session, &reference, one, progress).await;
                 blobs.push(pulled.map_err(|e| registry_failure(&e))?.blob);
             }
             Ok(blobs)

@@ -4,11 +4,12 @@ use super::manifest::{
     Annotations, Assembled, Document, ManifestError, PackedPart, assemble, layer_media, read_time,
 };
 use super::pack::{PackError, Packer};
-use super::registry::{Part, Resolved};
+use super::registry::Resolved;
 use super::rows;
 use cache::store::{Compression, Image, ImageLayer, Store, StoreError};
 use proto::error::Class;
 use proto::id::{BlobId, Millis, OciDigest, RootId};
+use proto::step::PackedRef;
 use proto::tree::AnyNode;
 use proto::wire::build::MediaTypes;
 
@@ -123,7 +124,7 @@ pub fn packed(
     };
     let (media_type, made) = match original {
         Some((media_type, digest, size, blob)) if !how.force && media_type != DOCKER_PLAIN => {
-            let part = Part { media_type: media_type.clone(), digest, size };
+            let part = PackedRef { media_type: media_type.clone(), digest, size };
             return Ok(PackedPart { part, blob, diff_id });
         }
         Some((.., blob)) => (made_here, packer.repack(&blob, how.compression)?),
@@ -135,6 +136,6 @@ pub fn packed(
     if made.diff_id != diff_id {
         return Err(LocalError::LayerGone(diff_id));
     }
-    let part = Part { media_type, digest: made.packed.digest, size: made.packed.size };
+    let part = PackedRef { media_type, digest: made.packed.digest, size: made.packed.size };
     Ok(PackedPart { part, blob: made.packed.blob, diff_id })
 }

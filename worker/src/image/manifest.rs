@@ -4,13 +4,13 @@
 //! annotations are hash maps, so that the bytes, and with them the digest, would differ from run to
 //! run.
 
-use super::registry::Part;
 use super::sha::sha256;
 use bytes::Bytes;
 use cache::store::Compression;
 use proto::error::Class;
 use proto::id::{BlobId, Millis, OciDigest};
 use proto::platform::Platform;
+use proto::step::PackedRef;
 use proto::wire::build::MediaTypes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -105,9 +105,9 @@ impl Document {
     }
 
     /// How others refer to it.
-    pub fn part(&self) -> Part {
+    pub fn part(&self) -> PackedRef {
         let (media_type, size) = (self.media_type.clone(), self.bytes.len() as u64);
-        Part { media_type, digest: self.digest, size }
+        PackedRef { media_type, digest: self.digest, size }
     }
 }
 
@@ -115,7 +115,7 @@ impl Document {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedPart {
     /// Media type, digest and size.
-    pub part: Part,
+    pub part: PackedRef,
     /// The packed bytes in the store.
     pub blob: BlobId,
     /// SHA-256 of the uncompressed layer.
@@ -283,7 +283,7 @@ struct DescribedPlatform<'d> {
 }
 
 impl<'d> Descriptor<'d> {
-    fn of(part: &'d Part) -> Self {
+    fn of(part: &'d PackedRef) -> Self {
         Self {
             media_type: &part.media_type,
             digest: part.digest.to_string(),
@@ -324,8 +324,8 @@ fn check(media: MediaTypes, annotations: &Annotations) -> Result<(), ManifestErr
 /// An image's manifest.
 pub fn manifest(
     media: MediaTypes,
-    config: &Part,
-    layers: &[Part],
+    config: &PackedRef,
+    layers: &[PackedRef],
     annotations: &Annotations,
 ) -> Result<Document, ManifestError> {
     check(media, annotations)?;
@@ -339,7 +339,7 @@ pub fn manifest(
 /// An index over images.
 pub fn index(
     media: MediaTypes,
-    images: &[(Part, &Platform)],
+    images: &[(PackedRef, &Platform)],
     annotations: &Annotations,
 ) -> Result<Document, ManifestError> {
     check(media, annotations)?;
@@ -358,8 +358,8 @@ pub fn index(
 }
 
 /// The `index.json` of an OCI layout: each entry with its annotations.
-pub(super) fn layout_index(entries: Vec<(Part, Annotations)>) -> Vec<u8> {
-    let (parts, notes): (Vec<Part>, Vec<Annotations>) = entries.into_iter().unzip();
+pub(super) fn layout_index(entries: Vec<(PackedRef, Annotations)>) -> Vec<u8> {
+    let (parts, notes): (Vec<PackedRef>, Vec<Annotations>) = entries.into_iter().unzip();
     let described = parts.iter().zip(notes);
     let manifests =
         described.map(|(part, annotations)| Descriptor { annotations, ..Descriptor::of(part) });
@@ -380,7 +380,7 @@ pub fn assemble(
         layer.part.media_type = convert_layer_media(media, &layer.part.media_type);
     }
     let config = Document { media_type: config_media(media).to_owned(), ..config };
-    let parts: Vec<Part> = layers.iter().map(|l| l.part.clone()).collect();
+    let parts: Vec<PackedRef> = layers.iter().map(|l| l.part.clone()).collect();
     let manifest = manifest(media, &config.part(), &parts, annotations)?;
     Ok(Assembled { platform, manifest, config, layers })
 }
@@ -390,9 +390,9 @@ mod tests {
     use super::*;
     use crate::image::registry;
 
-    fn part(n: u8) -> Part {
+    fn part(n: u8) -> PackedRef {
         let media_type = layer_media(MediaTypes::Oci, Compression::Gzip(6)).to_owned();
-        Part { media_type, digest: OciDigest::from_bytes([n; 32]), size: n.into() }
+        PackedRef { media_type, digest: OciDigest::from_bytes([n; 32]), size: n.into() }
     }
 
     fn row(text: &str, empty_layer: bool) -> HistoryRow {

@@ -3,7 +3,7 @@
 use super::below::Below;
 use super::layout::{LayoutError, files};
 use super::registry::{
-    Endpoint, LayerRef, Part, Reference, RegistryError, Resolved, Session, repository_of,
+    Endpoint, LayerRef, Reference, RegistryError, Resolved, Session, repository_of,
 };
 use super::sha::Sha;
 use super::unpack::{Reading, UnpackError, unpack, write_error};
@@ -14,6 +14,7 @@ use cache::store::{OciBlob, Store, StoreError};
 use futures_util::future::try_join_all;
 use proto::error::Class;
 use proto::id::{BlobId, OciDigest, RootId};
+use proto::step::PackedRef;
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
@@ -112,7 +113,7 @@ impl Puller {
         &self,
         session: &Session,
         reference: &Reference,
-        part: &Part,
+        part: &PackedRef,
         progress: &Progress,
     ) -> Result<OciBlob, RegistryError> {
         let (_one, _pin) = (self.pulling.enter(part.digest).await, self.store.pin());
@@ -139,7 +140,7 @@ impl Puller {
         session: &Session,
         endpoint: &Endpoint,
         reference: &Reference,
-        part: &Part,
+        part: &PackedRef,
         progress: &Progress,
     ) -> Result<OciBlob, RegistryError> {
         let what = format!("layer {} of {reference}", part.digest.short());
@@ -267,7 +268,7 @@ impl Puller {
     async fn packed(
         &self,
         origin: Origin<'_>,
-        part: &Part,
+        part: &PackedRef,
         progress: &Progress,
     ) -> Result<OciBlob, PullError> {
         match origin {

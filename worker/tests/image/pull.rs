@@ -7,13 +7,14 @@ use crate::setup::{
 };
 use cache::store::Compression;
 use proto::platform::Platform;
+use proto::step::PackedRef;
 use proto::wire::build::MediaTypes;
 use std::sync::{Arc, Mutex};
 use worker::image::Progress;
 use worker::image::manifest::{self, Annotations, ImageSet, PackedPart, layer_media};
 use worker::image::pull::Puller;
 use worker::image::push::push;
-use worker::image::registry::{Freshness, Part, RegistryError};
+use worker::image::registry::{Freshness, RegistryError};
 
 const ASK: Freshness = Freshness::Ask;
 
@@ -181,7 +182,7 @@ async fn links_to_layers_below() {
     let blob = proto::id::BlobId::of(&tar);
     origin.put_blobs(&[(blob, tar.clone().into())]).unwrap();
     let media_type = layer_media(MediaTypes::Oci, Compression::None).to_owned();
-    let part = Part { media_type, digest: diff_id, size: tar.len() as u64 };
+    let part = PackedRef { media_type, digest: diff_id, size: tar.len() as u64 };
     let parts = vec![first.layers[0].clone(), PackedPart { part, blob, diff_id }];
     let ids: Vec<_> = parts.iter().map(|p| p.diff_id).collect();
     let base = br#"{"os":"linux","architecture":"amd64"}"#;

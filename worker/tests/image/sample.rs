@@ -4,6 +4,7 @@ use crate::server::{Reply, Request};
 use crate::setup::amd64;
 use cache::store::Store;
 use proto::id::{Millis, OciDigest, RootId};
+use proto::step::PackedRef;
 use proto::tree::{AnyNode, DirRef, Node};
 use proto::wire::build::MediaTypes;
 use std::collections::BTreeMap;
@@ -14,7 +15,6 @@ use worker::image::manifest::{
     Annotations, Assembled, HistoryRow, PackedPart, assemble, config, layer_media,
 };
 use worker::image::pack::{Packer, gzip};
-use worker::image::registry::Part;
 use worker::image::unpack::{Reading, unpack};
 
 /// A tar of all kinds of files, as another program would write it.
@@ -83,7 +83,7 @@ pub fn image(store: &Arc<dyn Store>, layers: &[RootId], media: MediaTypes) -> As
     let parts = layers.iter().map(|diff| {
         let made = packer.layer(diff, how).unwrap();
         let media_type = layer_media(media, how).to_owned();
-        let part = Part { media_type, digest: made.packed.digest, size: made.packed.size };
+        let part = PackedRef { media_type, digest: made.packed.digest, size: made.packed.size };
         PackedPart { part, blob: made.packed.blob, diff_id: made.diff_id }
     });
     let parts: Vec<PackedPart> = parts.collect();

@@ -5,7 +5,7 @@ use crate::image::below::Below;
 use crate::image::layout::path_of;
 use crate::image::local::{DOCKER_PLAIN, size_of};
 use crate::image::manifest::read_time;
-use crate::image::registry::{Config, Manifest, Part, manifest_for, parse_reference};
+use crate::image::registry::{Config, Manifest, manifest_for, parse_reference};
 use crate::image::rows;
 use crate::image::unpack::{BadArchive, Format, Reading, UnpackError, unpack};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use proto::id::{Millis, OciDigest, RootId};
 use proto::limit;
 use proto::path::FileName;
 use proto::platform::Platform;
+use proto::step::PackedRef;
 use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -228,7 +229,7 @@ impl Loading<'_> {
         let path = path_of(&manifest.config.digest);
         let (config, bytes) = self.document(&path, Some(&manifest.config.digest))?;
         let mut layers = Vec::new();
-        for Part { media_type, digest, .. } in manifest.layers {
+        for PackedRef { media_type, digest, .. } in manifest.layers {
             let path = path_of(&digest);
             let found = self.file(&path, Some(&digest))?;
             layers.push(PackedFile { path, found, media_type });

@@ -2,9 +2,10 @@
 
 use crate::image::layout::path_of;
 use crate::image::manifest::{Annotations, Document, ImageSet, layout_index};
-use crate::image::registry::{Part, Reference, familiar, parse_reference};
+use crate::image::registry::{Reference, familiar, parse_reference};
 use proto::error::Class;
 use proto::id::OciDigest;
+use proto::step::PackedRef;
 use proto::wire::build::{ArchiveData, ArchiveEntry, ArchiveFormat};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -80,7 +81,7 @@ pub fn artifact(
 /// An OCI layout of these files.
 fn layout(
     mut files: BTreeMap<String, ArchiveData>,
-    index: Vec<(Part, Annotations)>,
+    index: Vec<(PackedRef, Annotations)>,
 ) -> Vec<ArchiveEntry> {
     files.insert("blobs/".into(), ArchiveData::Directory);
     files.insert("blobs/sha256/".into(), ArchiveData::Directory);
@@ -109,7 +110,7 @@ fn add_blobs(set: &ImageSet, files: &mut BTreeMap<String, ArchiveData>) {
 }
 
 /// One entry for each name; one without a name when there are none.
-fn index_entries(set: &ImageSet, names: &[Reference]) -> Vec<(Part, Annotations)> {
+fn index_entries(set: &ImageSet, names: &[Reference]) -> Vec<(PackedRef, Annotations)> {
     let top = set.top().part();
     if names.is_empty() {
         return vec![(top, Annotations::new())];

@@ -2,7 +2,6 @@
 //! comes is checked before anything is made of it.
 
 use crate::image::manifest::Document;
-use crate::image::registry::Part;
 use crate::image::sha::sha256;
 use proto::id::{ContentKey, DefKey, Millis, OciDigest, RootId, TreeId};
 use proto::limit;
@@ -193,13 +192,12 @@ pub fn write(content: &CacheContent) -> Result<Written, BadArtifact> {
     };
     let config = Document::new(json(&text), CONFIG_TYPE);
     bound("config", config.bytes.len() as u64, limit::CACHE_CONFIG_BYTES_MAX)?;
-    let Part { media_type, digest, size } = config.part();
     let blobs = content.layers.iter().flat_map(|layer| [&layer.files, &layer.nodes]);
     let text = ManifestText {
         schema_version: 2,
         media_type: MANIFEST_TYPE,
         artifact_type: ARTIFACT_TYPE,
-        config: descriptor(&PackedRef { media_type, digest, size }),
+        config: descriptor(&config.part()),
         layers: blobs.map(descriptor).collect(),
     };
     let manifest = Document::new(json(&text), MANIFEST_TYPE);

@@ -2,11 +2,12 @@
 
 use super::{LayoutError, path_of, unreadable};
 use crate::image::archive::{Layout, REF_NAME, open_inside};
-use crate::image::registry::{Part, manifest_for};
+use crate::image::registry::manifest_for;
 use crate::image::sha::sha256;
 use proto::id::OciDigest;
 use proto::limit;
 use proto::platform::Platform;
+use proto::step::PackedRef;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
@@ -110,7 +111,7 @@ impl Reading<'_> {
     }
 
     /// Sees that a layer is there; whoever unpacks it compares its digest.
-    fn layer(&self, layer: &Part) -> Result<(), LayoutError> {
+    fn layer(&self, layer: &PackedRef) -> Result<(), LayoutError> {
         let path = path_of(&layer.digest);
         let file = self.open(&path)?.ok_or_else(|| LayoutError::Missing(path.clone()))?;
         let size = file.metadata().map_err(unreadable(self.layout, &path))?.len();

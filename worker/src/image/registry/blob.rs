@@ -2,6 +2,7 @@
 
 use super::call::{Access, Call, Target, causes};
 use super::{Reference, RegistryError, Session};
+use crate::image::sha::sha256;
 use bytes::Bytes;
 use cache::meter::{self, Kind};
 use proto::id::OciDigest;
@@ -33,6 +34,22 @@ impl Session {
     ) -> Download<'s> {
         let target = Target::new(endpoint, reference, Access::Pull, what);
         Download { session: self, target, digest, response: None, at: 0, skip: 0, failures: 0 }
+    }
+
+    /// A blob that fits in memory, of at most `limit` bytes.
+    pub(super) async fn blob_in_memory(
+        &self,
+        target: &Target<'_>,
+        digest: &OciDigest,
+        limit: usize,
+    ) -> Result<Bytes, RegistryError> {
+        let call = Call::new(Method::GET, target.url(&format!("blobs/{digest}"))?);
+        let (_, bytes) = self.small(target, &call, limit).await?;
+        let actual = sha256(&bytes);
+        if actual != *digest {
+            return Err(target.wrong_bytes(format!("expected {digest}, got {actual}")));
+        }
+        Ok(bytes)
     }
 
     /// Whether the registry has the blob.

@@ -4,6 +4,7 @@ use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use proto::id::OciDigest;
 use proto::limit;
 use proto::platform::Platform;
+use proto::step::PackedRef;
 use serde::Deserialize;
 
 /// Indexes inside indexes.
@@ -22,27 +23,16 @@ pub enum Document {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// Its config.
-    pub config: Part,
+    pub config: PackedRef,
     /// Its layers, lowest first.
-    pub layers: Vec<Part>,
-}
-
-/// Something that a manifest names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// What it says it is.
-    pub media_type: String,
-    /// SHA-256 of its bytes.
-    pub digest: OciDigest,
-    /// How many bytes.
-    pub size: u64,
+    pub layers: Vec<PackedRef>,
 }
 
 /// An image that an index names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Its manifest, or another index.
-    pub part: Part,
+    pub part: PackedRef,
     /// The platform that it is for, if the index says so.
     pub platform: Option<Platform>,
 }
@@ -123,10 +113,10 @@ fn is_attestation(descriptor: &Descriptor) -> bool {
         || descriptor.platform().as_ref().is_some_and(|p| p.os().to_string() == "unknown")
 }
 
-fn part(descriptor: &Descriptor) -> Result<Part, String> {
+fn part(descriptor: &Descriptor) -> Result<PackedRef, String> {
     let digest = OciDigest::parse(descriptor.digest().as_ref()).map_err(|e| e.to_string())?;
     let media_type = descriptor.media_type().to_string();
-    Ok(Part { media_type, digest, size: descriptor.size() })
+    Ok(PackedRef { media_type, digest, size: descriptor.size() })
 }
 
 impl Manifest {
@@ -137,7 +127,8 @@ impl Manifest {
         if manifest.layers().len() > limit::IMAGE_LAYERS_MAX {
             return Err(format!("it has more than {} layers", limit::IMAGE_LAYERS_MAX));
         }
-        let layers: Vec<Part> = manifest.layers().iter().map(part).collect::<Result<_, _>>()?;
+        let layers: Vec<PackedRef> =
+            manifest.layers().iter().map(part).collect::<Result<_, _>>()?;
         let other = layers.iter().find(|layer| !is_layer(&layer.media_type));
         if let Some(layer) = other {
             return Err(format!("it has a layer of the type `{}`", layer.media_type));
@@ -347,7 +338,8 @@ mod tests {
 
     #[test]
     fn the_best_platform_is_chosen() {
-        let part = Part { media_type: "m".into(), digest: OciDigest::from_bytes([0; 32]), size: 0 };
+        let part =
+            PackedRef { media_type: "m".into(), digest: OciDigest::from_bytes([0; 32]), size: 0 };
         let listed = |all: &[&str]| -> Vec<Listed> {
             let one = |text: &&str| Listed {
                 part: part.clone(),

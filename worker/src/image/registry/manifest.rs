@@ -2,7 +2,7 @@
 
 use super::call::{Body, Call, Target, read_body};
 use super::document::DOCUMENTS;
-use super::{RegistryError, Session};
+use super::{Reference, RegistryError, Session};
 use crate::image::sha::sha256;
 use bytes::Bytes;
 use proto::id::OciDigest;
@@ -18,6 +18,18 @@ pub(super) struct Fetched {
     pub bytes: Bytes,
     pub digest: OciDigest,
     pub media_type: String,
+}
+
+/// What a reference is asked for by, and the digest that must come when it says one.
+pub(super) fn named(reference: &Reference) -> Result<(String, Option<OciDigest>), RegistryError> {
+    let Some(digest) = reference.digest() else {
+        return Ok((reference.tag().unwrap_or("latest").to_owned(), None));
+    };
+    let digest = OciDigest::parse(digest).map_err(|e| RegistryError::Reference {
+        text: reference.to_string(),
+        why: e.to_string(),
+    })?;
+    Ok((digest.to_string(), Some(digest)))
 }
 
 impl Session {

@@ -25,7 +25,7 @@ pub use blob::Download;
 pub use call::causes;
 pub use config::{Endpoint, ProxyConfig, RegistryConfig, RetryConfig, is_this_machine};
 pub use credentials::{Anonymous, Credentials, DockerConfig, LoginFuture, TOKEN_USER};
-pub use document::{Config, DOCUMENTS, Document, Listed, Manifest, Part, choose, manifest_for};
+pub use document::{Config, DOCUMENTS, Document, Listed, Manifest, choose, manifest_for};
 pub use error::RegistryError;
 pub use oci_spec::distribution::Reference;
 pub use resolve::{Freshness, LayerRef, Resolved};

@@ -1,8 +1,8 @@
 //! From a reference to an image: digests, config and layers, for one platform.
 
-use super::call::{Access, Call, Target};
-use super::document::{Config, Document, INDEX_DEPTH_MAX, Listed, Manifest, Part, choose};
-use super::manifest::Fetched;
+use super::call::{Access, Target};
+use super::document::{Config, Document, INDEX_DEPTH_MAX, Listed, Manifest, choose};
+use super::manifest::{Fetched, named};
 use super::{Endpoint, Reference, RegistryError, Session, repository_of};
 use crate::image::blocking;
 use crate::image::rows;
@@ -12,7 +12,7 @@ use cache::store::{OciBlob, Store};
 use proto::id::{BlobId, OciDigest};
 use proto::limit;
 use proto::platform::Platform;
-use reqwest::Method;
+use proto::step::PackedRef;
 use std::sync::Arc;
 
 /// Images of an index without platforms that are looked into.
@@ -57,7 +57,7 @@ pub struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerRef {
     /// The packed layer.
-    pub part: Part,
+    pub part: PackedRef,
     /// SHA-256 of the uncompressed layer.
     pub diff_id: OciDigest,
 }
@@ -133,20 +133,12 @@ impl Asked<'_> {
 
     /// What the reference names.
     async fn top(&self, target: &Target<'_>) -> Result<Fetched, RegistryError> {
-        let pinned = self.reference.digest().map(OciDigest::parse).transpose();
-        let pinned = pinned.map_err(|e| RegistryError::Reference {
-            text: self.reference.to_string(),
-            why: e.to_string(),
-        })?;
+        let (name, pinned) = named(self.reference)?;
         if let (Some(digest), Freshness::PinnedFromStore) = (pinned, self.freshness)
             && let Some(bytes) = self.stored(digest).await?
         {
             return Ok(Fetched { bytes, digest, media_type: String::new() });
         }
-        let name = match (&pinned, self.reference.tag()) {
-            (Some(digest), _) => digest.to_string(),
-            (None, tag) => tag.unwrap_or("latest").to_owned(),
-        };
         let said = self.session.manifest_digest(target, &name).await?;
         let digest = pinned.or(said);
         if let Some(digest) = digest
@@ -173,7 +165,11 @@ impl Asked<'_> {
     }
 
     /// The entry of an index for our platform.
-    async fn select(&self, target: &Target<'_>, listed: &[Listed]) -> Result<Part, RegistryError> {
+    async fn select(
+        &self,
+        target: &Target<'_>,
+        listed: &[Listed],
+    ) -> Result<PackedRef, RegistryError> {
         if let Some(found) = choose(listed, self.platform) {
             return Ok(found.part.clone());
         }
@@ -237,18 +233,13 @@ impl Asked<'_> {
         target: &Target<'_>,
         manifest: &Manifest,
     ) -> Result<Bytes, RegistryError> {
-        let Part { digest, size, .. } = manifest.config;
+        let PackedRef { digest, size, .. } = manifest.config;
         if let Some(bytes) = self.stored(digest).await? {
             return Ok(bytes);
         }
         let target = self.target(format!("the config of {}", target.what));
-        let call = Call::new(Method::GET, target.url(&format!("blobs/{digest}"))?);
         let limit = size.min(limit::MANIFEST_BYTES_MAX as u64) as usize;
-        let (_, bytes) = self.session.small(&target, &call, limit).await?;
-        let actual = sha256(&bytes);
-        if actual != digest {
-            return Err(target.wrong_bytes(format!("expected {digest}, got {actual}")));
-        }
+        let bytes = self.session.blob_in_memory(&target, &digest, limit).await?;
         self.keep(digest, bytes.clone()).await?;
         Ok(bytes)
     }
