@@ -20,6 +20,7 @@ pub mod path;
 pub mod platform;
 pub mod record;
 pub mod reference;
+pub mod secret;
 pub mod step;
 pub mod tree;
 pub mod wire;

@@ -10,6 +10,7 @@ use proto::id::{BlobId, BuildId, CacheId, LeaseEpoch, Millis, RootId, TreeId, Wo
 use proto::mount::{Answer, Ask, Decision, Measured, Policy, Start, Use};
 use proto::platform::Platform;
 use proto::record::Cost;
+use proto::secret::SecretBytes;
 use proto::step::Sharing;
 use proto::wire::blob::{self, Table};
 use proto::wire::cluster::{CacheHello, CacheNode, CacheState, FromMember, Map};
@@ -85,7 +86,7 @@ fn messages() -> Vec<(&'static str, String)> {
         CacheNode { id: cache(), address: "10.0.0.1:7472".into(), state: CacheState::Serving };
     let desired = ToWorker::Desired { leases: Vec::new(), keep: vec![LeaseEpoch(4)] };
     let missing = blob::Request::FindMissing { blobs: vec![blob], trees: vec![tree.0] };
-    let request = build::SshMessage(vec![11]);
+    let request = SecretBytes::from(vec![11]);
     let ssh = build::Ask::Ssh { id: "default".into(), request: request.clone() };
     let attach = build::ToCoordinator::Attach { build: build(), heard: Some((1, 2)) };
     vec![

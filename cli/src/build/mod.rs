@@ -36,9 +36,9 @@ use outside::Directories;
 use proto::error::{Class, Failure};
 use proto::id::{OciDigest, RootId};
 use proto::platform::Platform;
+use proto::secret::SecretBytes;
 use proto::wire::build::{
-    Answer, Ask, BuildResult, Event, ImageResult, OutputResult, SshMessage, ToClient,
-    ToCoordinator, VertexId,
+    Answer, Ask, BuildResult, Event, ImageResult, OutputResult, ToClient, ToCoordinator, VertexId,
 };
 use proto::wire::worker::Moved;
 use std::path::{Path, PathBuf};
@@ -219,7 +219,7 @@ impl Client {
             Ask::Secret(id) => {
                 let found = self.context.secrets.iter().rfind(|(known, _)| *known == id);
                 Ok(Answer::Secret(match found {
-                    Some((_, source)) => source.read()?,
+                    Some((_, source)) => source.read()?.map(SecretBytes::from),
                     None => None,
                 }))
             }
@@ -229,9 +229,9 @@ impl Client {
                 Ok(Answer::Login(login))
             }
             Ask::SshAgent(id) => Ok(Answer::SshAgent(self.context.agents.has(&id))),
-            Ask::Ssh { id, request: SshMessage(request) } => {
-                let said = self.context.agents.answer(&id, &request).await?;
-                Ok(Answer::Ssh(SshMessage(said)))
+            Ask::Ssh { id, request } => {
+                let said = self.context.agents.answer(&id, request.as_bytes()).await?;
+                Ok(Answer::Ssh(said.into()))
             }
             Ask::Cache(number) => {
                 Ok(Answer::Blobs(self.directories.index(&self.farm.blobs, number).await?))

@@ -8,6 +8,7 @@
 use crate::error::{Failure, SourceRange};
 use crate::id::{BlobId, BuildId, LeaseEpoch, Millis, OciDigest, RootId};
 use crate::platform::Platform;
+use crate::secret::SecretBytes;
 use crate::step::NetworkMode;
 use crate::wire::outside::{CacheFrom, CacheTo, CacheWritten};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -293,8 +294,9 @@ pub enum Ask {
     Ssh {
         /// The agent's name.
         id: String,
-        /// The request.
-        request: SshMessage,
+        /// The request: one message without the length before it, of at most
+        /// [`crate::limit::SSH_MESSAGE_BYTES_MAX`] bytes.
+        request: SecretBytes,
     },
     /// Manifest and config of the cache in one of the client's directories, put into the store. Its
     /// number among those that the client reads from.
@@ -303,19 +305,8 @@ pub enum Ask {
     CacheBlobs(u32, Vec<OciDigest>),
 }
 
-/// One message to or from an ssh agent, without the length before it: at most
-/// [`crate::limit::SSH_MESSAGE_BYTES_MAX`] bytes. Its text shows none of them.
-#[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct SshMessage(pub Vec<u8>);
-
-impl std::fmt::Debug for SshMessage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SshMessage({} bytes)", self.0.len())
-    }
-}
-
-/// The client's answer. Its text shows no secret.
-#[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+/// The client's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Answer {
     /// The tree of the files.
     Scanned(RootId),
@@ -323,33 +314,17 @@ pub enum Answer {
     /// image's manifest.
     Layout(RootId, OciDigest),
     /// The secret, if the client has it.
-    Secret(Option<Vec<u8>>),
+    Secret(Option<SecretBytes>),
     /// The login, if the client has one.
     Login(Option<Login>),
     /// Whether there is one.
     SshAgent(bool),
-    /// What the agent says.
-    Ssh(SshMessage),
+    /// What the agent says: a message as the request is one.
+    Ssh(SecretBytes),
     /// What was put into the store, in the order in which it was asked for.
     Blobs(Vec<BlobId>),
     /// The client could not.
     Failed(Failure),
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Scanned(root) => write!(f, "Scanned({root})"),
-            Self::Layout(root, manifest) => write!(f, "Layout({root}, {manifest})"),
-            Self::Secret(None) => write!(f, "Secret(None)"),
-            Self::Secret(Some(value)) => write!(f, "Secret({} bytes)", value.len()),
-            Self::Login(login) => write!(f, "Login({login:?})"),
-            Self::SshAgent(there) => write!(f, "SshAgent({there})"),
-            Self::Ssh(message) => write!(f, "Ssh({message:?})"),
-            Self::Blobs(blobs) => write!(f, "Blobs({} blobs)", blobs.len()),
-            Self::Failed(failure) => write!(f, "Failed({failure:?})"),
-        }
-    }
 }
 
 /// A login for a registry. Its text never shows the password.

@@ -13,6 +13,7 @@ use cache::store::StoreError;
 use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, Millis, RootId};
 use proto::record::Cost;
+use proto::secret::SecretBytes;
 use proto::step::{CacheMount, MountKind, RunOp};
 use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::{Bind, Lease, Outcome, RunTask};
@@ -113,7 +114,7 @@ async fn secrets(
     link: &Link,
     lease: &Lease,
     op: &RunOp,
-) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+) -> Result<BTreeMap<String, SecretBytes>, Failure> {
     let mut secrets = BTreeMap::new();
     for mount in &op.mounts {
         let MountKind::Secret(secret) = &mount.kind else { continue };
@@ -155,7 +156,7 @@ async fn turns(machine: &Machine, lease: &Lease, task: &RunTask) -> BTreeMap<usi
 
 /// What the client gives to a step.
 struct Given {
-    secrets: BTreeMap<String, Vec<u8>>,
+    secrets: BTreeMap<String, SecretBytes>,
     /// Sockets of agents, by the place of their mounts.
     agents: BTreeMap<usize, PathBuf>,
 }
@@ -187,7 +188,7 @@ impl Step<'_> {
         usage: &mut Option<Usage>,
     ) -> Result<RootId, Trouble> {
         let Given { secrets, agents } = given;
-        let mask = Mask::new(secrets.values().map(Vec::as_slice));
+        let mask = Mask::new(secrets.values().map(SecretBytes::as_bytes));
         let RunTask { op, layers, root, binds, resources, .. } = task;
         let (mut op, trees) = bound(op, &binds);
         op.network = self.machine.network(op.network);

@@ -8,8 +8,9 @@ use super::{Machine, now};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch};
 use proto::limit::{SSH_CONNECTIONS_MAX, SSH_MESSAGE_BYTES_MAX};
+use proto::secret::SecretBytes;
 use proto::step::{MountKind, RunOp};
-use proto::wire::build::{Answer, Ask, SshMessage, Stream};
+use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::Lease;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
@@ -156,18 +157,18 @@ impl Agent {
                 Ok(said) => said,
                 Err(failure) => {
                     self.tell(&failure).await;
-                    REFUSED.to_owned()
+                    REFUSED.to_owned().into()
                 }
             };
-            write_message(&mut stream, &said).await?;
+            write_message(&mut stream, said.as_bytes()).await?;
         }
         Ok(())
     }
 
-    async fn ask(&self, request: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        let ask = Ask::Ssh { id: self.id.clone(), request: SshMessage(request) };
+    async fn ask(&self, request: Vec<u8>) -> Result<SecretBytes, Failure> {
+        let ask = Ask::Ssh { id: self.id.clone(), request: request.into() };
         match self.link.ask(&self.build, ask).await? {
-            Answer::Ssh(SshMessage(said)) => Ok(said),
+            Answer::Ssh(said) => Ok(said),
             other => Err(unexpected(&other)),
         }
     }

@@ -6,6 +6,7 @@ use super::spec::MountLine;
 use super::stubs::{self, PlaceKind, Stubs};
 use crate::rootfs::{Access, LayerCache, Overlay, Stack, at};
 use proto::path::join_absolute;
+use proto::secret::SecretBytes;
 use proto::step::{Mount, MountKind, RunOp, SecretMount, SshMount};
 use rustix::mount::OpenTreeFlags;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ pub struct Inputs {
     /// Cache mounts that show the directory of another mount of the step: whose, by their places.
     pub same_caches: BTreeMap<usize, usize>,
     /// Secrets, by name.
-    pub secrets: BTreeMap<String, Vec<u8>>,
+    pub secrets: BTreeMap<String, SecretBytes>,
     /// Sockets of ssh agents, by the mount's place in [`RunOp::mounts`]: each a socket of this step's
     /// own, whose owner and mode are set to what the mount says.
     pub agents: BTreeMap<usize, PathBuf>,
@@ -155,15 +156,15 @@ impl Plan {
         &mut self,
         target: &str,
         secret: &SecretMount,
-        value: Option<&Vec<u8>>,
+        value: Option<&SecretBytes>,
     ) -> Result<(), SandboxError> {
-        let Some(value) = value else {
+        let Some(value) = value.map(SecretBytes::as_bytes) else {
             // The variable is there, and empty, as in BuildKit.
             self.env.extend(secret.env.iter().map(|name| (name.clone(), String::new())));
             return missing("secret", &secret.id, secret.required);
         };
         if let Some(name) = &secret.env {
-            let text = String::from_utf8(value.clone())
+            let text = String::from_utf8(value.to_vec())
                 .map_err(|_| refused(target, "a secret that is no text cannot be a variable"))?;
             self.env.push((name.clone(), text));
         }
@@ -173,7 +174,7 @@ impl Plan {
                 options.push("noexec");
             }
             let owner = (secret.uid, secret.gid);
-            self.add_file(target, value.clone(), secret.mode & 0o777, owner, &options);
+            self.add_file(target, value.to_vec(), secret.mode & 0o777, owner, &options);
         }
         Ok(())
     }

@@ -115,8 +115,11 @@ fn secrets_as_files_and_as_variables() {
                   ls /run/secrets; mount | grep /run/secrets/key | grep -o noexec; \
                   echo x > /run/secrets/key || echo refused";
     let secrets = || Inputs {
-        secrets: [("key".to_owned(), b"k3y\n".to_vec()), ("token".to_owned(), b"t0k".to_vec())]
-            .into(),
+        secrets: [
+            ("key".to_owned(), b"k3y\n".to_vec().into()),
+            ("token".to_owned(), b"t0k".to_vec().into()),
+        ]
+        .into(),
         ..Inputs::default()
     };
     let ran = run(&house, &with(mounts.clone(), script), secrets());

@@ -37,8 +37,8 @@ impl Target for Frames {
             at: Millis(7),
             data: b"text".to_vec(),
         };
-        let answer = build::Answer::Secret(Some(b"secret".to_vec()));
-        let request = build::SshMessage(b"request".to_vec());
+        let answer = build::Answer::Secret(Some(b"secret".to_vec().into()));
+        let request = b"request".to_vec().into();
         let ask = build::Ask::Ssh { id: "default".into(), request };
         vec![
             frame(0, &open, b""),
