@@ -81,8 +81,8 @@ fn refused(worker: &WorkerId, id: &BuildId, ask: &Ask) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::secret::SecretBytes;
     use proto::step::{Mount, NetworkMode, RunOp, SecretMount, SecurityMode, SshMount};
-    use proto::wire::build::SshMessage;
 
     fn run() -> Op {
         let (id, required, mode, uid, gid) = ("token".to_owned(), true, 0o400, 0, 0);
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_step_needs_what_its_mounts_name() {
         let secret = |id: &str| Ask::Secret(id.to_owned());
-        let ssh = |id: &str| Ask::Ssh { id: id.to_owned(), request: SshMessage(vec![11]) };
+        let ssh = |id: &str| Ask::Ssh { id: id.to_owned(), request: SecretBytes::from(vec![11]) };
         assert!(is_for_step(&secret("token"), &run()));
         assert!(!is_for_step(&secret("default"), &run()) && !is_for_step(&ssh("token"), &run()));
         assert!(is_for_step(&ssh("default"), &run()));
