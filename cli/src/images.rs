@@ -7,10 +7,8 @@ use crate::error::{io, user};
 use crate::farm::{Farm, broke};
 use crate::print::say;
 use crate::table::Table;
-use bytes::Bytes;
-use cache::store::hash_file;
+use crate::upload::upload;
 use proto::error::{Class, Failure};
-use proto::id::BlobId;
 use proto::platform::Platform;
 pub use proto::reference::familiar;
 use proto::wire::Service;
@@ -18,9 +16,8 @@ use proto::wire::admin::{HistoryEntry, ImageRow, Input, Reply, Request};
 use proto::wire::build::ArchiveFormat;
 use proto::wire::worker::Moved;
 use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 use worker::image::manifest::read_time;
 
 /// Repository and tag of a name.
@@ -290,7 +287,7 @@ async fn take_archive(
     file: File,
     mut said: impl FnMut(String),
 ) -> Result<(), Failure> {
-    let archive = upload(farm, file).await?;
+    let archive = upload(&farm.blobs, file, "the archive").await?;
     farm.ask(&Request::Load(archive), |reply, _| {
         if let Reply::Text(line) = reply {
             said(line);
@@ -312,39 +309,6 @@ async fn spooled(mut from: impl Read + Send + 'static) -> Result<File, Failure> 
     };
     let spooled = tokio::task::spawn_blocking(spool).await;
     spooled.map_err(|e| user(e.to_string()))?.map_err(unread)
-}
-
-/// Bytes of a file that are sent at a time.
-const PIECE_BYTES: u64 = 1 << 20;
-
-/// Puts a file into the farm's store, if it is not there.
-async fn upload(farm: &Farm, mut file: File) -> Result<BlobId, Failure> {
-    let hash = move || {
-        file.rewind()?;
-        let (id, size) = hash_file(&mut file)?;
-        file.rewind()?;
-        Ok((file, id, size))
-    };
-    let hashed = tokio::task::spawn_blocking(hash).await;
-    let (file, id, size) = hashed.map_err(|e| user(e.to_string()))?.map_err(unread)?;
-    if farm.blobs.missing(vec![id], Vec::new()).await?.0.is_empty() {
-        return Ok(id);
-    }
-    let file = Arc::new(file);
-    let next = || {
-        let file = file.clone();
-        let read = move || {
-            let mut piece = Vec::with_capacity(PIECE_BYTES as usize);
-            (&*file).take(PIECE_BYTES).read_to_end(&mut piece)?;
-            Ok((!piece.is_empty()).then(|| Bytes::from(piece)))
-        };
-        async move {
-            let piece = tokio::task::spawn_blocking(read).await;
-            piece.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-        }
-    };
-    farm.blobs.put_large(id, size, next).await?;
-    Ok(id)
 }
 
 /// `slipway cache prune` asks before it does.

@@ -21,6 +21,7 @@ mod table;
 mod talk;
 mod top;
 mod up;
+mod upload;
 
 use args::farm::Roles;
 use args::{Cli, Command};

@@ -121,7 +121,8 @@ impl Drop for Unfinished {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Does what blocks where nothing waits for it.
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {

@@ -3,13 +3,13 @@
 
 use super::archive;
 use super::fields::Taker;
+use super::files::blocking;
 use super::request::full_name;
 use crate::args::build::Build;
 use crate::error::{io, user};
 use crate::print::tell;
-use bytes::Bytes;
+use crate::upload::upload;
 use cache::cluster::Cluster;
-use cache::store::hash_file;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, OciDigest};
 use proto::limit;
@@ -18,12 +18,9 @@ use proto::wire::outside::{CacheFrom, CacheMode, CachePlace, CacheTo, CacheWritt
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Bytes of one piece of a blob on its way to the farm.
-const PIECE: usize = 1 << 20;
 
 /// What the flags ask for.
 #[derive(Debug, Default)]
@@ -183,7 +180,7 @@ impl Directories {
         let directory = self.directory(number)?;
         let mut put = Vec::new();
         for digest in digests {
-            put.push(put_file(blobs, &blob(directory, digest)).await?);
+            put.push(put_file(blobs, blob(directory, digest)).await?);
         }
         Ok(put)
     }
@@ -275,28 +272,10 @@ fn listing(path: &Path) -> Result<Listing, Failure> {
 }
 
 /// Puts a file into the farm's store.
-async fn put_file(blobs: &Arc<Cluster>, path: &Path) -> Result<BlobId, Failure> {
-    let (id, size, file) = {
-        let path = path.to_owned();
-        let hash = move || -> Result<_, Failure> {
-            let failed = |e: std::io::Error| io("Reading", &path, &e);
-            let mut file = open(&path).map_err(failed)?;
-            let (id, size) = hash_file(&mut file).map_err(failed)?;
-            file.seek(SeekFrom::Start(0)).map_err(failed)?;
-            Ok((id, size, file))
-        };
-        let hashed = tokio::task::spawn_blocking(hash).await;
-        hashed.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?
-    };
-    let file = std::sync::Mutex::new(file);
-    let next = || {
-        let mut piece = Vec::with_capacity(PIECE);
-        let mut file = file.lock().unwrap_or_else(|p| p.into_inner());
-        let read = file.by_ref().take(PIECE as u64).read_to_end(&mut piece);
-        std::future::ready(read.map(|read| (read > 0).then(|| Bytes::from(piece))))
-    };
-    blobs.put_large(id, size, next).await?;
-    Ok(id)
+async fn put_file(blobs: &Arc<Cluster>, path: PathBuf) -> Result<BlobId, Failure> {
+    let name = path.display().to_string();
+    let file = blocking(move || open(&path).map_err(|e| io("Reading", &path, &e))).await?;
+    upload(blobs, file, &name).await
 }
 
 #[cfg(test)]
