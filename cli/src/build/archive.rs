@@ -6,12 +6,13 @@ use bytes::Bytes;
 use cache::cluster::Cluster;
 use proto::error::{Class, Failure};
 use proto::wire::build::{ArchiveData, ArchiveEntry};
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use worker::image::sha::Sha;
 
 /// A file that is there under its name only when it is whole. A pipe or a device that is there
 /// already is written to directly.
@@ -80,19 +81,31 @@ pub enum Piece {
     End,
 }
 
+/// Pieces that wait for who writes.
+const PIECES: usize = 16;
+
 /// Writes an archive.
 pub async fn write(
     blobs: &Arc<Cluster>,
     entries: Vec<ArchiveEntry>,
     place: &Place,
 ) -> Result<(), Failure> {
-    let (pieces, queue) = mpsc::channel::<Piece>(16);
+    let (pieces, queue) = mpsc::channel::<Piece>(PIECES);
     let writing = match place {
         Place::Engine => tokio::spawn(super::engine::load(queue)),
         Place::Stdout => to_file(queue, None),
         Place::File(path) => to_file(queue, Some(path.clone())),
     };
     let sent = send(blobs, entries, &pieces).await;
+    ended(sent, pieces, writing).await
+}
+
+/// Waits for whoever writes what was sent.
+async fn ended(
+    sent: Result<(), Failure>,
+    pieces: mpsc::Sender<Piece>,
+    writing: JoinHandle<Result<(), Failure>>,
+) -> Result<(), Failure> {
     let given_up = pieces.is_closed();
     drop(pieces);
     let written = match writing.await {
@@ -110,7 +123,7 @@ pub async fn write(
 fn to_file(
     mut queue: mpsc::Receiver<Piece>,
     path: Option<PathBuf>,
-) -> tokio::task::JoinHandle<Result<(), Failure>> {
+) -> JoinHandle<Result<(), Failure>> {
     tokio::task::spawn_blocking(move || {
         let shown = path.clone().unwrap_or_else(|| PathBuf::from("standard output"));
         let failed = |e: std::io::Error| io("Writing", &shown, &e);
@@ -144,49 +157,63 @@ async fn send(
     entries: Vec<ArchiveEntry>,
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), Failure> {
-    let gone = || Failure::new(Class::User, "Nobody reads the archive any more");
-    let put = async |bytes: Bytes| pieces.send(Piece::Bytes(bytes)).await.map_err(|_| gone());
     for entry in entries {
         let size = match &entry.data {
             ArchiveData::Inline(bytes) => bytes.len() as u64,
             ArchiveData::Blob(_, size, _) => *size,
             ArchiveData::Directory => 0,
         };
-        put(header(&entry, size)?).await?;
-        match entry.data {
-            ArchiveData::Directory => {}
-            ArchiveData::Inline(bytes) => put(bytes.into()).await?,
-            ArchiveData::Blob(blob, size, digest) => {
-                let mut sha = Sha256::new();
-                let taken = std::sync::Mutex::new((&mut sha, 0u64));
-                let take = |piece: Bytes| {
-                    {
-                        let mut taken = taken.lock().unwrap_or_else(|p| p.into_inner());
-                        taken.0.update(&piece);
-                        taken.1 += piece.len() as u64;
-                    }
-                    let pieces = pieces.clone();
-                    async move {
-                        let sent = pieces.send(Piece::Bytes(piece)).await;
-                        sent.map_err(|_| std::io::ErrorKind::BrokenPipe.into())
-                    }
-                };
-                blobs.get_large(blob, 0, take).await?;
-                let length = taken.into_inner().unwrap_or_else(|p| p.into_inner()).1;
-                let hashed: [u8; 32] = sha.finalize().into();
-                if length != size || hashed != *digest.as_bytes() {
-                    let message = format!("{} came from the farm with other bytes", entry.path);
-                    return Err(Failure::new(Class::Corrupt, message));
-                }
-            }
-        }
+        put(pieces, header(&entry, size)?).await?;
+        content(blobs, entry, pieces).await?;
         let padding = (512 - size % 512) % 512;
         if padding > 0 {
-            put(Bytes::from(vec![0; padding as usize])).await?;
+            put(pieces, Bytes::from(vec![0; padding as usize])).await?;
         }
     }
-    put(Bytes::from(vec![0; TAR_END])).await?;
+    put(pieces, Bytes::from(vec![0; TAR_END])).await?;
     pieces.send(Piece::End).await.map_err(|_| gone())
+}
+
+fn gone() -> Failure {
+    Failure::new(Class::User, "Nobody reads the archive any more")
+}
+
+async fn put(pieces: &mpsc::Sender<Piece>, bytes: Bytes) -> Result<(), Failure> {
+    pieces.send(Piece::Bytes(bytes)).await.map_err(|_| gone())
+}
+
+/// Sends the bytes of an entry. Those of a blob have the size and the digest that they should have,
+/// or it is an error.
+async fn content(
+    blobs: &Arc<Cluster>,
+    entry: ArchiveEntry,
+    pieces: &mpsc::Sender<Piece>,
+) -> Result<(), Failure> {
+    let (blob, size, digest) = match entry.data {
+        ArchiveData::Directory => return Ok(()),
+        ArchiveData::Inline(bytes) => return put(pieces, bytes.into()).await,
+        ArchiveData::Blob(blob, size, digest) => (blob, size, digest),
+    };
+    let taken = std::sync::Mutex::new((Sha::new(), 0u64));
+    let take = |piece: Bytes| {
+        {
+            let mut taken = taken.lock().unwrap_or_else(|p| p.into_inner());
+            taken.0.update(&piece);
+            taken.1 += piece.len() as u64;
+        }
+        let pieces = pieces.clone();
+        async move {
+            let sent = pieces.send(Piece::Bytes(piece)).await;
+            sent.map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+        }
+    };
+    blobs.get_large(blob, 0, take).await?;
+    let (sha, length) = taken.into_inner().unwrap_or_else(|p| p.into_inner());
+    if length != size || sha.finish() != digest {
+        let message = format!("{} came from the farm with other bytes", entry.path);
+        return Err(Failure::new(Class::Corrupt, message));
+    }
+    Ok(())
 }
 
 /// The header of an entry: the same for the same content, whoever builds when.
@@ -205,11 +232,6 @@ fn header(entry: &ArchiveEntry, size: u64) -> Result<Bytes, Failure> {
     Ok(Bytes::copy_from_slice(header.as_bytes()))
 }
 
-/// An error with the file that it is about.
-pub(super) fn at(path: &Path, error: &std::io::Error) -> std::io::Error {
-    std::io::Error::new(error.kind(), format!("Writing {} failed: {error}", path.display()))
-}
-
 /// Writes an archive as a directory.
 pub async fn write_layout(
     blobs: &Arc<Cluster>,
@@ -218,33 +240,18 @@ pub async fn write_layout(
 ) -> Result<(), Failure> {
     for entry in entries {
         let path = dir.join(&entry.path);
-        let failed = |e: std::io::Error| io("Writing", &path, &e);
-        match entry.data {
-            ArchiveData::Directory => std::fs::create_dir_all(&path).map_err(failed)?,
-            ArchiveData::Inline(bytes) => {
-                let mut file = WholeFile::create(&path)?;
-                file.write_all(&bytes).map_err(failed)?;
-                file.finish()?;
-            }
-            ArchiveData::Blob(blob, size, digest) => {
-                let state = std::sync::Mutex::new((WholeFile::create(&path)?, Sha256::new(), 0u64));
-                let take = |piece: Bytes| {
-                    let mut state = state.lock().unwrap_or_else(|p| p.into_inner());
-                    state.1.update(&piece);
-                    state.2 += piece.len() as u64;
-                    let written = state.0.write_all(&piece);
-                    std::future::ready(written.map_err(|e| at(&path, &e)))
-                };
-                blobs.get_large(blob, 0, take).await?;
-                let (file, sha, length) = state.into_inner().unwrap_or_else(|p| p.into_inner());
-                let hashed: [u8; 32] = sha.finalize().into();
-                if length != size || hashed != *digest.as_bytes() {
-                    let message = format!("{} came from the farm with other bytes", entry.path);
-                    return Err(Failure::new(Class::Corrupt, message));
-                }
-                file.finish()?;
-            }
+        if matches!(entry.data, ArchiveData::Directory) {
+            let made = tokio::fs::create_dir_all(&path).await;
+            made.map_err(|e| io("Making", &path, &e))?;
+            continue;
         }
+        let (pieces, queue) = mpsc::channel::<Piece>(PIECES);
+        let writing = to_file(queue, Some(path));
+        let sent = match content(blobs, entry, &pieces).await {
+            Ok(()) => pieces.send(Piece::End).await.map_err(|_| gone()),
+            failed => failed,
+        };
+        ended(sent, pieces, writing).await?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Writes the files of a result into a directory, or as a tar.
 
-use super::archive::{WholeFile, at};
+use super::archive::WholeFile;
 use super::output::{Place, Split};
 use crate::error::io;
 use bytes::Bytes;
@@ -277,6 +277,11 @@ fn finish_file(file: &std::fs::File, path: &Path, meta: &Meta) -> std::io::Resul
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     }
     Ok(rustix::fs::futimens(file, &times(meta))?)
+}
+
+/// An error with the file that it is about.
+fn at(path: &Path, error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("Writing {} failed: {error}", path.display()))
 }
 
 async fn write_large(blobs: &Arc<Cluster>, file: Todo) -> Result<(), Failure> {
