@@ -39,6 +39,7 @@ use proto::platform::Platform;
 use proto::secret::SecretBytes;
 use proto::wire::build::{
     Answer, Ask, BuildResult, Event, ImageResult, OutputResult, ToClient, ToCoordinator, VertexId,
+    Warning,
 };
 use proto::wire::worker::Moved;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,8 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
         Ok(mut result) => {
             let write = async {
                 write_outputs(&farm, &result, &asked.targets).await?;
-                client.directories.write(&farm.blobs, &result.caches).await
+                let warn = |message| client.warn(message);
+                client.directories.write(&farm.blobs, &result.caches, warn).await
             };
             let (written, moved) = meter::count(write).await;
             let traffic = &mut result.summary.traffic;
@@ -312,6 +314,12 @@ impl Client {
                 moved(&display, vertex, sent.load(Ordering::Relaxed), false);
             }
         })
+    }
+
+    fn warn(&self, message: String) {
+        let (rule, detail, url) = Default::default();
+        let warning = Warning { rule, message, detail, url, at: None, excerpt: Vec::new() };
+        self.display.event(Event::Warning(warning));
     }
 
     fn moved(&self, vertex: VertexId, bytes: u64, done: bool) {

@@ -1,26 +1,17 @@
-//! `--cache-from` and `--cache-to`: caches outside of the farm. Those in directories are read and
-//! written here; the farm sees their blobs only.
+//! `--cache-from` and `--cache-to`: caches outside of the farm.
 
-use super::archive;
+mod directories;
+
+pub use directories::Directories;
+
 use super::fields::Taker;
-use super::files::blocking;
 use super::request::full_name;
 use crate::args::build::Build;
-use crate::error::{io, user};
 use crate::print::tell;
-use crate::upload::upload;
-use cache::cluster::Cluster;
-use proto::error::{Class, Failure};
-use proto::id::{BlobId, OciDigest};
-use proto::limit;
-use proto::wire::build::{ArchiveData, ArchiveEntry, MediaTypes};
-use proto::wire::outside::{CacheFrom, CacheMode, CachePlace, CacheTo, CacheWritten};
-use rustix::fs::{Mode, OFlags};
-use serde::Deserialize;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use proto::error::Failure;
+use proto::wire::build::MediaTypes;
+use proto::wire::outside::{CacheFrom, CacheMode, CachePlace, CacheTo};
+use std::path::PathBuf;
 
 /// What the flags ask for.
 #[derive(Debug, Default)]
@@ -31,16 +22,6 @@ pub struct Caches {
     pub to: Vec<CacheTo>,
     /// Where those on this machine are.
     pub directories: Directories,
-}
-
-/// The caches on this machine.
-#[derive(Debug, Default)]
-pub struct Directories {
-    /// Those that are taken from, by their numbers.
-    from: Vec<PathBuf>,
-    /// For each cache that is given to, its directory if it is one, and whether the build is all
-    /// right without it.
-    to: Vec<Option<(PathBuf, bool)>>,
 }
 
 /// Reads the flags. Says which caches are left out because nothing can be taken from them.
@@ -133,149 +114,6 @@ fn to(text: &str, caches: &mut Caches) -> Result<(), Failure> {
     caches.to.push(CacheTo { reference, name, mode, packing, may_fail });
     caches.directories.to.push(directory.map(|directory| (directory, may_fail)));
     Ok(())
-}
-
-/// As much as is needed of a layout's index, and of a manifest.
-#[derive(Deserialize)]
-struct Listing {
-    #[serde(default)]
-    manifests: Vec<Named>,
-    config: Option<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    digest: String,
-}
-
-impl Directories {
-    fn directory(&self, number: u32) -> Result<&Path, Failure> {
-        let found = self.from.get(number as usize);
-        let none = || Failure::new(Class::Bug, format!("There is no cache number {number}"));
-        found.map(PathBuf::as_path).ok_or_else(none)
-    }
-
-    /// Puts the manifest of a cache, and the config that it names, into the farm's store.
-    pub async fn index(&self, blobs: &Arc<Cluster>, number: u32) -> Result<Vec<BlobId>, Failure> {
-        let directory = self.directory(number)?;
-        let index = listing(&directory.join("index.json"))?;
-        let digest =
-            |named: &Named| OciDigest::parse(&named.digest).map_err(|e| user(e.to_string()));
-        let Some(manifest) = index.manifests.first().map(digest).transpose()? else {
-            return Err(user("Its index names nothing"));
-        };
-        let mut wanted = vec![manifest];
-        let config = listing(&blob(directory, &manifest))?.config;
-        wanted.extend(config.as_ref().map(digest).transpose()?);
-        self.blobs(blobs, number, &wanted).await
-    }
-
-    /// Puts blobs of a cache into the farm's store.
-    pub async fn blobs(
-        &self,
-        blobs: &Arc<Cluster>,
-        number: u32,
-        digests: &[OciDigest],
-    ) -> Result<Vec<BlobId>, Failure> {
-        let directory = self.directory(number)?;
-        let mut put = Vec::new();
-        for digest in digests {
-            put.push(put_file(blobs, blob(directory, digest)).await?);
-        }
-        Ok(put)
-    }
-
-    /// Writes the caches that are on this machine. Blobs that are there stay.
-    pub async fn write(
-        &self,
-        blobs: &Arc<Cluster>,
-        written: &[CacheWritten],
-    ) -> Result<(), Failure> {
-        for (written, directory) in written.iter().zip(&self.to) {
-            let (CacheWritten::Files { entries, own }, Some((directory, may_fail))) =
-                (written, directory)
-            else {
-                continue;
-            };
-            match self.write_one(blobs, directory, entries, own).await {
-                Err(e) if *may_fail => {
-                    tell!("WARNING: the cache {} is not written: {e}", directory.display());
-                }
-                done => done?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn write_one(
-        &self,
-        blobs: &Arc<Cluster>,
-        directory: &Path,
-        entries: &[ArchiveEntry],
-        own: &[(OciDigest, u64)],
-    ) -> Result<(), Failure> {
-        let path = directory.join("blobs/sha256");
-        std::fs::create_dir_all(&path).map_err(|e| io("Making", &path, &e))?;
-        for (digest, size) in own {
-            self.copy(directory, digest, *size)?;
-        }
-        let missing = |entry: &&ArchiveEntry| match &entry.data {
-            ArchiveData::Blob(_, size, digest) => !is_there(directory, digest, *size),
-            ArchiveData::Inline(_) | ArchiveData::Directory => true,
-        };
-        let missing = entries.iter().filter(missing).cloned().collect();
-        archive::write_layout(blobs, missing, directory).await
-    }
-
-    /// Copies a blob from one of the directories that are taken from.
-    fn copy(&self, to: &Path, digest: &OciDigest, size: u64) -> Result<(), Failure> {
-        if is_there(to, digest, size) {
-            return Ok(());
-        }
-        let Some(from) = self.from.iter().find(|from| is_there(from, digest, size)) else {
-            return Err(user(format!("{digest} is in none of the caches any more")));
-        };
-        let (from, path) = (blob(from, digest), blob(to, digest));
-        let mut content = open(&from).map_err(|e| io("Reading", &from, &e))?;
-        let mut file = archive::WholeFile::create(&path)?;
-        std::io::copy(&mut content, &mut file).map_err(|e| io("Writing", &path, &e))?;
-        file.finish()
-    }
-}
-
-fn blob(directory: &Path, digest: &OciDigest) -> PathBuf {
-    directory.join("blobs/sha256").join(digest.hex())
-}
-
-fn is_there(directory: &Path, digest: &OciDigest, size: u64) -> bool {
-    let found = std::fs::symlink_metadata(blob(directory, digest));
-    found.is_ok_and(|found| found.is_file() && found.len() == size)
-}
-
-/// Opens a file of a cache. Nothing else is read, wherever a link may lead to.
-fn open(path: &Path) -> std::io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(std::io::Error::other("it is no file")),
-    }
-}
-
-fn listing(path: &Path) -> Result<Listing, Failure> {
-    let failed = |e: std::io::Error| io("Reading", path, &e);
-    let mut bytes = Vec::new();
-    let most = limit::CACHE_MANIFEST_BYTES_MAX as u64;
-    open(path).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
-    let broken = |e| user(format!("{} is no index or manifest: {e}", path.display()));
-    serde_json::from_slice(&bytes).map_err(broken)
-}
-
-/// Puts a file into the farm's store.
-async fn put_file(blobs: &Arc<Cluster>, path: PathBuf) -> Result<BlobId, Failure> {
-    let name = path.display().to_string();
-    let file = blocking(move || open(&path).map_err(|e| io("Reading", &path, &e))).await?;
-    upload(blobs, file, &name).await
 }
 
 #[cfg(test)]
