@@ -256,6 +256,36 @@ fn a_lost_layer_that_comes_out_the_same_again_is_taken() {
 }
 
 #[test]
+fn a_damaged_layer_is_written_again_under_its_name() {
+    let (context, scratch) = (Scratch::new("context"), Scratch::new("caches"));
+    context.write("a", "a");
+    context.write("Dockerfile", "FROM scratch\nCOPY a /a\n");
+    let path = scratch.join("cache");
+    let (to, from) = (format!("{},mode=max", local("dest", &path)), local("src", &path));
+    Slipway::new().build(&["-o", "type=cacheonly", "--cache-to", &to], context.path()).ok();
+    let manifest = blob(&path, &json(&path.join("index.json"))["manifests"][0]["digest"]);
+    for layer in json(&manifest)["layers"].as_array().expect("a list") {
+        damage(&blob(&path, &layer["digest"]));
+    }
+    let both = ["-t", "app", "--cache-from", &from, "--cache-to", &to];
+    Slipway::new().build(&both, context.path()).ok().says("runs again");
+    for entry in fs::read_dir(path.join("blobs/sha256")).expect("a directory") {
+        let file = entry.expect("an entry").path();
+        let digest = tests::tree::sha256(fs::File::open(&file).expect("a file"));
+        assert!(file.ends_with(&digest), "{} is {digest}", file.display());
+    }
+    Slipway::new().build(&both, context.path()).ok().never_says("WARNING").never_says("again");
+}
+
+/// Other bytes in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    fs::write(path, bytes).expect("writing");
+}
+
+#[test]
 fn a_damaged_cache_costs_the_steps_that_it_has_lost() {
     let (site, scratch) = (site(), Scratch::new("caches"));
     let path = scratch.join("cache");
@@ -264,12 +294,6 @@ fn a_damaged_cache_costs_the_steps_that_it_has_lost() {
     let blob = |digest: &Value| blob(&path, digest);
     let manifest = blob(&json(&path.join("index.json"))["manifests"][0]["digest"]);
     let read = json(&manifest);
-    let damage = |path: &Path| {
-        let mut bytes = fs::read(path).expect("a file");
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x55;
-        fs::write(path, bytes).expect("writing");
-    };
     // All layers, one by one in their files or their trees.
     let layers = read["layers"].as_array().expect("a list");
     for (at, pair) in layers.chunks(2).enumerate() {

@@ -61,6 +61,14 @@ enum State {
     Here,
     /// It cannot be had.
     Lost,
+    /// It could not be had, and was made again: the farm has it, and the cache has not.
+    Remade,
+}
+
+impl State {
+    fn is_here(self) -> bool {
+        matches!(self, Self::Here | Self::Remade)
+    }
 }
 
 impl Imported {
@@ -82,11 +90,11 @@ impl Imported {
         shelf.has(found).then(|| found.record())
     }
 
-    /// Where layers lie, of those that have not been lost.
+    /// Where layers lie, of those that were not found to be lost there.
     fn places(&self, layers: &[RootId]) -> Vec<(CachedLayer, CachePlace)> {
         let shelf = self.shelf();
         let kept = layers.iter().filter_map(|layer| shelf.layers.get(layer));
-        let had = kept.filter(|kept| kept.state != State::Lost);
+        let had = kept.filter(|kept| matches!(kept.state, State::Away | State::Here));
         had.map(|kept| (kept.layer.clone(), kept.from.place.clone())).collect()
     }
 }
@@ -114,7 +122,7 @@ impl Shelf {
 
     /// The records whose layers are all here, and that have this one.
     fn whole(&self, layer: &RootId) -> Vec<CachedRecord> {
-        let here = |layer| self.layers.get(layer).is_some_and(|kept| kept.state == State::Here);
+        let here = |layer| self.layers.get(layer).is_some_and(|kept| kept.state.is_here());
         let with = self.records.iter().filter(|record| record.layers.contains(layer));
         with.filter(|record| record.layers.iter().all(here)).cloned().collect()
     }

@@ -87,7 +87,7 @@ async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(),
     let _one = server.fetching.enter(*layer).await;
     let Some(kept) = imported.shelf().layers.get(layer).cloned() else { return Ok(()) };
     let lost = || format!("A layer of the cache {} cannot be had", kept.from.name);
-    if kept.state == State::Here {
+    if kept.state.is_here() {
         return Ok(());
     }
     let is_here = match server.library.blobs.missing(Vec::new(), vec![layer.0]).await {
@@ -107,7 +107,8 @@ async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(),
         warn(build, message).await;
         return Err(lost());
     }
-    set(build, layer, State::Here);
+    let was_lost = kept.state == State::Lost;
+    set(build, layer, if was_lost { State::Remade } else { State::Here });
     if !server.keeps_facts {
         keep(server, build, layer).await;
     }
