@@ -34,7 +34,7 @@ use ops::config::{Config, Fallback};
 use output::Target;
 use outside::Directories;
 use proto::error::{Class, Failure};
-use proto::id::{OciDigest, RootId};
+use proto::id::{BlobId, OciDigest, RootId};
 use proto::platform::Platform;
 use proto::secret::SecretBytes;
 use proto::wire::build::{
@@ -139,7 +139,7 @@ struct Client {
     display: Arc<Display>,
     /// The caches on this machine.
     directories: Arc<Directories>,
-    /// Bytes of contexts that were sent.
+    /// Bytes of contexts and caches that were sent.
     sent: Arc<AtomicU64>,
 }
 
@@ -235,14 +235,21 @@ impl Client {
                 let said = self.context.agents.answer(&id, request.as_bytes()).await?;
                 Ok(Answer::Ssh(said.into()))
             }
-            Ask::Cache(number) => {
-                Ok(Answer::Blobs(self.directories.index(&self.farm.blobs, number).await?))
-            }
+            Ask::Cache(number) => self.put(self.directories.index(&self.farm.blobs, number)).await,
             Ask::CacheBlobs(number, digests) => {
-                let blobs = self.directories.blobs(&self.farm.blobs, number, &digests);
-                Ok(Answer::Blobs(blobs.await?))
+                self.put(self.directories.blobs(&self.farm.blobs, number, &digests)).await
             }
         }
+    }
+
+    /// Puts blobs of a cache, and counts what was sent.
+    async fn put(
+        &self,
+        work: impl Future<Output = Result<Vec<BlobId>, Failure>>,
+    ) -> Result<Answer, Failure> {
+        let (blobs, moved) = meter::count(work).await;
+        self.sent.fetch_add(moved.results, Ordering::Relaxed);
+        blobs.map(Answer::Blobs)
     }
 
     async fn layout(

@@ -168,6 +168,17 @@ fn a_directory_carries_results_too() {
     let third = machine(&site);
     let from = local("src", &two);
     assert_eq!(id(&third, &site, &["--cache-from", &from]), first);
+    // What is sent of a cache is counted: its documents at least, and layers that are needed.
+    let metadata = scratch.join("metadata.json");
+    let output = local("dest", &scratch.join("files"));
+    let told = metadata.display().to_string();
+    let flags = ["-o", &output, "--cache-from", &from, "--metadata-file", &told];
+    machine(&site).build(&flags, site.context.path()).ok();
+    let sent = json(&metadata)["slipway.build"]["movedBytes"]["context"].as_u64();
+    let manifest = &json(&two.join("index.json"))["manifests"][0];
+    let config = &json(&blob(&two, &manifest["digest"]))["config"];
+    let least: u64 = [manifest, config].map(|p| p["size"].as_u64().expect("a size")).iter().sum();
+    assert!(sent.is_some_and(|sent| sent > least), "{sent:?} of at least {least}");
     // And from a directory to a registry.
     let registry = Registry::empty();
     let to = format!("type=registry,ref={},mode=max", registry.image("a/b"));
