@@ -161,12 +161,11 @@ async fn change(desk: &Desk, name: &str, order: NodeOrder, talk: &Talk) -> Resul
     let (role, name) = members::named(name)?;
     let id = CacheId::parse(name).map_err(|e| user(e.to_string()))?;
     let membership = desk.membership();
-    let is_said = role == Some(Role::Worker)
-        && matches!(order, NodeOrder::Remove | NodeOrder::Cordon | NodeOrder::Uncordon);
+    let may_be_gone = role == Some(Role::Worker) && matches!(order, NodeOrder::Remove);
     let may_be = |wanted| role.is_none_or(|role| role == wanted);
     let is_cache = may_be(Role::Cache) && membership.rows().iter().any(|row| row.id == id);
     if may_be(Role::Worker)
-        && let Some(worker) = members::find(desk, name, is_said).await?
+        && let Some(worker) = members::find(desk, name, may_be_gone).await?
     {
         // Only workers are cordoned: that order says who is meant.
         let is_clear = matches!(order, NodeOrder::Cordon | NodeOrder::Uncordon);

@@ -71,11 +71,12 @@ pub fn named(text: &str) -> Result<(Option<Role>, &str), Failure> {
     }
 }
 
-/// The worker of that name, if one is there or an operator wants something of it. `is_said`: a person
-/// says that it is a worker; then it may be one that has gone long ago, and is not to come back.
-pub async fn find(desk: &Desk, name: &str, is_said: bool) -> Result<Option<WorkerId>, Failure> {
+/// The worker of that name, if one is there or an operator wants something of it. `may_be_gone`: a
+/// person removes a worker, and says that it is one: it may have gone long ago, and is not to come
+/// back.
+pub async fn find(desk: &Desk, name: &str, may_be_gone: bool) -> Result<Option<WorkerId>, Failure> {
     let Ok(id) = WorkerId::parse(name) else { return Ok(None) };
-    if is_said {
+    if may_be_gone {
         return Ok(Some(id));
     }
     let coordinator = desk.coordinator();

@@ -259,7 +259,11 @@ fn a_drained_worker_finishes_what_it_does_and_gets_nothing_new() {
     assert!(farm.node("w1").is_some_and(|row| row.contains("cordoned")), "{:?}", farm.node("w1"));
     farm.operate(&["node", "uncordon", "w1"]).ok();
     assert!(farm.node("w1").is_some_and(|row| row.contains("serving")));
-    farm.operate(&["node", "cordon", "nobody"]).fails(1).says("no member `nobody`");
+    for order in ["cordon", "uncordon", "drain"] {
+        for name in ["nobody", "worker/nobody"] {
+            farm.operate(&["node", order, name]).fails(1).says("no member `nobody`");
+        }
+    }
     drop(hand);
 }
 
