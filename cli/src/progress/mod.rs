@@ -15,7 +15,7 @@ mod model;
 mod palette;
 mod plain;
 mod rawjson;
-mod report;
+pub mod report;
 mod screen;
 mod session;
 mod settings;

@@ -88,7 +88,7 @@ pub fn failure(failure: &Failure, palette: &Palette) -> String {
 }
 
 /// Lines of the Dockerfile, those that are meant with a mark.
-fn excerpt(at: &SourceRange, lines: &[(u32, String)]) -> String {
+pub fn excerpt(at: &SourceRange, lines: &[(u32, String)]) -> String {
     if lines.is_empty() {
         return String::new();
     }

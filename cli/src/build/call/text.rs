@@ -1,13 +1,12 @@
 //! What is said of a Dockerfile, for people: as buildx prints it.
 
+use crate::progress::report;
 use crate::progress::text::{lines, one_line};
 use crate::table::Table;
 use coordinator::dockerfile::Stage;
 use coordinator::dockerfile::lint::Warning;
 use coordinator::graph::survey::{Outline, Wish};
 use proto::error::{Failure, SourceRange};
-
-const FRAME: &str = "--------------------\n";
 
 /// How many lines around those that are meant are shown: fewer, when several are meant.
 const AROUND_ONE: usize = 4;
@@ -99,7 +98,6 @@ fn excerpt(at: &SourceRange, dockerfile: &[u8]) -> String {
         return String::new();
     }
     last = last.clamp(first, lines.len());
-    let meant = first..=last;
     let around = if first == last { AROUND_ONE } else { AROUND_SEVERAL };
     let mut added = 0;
     // One round adds a line above and one below where there are such, and counts as one itself.
@@ -114,14 +112,9 @@ fn excerpt(at: &SourceRange, dockerfile: &[u8]) -> String {
         }
         added += 1;
     }
-    let mut out = format!("{}\n{FRAME}", one_line(&at.to_string()));
-    for number in first..=last {
-        let mark = if meant.contains(&number) { ">>>" } else { "   " };
-        let line = one_line(lines[number - 1].trim_end_matches('\r'));
-        out.push_str(format!(" {number:3} | {mark} {line}").trim_end());
-        out.push('\n');
-    }
-    out + FRAME
+    let shown: Vec<(u32, String)> =
+        (first..=last).map(|number| (number as u32, lines[number - 1].to_owned())).collect();
+    report::excerpt(at, &shown)
 }
 
 #[cfg(test)]
@@ -137,7 +130,8 @@ mod tests {
 
     #[test]
     fn lines_are_shown_with_some_around_them() {
-        let frame = FRAME.trim_end();
+        let frame = "-".repeat(20);
+        let frame = frame.as_str();
         let text = "1\n2\n3\n4\n5\n6\n7";
         let expected = [
             "Dockerfile:4",
