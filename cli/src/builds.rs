@@ -123,28 +123,34 @@ pub async fn explain(farm: &Farm, args: &Explain) -> Result<(), Failure> {
     }
     let mut table = Table::new(&["STEP", "RESULT"]);
     for StepReason { name, verdict } in &steps {
-        let result = match verdict {
-            StepVerdict::Hit => "hit".to_owned(),
-            StepVerdict::Miss { sentence, .. } => format!("miss: {sentence}"),
-            StepVerdict::NotNeeded => "not needed".to_owned(),
-            StepVerdict::NotReached => "not reached".to_owned(),
-        };
-        table.row(&[name, &result]);
+        let word = word(verdict);
+        match verdict {
+            StepVerdict::Miss { sentence, .. } => {
+                table.row(&[name, &format!("{word}: {sentence}")])
+            }
+            _ => table.row(&[name, word]),
+        }
     }
     table.print();
     Ok(())
 }
 
-fn reason(step: &StepReason) -> serde_json::Value {
-    let StepReason { name, verdict } = step;
+fn word(verdict: &StepVerdict) -> &'static str {
     match verdict {
-        StepVerdict::Hit => serde_json::json!({ "step": name, "result": "hit" }),
-        StepVerdict::Miss { reason, sentence } => serde_json::json!({
-            "step": name, "result": "miss", "reason": reason, "detail": sentence,
-        }),
-        StepVerdict::NotNeeded => serde_json::json!({ "step": name, "result": "not needed" }),
-        StepVerdict::NotReached => serde_json::json!({ "step": name, "result": "not reached" }),
+        StepVerdict::Hit => "hit",
+        StepVerdict::Miss { .. } => "miss",
+        StepVerdict::NotNeeded => "not needed",
+        StepVerdict::NotReached => "not reached",
     }
+}
+
+fn reason(step: &StepReason) -> serde_json::Value {
+    let mut row = serde_json::json!({ "step": step.name, "result": word(&step.verdict) });
+    if let StepVerdict::Miss { reason, sentence } = &step.verdict {
+        row["reason"] = reason.as_str().into();
+        row["detail"] = sentence.as_str().into();
+    }
+    row
 }
 
 /// `slipway cancel`.

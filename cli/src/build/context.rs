@@ -1,5 +1,6 @@
 //! Where the files come from: the Dockerfile, the context, named contexts, secrets, ssh agents.
 
+use super::fields::Taker;
 use super::layout::Layout;
 use super::remote::{self, Fetched};
 use super::ssh::{self, Agents};
@@ -378,28 +379,21 @@ fn named(text: &str) -> Result<(String, Place), Failure> {
 
 /// `id=ID[,src=FILE|,env=VARIABLE]`.
 fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
-    let wrong = |why: &str| user(format!("--secret `{text}`: {why}"));
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-    for field in text.split(',') {
-        let Some((key, value)) = field.split_once('=') else {
-            return Err(wrong(&format!("`{field}` has no `=`")));
-        };
-        match key.to_ascii_lowercase().as_str() {
-            "id" => id = Some(value.to_owned()),
-            "src" | "source" => file = Some(value.to_owned()),
-            "env" => variable = Some(value.to_owned()),
-            "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
-            "type" => return Err(wrong("the type is `file` or `env`")),
-            _ => return Err(wrong(&format!("there is no `{key}`; there are id, src, env, type"))),
-        }
+    let mut take = Taker::new("--secret", text)?;
+    let id = take.needed("id", "NAME")?;
+    let (src, source) = (take.text("src"), take.text("source"));
+    let (mut file, mut variable) = (src.or(source), take.text("env"));
+    match take.text("type").as_deref() {
+        Some("env") if variable.is_none() => variable = file.take(),
+        None | Some("file" | "env") => {}
+        Some(_) => return Err(take.wrong("the type is `file` or `env`".to_owned())),
     }
-    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("the id is missing: id=NAME"))?;
-    if kind.as_deref() == Some("env") && variable.is_none() {
-        variable = file.take();
+    if file.is_some() && variable.is_some() {
+        return Err(take.wrong("it has both a file and a variable".to_owned()));
     }
+    take.finish()?;
     let source = match (file, variable) {
-        (Some(_), Some(_)) => return Err(wrong("it has both a file and a variable")),
-        (Some(file), None) => SecretSource::File(file.into()),
+        (Some(file), _) => SecretSource::File(file.into()),
         (None, Some(variable)) => SecretSource::Variable(variable),
         (None, None) if std::env::var_os(&id).is_some() => SecretSource::Variable(id.clone()),
         (None, None) => SecretSource::File(PathBuf::from(&id)),

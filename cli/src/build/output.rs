@@ -87,8 +87,7 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
         return Ok((Output::Files { epoch: None }, Target::Directory(text.into(), Split::Auto)));
     }
     let mut take = Taker::new("--output", text)?;
-    let wrong = |why: String| user(format!("--output `{text}`: {why}"));
-    let kind = take.text("type").ok_or_else(|| wrong("the type is missing".to_owned()))?;
+    let kind = take.text("type").ok_or_else(|| take.wrong("the type is missing".to_owned()))?;
     let dest = take.text("dest");
     let (output, target) = match kind.as_str() {
         "image" | "registry" => {
@@ -97,7 +96,7 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
             let by_digest = take.flag("push-by-digest", false)?;
             let store = take.flag("store", kind == "image")?;
             if push && names.is_empty() {
-                return Err(wrong("pushing needs a name: -t NAME".to_owned()));
+                return Err(take.wrong("pushing needs a name: -t NAME".to_owned()));
             }
             for ignored in ["name-canonical", "dangling-name-prefix", "unpack"] {
                 take.text(ignored);
@@ -109,10 +108,11 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
         }
         "oci" | "docker" => archive(&kind, &mut take, tags, dest)?,
         "local" => {
-            let dest = dest.ok_or_else(|| wrong("it needs dest=DIRECTORY".to_owned()))?;
+            let none = || take.wrong("it needs dest=DIRECTORY".to_owned());
+            let dest = dest.ok_or_else(none)?;
             match take.text("mode").as_deref() {
                 None | Some("copy") => {}
-                Some(mode) => return Err(wrong(format!("the mode `{mode}` is not supported"))),
+                Some(mode) => return Err(take.wrong(format!("the mode `{mode}` is not supported"))),
             }
             let epoch = take.epoch()?;
             (Output::Files { epoch }, Target::Directory(dest.into(), take.split()?))
@@ -124,7 +124,7 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
         }
         "cacheonly" => (Output::CacheOnly, Target::Farm),
         _ => {
-            return Err(wrong(format!(
+            return Err(take.wrong(format!(
                 "there is no output type `{kind}`; there are image, registry, oci, docker, local, \
                  tar and cacheonly"
             )));

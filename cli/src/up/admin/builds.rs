@@ -48,8 +48,15 @@ fn info(row: BuildRow) -> BuildInfo {
     }
 }
 
-fn unknown(build: &BuildId) -> Failure {
-    user(format!("There is no build `{build}`")).hint("See `slipway builds`.")
+/// The build of that name, if it is seen.
+async fn one(
+    coordinator: &Coordinator,
+    by: Option<&Scope>,
+    build: &BuildId,
+) -> Result<BuildRow, Failure> {
+    let rows = seen(coordinator, by, LOOK_BACK).await?;
+    let unknown = || user(format!("There is no build `{build}`")).hint("See `slipway builds`.");
+    rows.into_iter().find(|row| row.id == *build).ok_or_else(unknown)
 }
 
 /// `Request::Logs`.
@@ -59,9 +66,7 @@ pub async fn steps(
     talk: &Talk,
     build: &BuildId,
 ) -> Result<(), Failure> {
-    let rows = seen(coordinator, by, LOOK_BACK).await?;
-    let row = rows.into_iter().find(|row| row.id == *build).ok_or_else(|| unknown(build))?;
-    for step in row.steps {
+    for step in one(coordinator, by, build).await?.steps {
         let RowStep { name, started, ended, cached, error, log, .. } = step;
         talk.say(Reply::Step(StepInfo { name, started, ended, cached, error, log })).await;
     }
@@ -75,8 +80,7 @@ pub async fn reasons(
     talk: &Talk,
     build: &BuildId,
 ) -> Result<(), Failure> {
-    let rows = seen(coordinator, by, LOOK_BACK).await?;
-    let row = rows.into_iter().find(|row| row.id == *build).ok_or_else(|| unknown(build))?;
+    let row = one(coordinator, by, build).await?;
     for reason in coordinator.explain(&row).await? {
         talk.say(Reply::Reason(reason)).await;
     }
@@ -89,8 +93,7 @@ pub async fn cancel(
     by: Option<&Scope>,
     build: &BuildId,
 ) -> Result<(), Failure> {
-    let rows = seen(coordinator, by, LOOK_BACK).await?;
-    let row = rows.iter().find(|row| row.id == *build).ok_or_else(|| unknown(build))?;
+    let row = one(coordinator, by, build).await?;
     if let Some(by) = by.filter(|by| !by.admits(&row.scope)) {
         let message = format!("The build `{build}` is of `{}`, and you are of `{by}`", row.scope);
         return Err(Failure::new(Class::Denied, message));
