@@ -9,8 +9,8 @@ use tests::hosts::Host;
 use tests::mirror::Mirror;
 use tests::tool::tool;
 
-/// How often each number of workers is measured: a run takes more than a minute.
-const TIMES: usize = 3;
+/// How often each number of workers is measured, and a new machine: a run takes more than a minute.
+pub const TIMES: usize = 3;
 
 /// Stages that know nothing of each other.
 const STAGES: usize = 16;
@@ -159,8 +159,8 @@ fn cache_from_afar(table: &mut Table) {
         differences: String::new(),
     });
     table.note(format!(
-        "`go build std` on a second worker: `du` says {size} MB of its build cache, of which the worker \
-         received {:.1} MB (counted by its wire).",
+        "`du` says {size} MB of Go's build cache, of which the second worker received {:.1} MB (counted \
+         by its wire).",
         moved as f64 / 1e6,
     ));
 }

@@ -118,11 +118,13 @@ fn about() -> String {
     let kernel = run(command(tool("uname")).arg("-r")).text();
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model.lines().find_map(|line| line.strip_prefix("model name\t: "));
+    let few = crate::farm::TIMES;
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let version = |program: &str| run(command(tool(program)).arg("--version")).text();
     format!(
         "{cores} cores ({}), Linux {kernel}; Slipway in the {profile} profile.\nPeers: the BuildKit \
-         of {}; {}.\nMedians of at least {TIMES} runs, side by side.\n\n",
+         of {}; {}.\nMedians of at least {TIMES} runs, side by side; of {few} for the \
+         farm and the new machine; placement and the crowd once.\n\n",
         model.unwrap_or("unknown"),
         version("dockerd"),
         version("buildah"),

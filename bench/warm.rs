@@ -2,6 +2,7 @@
 //! farm's store, and by buildah from layers in a registry.
 
 use crate::context::Context;
+use crate::farm::TIMES;
 use crate::side::settle;
 use crate::table::{Row, Table, Target};
 use tests::cluster::Cluster;
@@ -10,9 +11,6 @@ use tests::hosts::Host;
 use tests::mirror::{Mirror, REGISTRY};
 use tests::tool::tool;
 use tests::tree::Tree;
-
-/// How often each side is measured: each time on a new machine.
-const TIMES: usize = 3;
 
 const DOCKERFILE: &str = "FROM scratch\nCOPY . /files/\n";
 
@@ -59,6 +57,7 @@ pub fn measure(table: &mut Table) {
     peer(0);
     let (mut times, mut peers, mut differences) = (Vec::new(), Vec::new(), String::new());
     let (mut received, mut pulled, mut size) = (0, 0, 0);
+    // Each time on a new machine.
     for number in 1..=TIMES {
         let (client, took, bytes) = ours(number);
         times.push(took);
@@ -83,8 +82,8 @@ pub fn measure(table: &mut Table) {
     });
     let mb = |bytes: u64| bytes as f64 / 1e6;
     table.note(format!(
-        "In that row the machine received {:.1} MB (counted by its wire), for an output of {:.1} MB; \
-         buildah's {:.1} MB of packed layers.",
+        "In the row of the new machine it received {:.1} MB (counted by its wire), for an output of \
+         {:.1} MB; buildah's {:.1} MB of packed layers.",
         mb(received),
         mb(size),
         mb(pulled),
