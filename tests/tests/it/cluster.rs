@@ -1,5 +1,6 @@
 //! Farms of several machines: real processes on hosts that nothing but the network joins.
 
+mod explain;
 mod mounts;
 mod moved;
 mod page;
