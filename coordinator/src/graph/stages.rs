@@ -10,6 +10,7 @@ use crate::dockerfile::{self, Expander, Instruction, Kind, suggest};
 use proto::error::SourceRange;
 use proto::id::OciDigest;
 use proto::platform::Platform;
+use proto::reference::Reference;
 use proto::wire::build::NamedContext;
 use proto::wire::worker::ResolvedImage;
 use std::collections::{BTreeMap, BTreeSet};
@@ -518,12 +519,25 @@ fn context<'r>(inputs: &Inputs<'r>, name: &str) -> Option<(&'r String, &'r Named
 fn check_syntax(inputs: &Inputs<'_>, args: &Args) -> Result<(), LowerError> {
     let given = args.given.get("BUILDKIT_SYNTAX").filter(|s| !s.is_empty());
     let Some(syntax) = given.or(inputs.dockerfile.syntax.as_ref()) else { return Ok(()) };
-    let name = syntax.strip_prefix("docker.io/").unwrap_or(syntax);
-    let name = name.split(['@', ':', ' ']).next().unwrap_or_default();
-    match name {
-        "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0" => Ok(()),
-        _ => Err(LowerProblem::Syntax(syntax.clone()).nowhere()),
+    match is_built_in(syntax) {
+        true => Ok(()),
+        false => Err(LowerProblem::Syntax(syntax.clone()).nowhere()),
     }
+}
+
+/// Where images of Docker Hub come from, and what the machine is called that has them.
+const HUB: [&str; 2] = ["docker.io", "registry-1.docker.io"];
+
+/// The front ends that are built in; the last is BuildKit's name for its own.
+const BUILT_IN: [&str; 3] =
+    ["docker/dockerfile", "docker/dockerfile-upstream", "library/dockerfile.v0"];
+
+/// Whether an image is what is built in. What follows its name are words for it.
+fn is_built_in(syntax: &str) -> bool {
+    let image = syntax.split(' ').next().unwrap_or_default();
+    Reference::parse(image).is_ok_and(|image| {
+        HUB.contains(&image.registry.as_str()) && BUILT_IN.contains(&image.repository.as_str())
+    })
 }
 
 impl Inputs<'_> {

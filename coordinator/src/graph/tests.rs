@@ -325,8 +325,22 @@ fn rights_have_to_be_given() {
 #[test]
 fn other_front_ends_are_refused() {
     let none = request();
-    check_error("# syntax=example.com/other:1\nFROM a\n", &none, "example.com/other:1", None);
-    check("# syntax=docker/dockerfile:1.7\nFROM a\n", &["[1/1] FROM docker.io/library/a:latest"]);
+    for other in ["example.com/other:1", "example.com/docker/dockerfile:1", "dockerfile", ":1"] {
+        check_error(&format!("# syntax={other}\nFROM a\n"), &none, other, None);
+    }
+    for own in [
+        "docker/dockerfile:1.7",
+        "docker/dockerfile-upstream:master",
+        "docker.io/docker/dockerfile:1 of their own",
+        "index.docker.io/docker/dockerfile",
+        "registry-1.docker.io/docker/dockerfile:1-labs",
+        "dockerfile.v0",
+    ] {
+        let text = format!("# syntax={own}\nFROM a\n");
+        check(&text, &["[1/1] FROM docker.io/library/a:latest"]);
+    }
+    let digest = format!("# syntax=docker/dockerfile:1@sha256:{}\nFROM a\n", "0".repeat(64));
+    check(&digest, &["[1/1] FROM docker.io/library/a:latest"]);
 }
 
 #[test]
