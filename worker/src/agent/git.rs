@@ -77,7 +77,25 @@ pub(super) async fn resolve(
     remote: &str,
     reference: &str,
 ) -> Result<String, Failure> {
-    find(&scratch(machine)?.0, remote, reference).await
+    let found = find(&scratch(machine)?.0, remote, reference).await;
+    found.map_err(|failure| with_own_keys(remote, failure))
+}
+
+/// Whether a repository is reached by ssh: by its URL, or as `HOST:PATH`.
+fn is_by_ssh(remote: &str) -> bool {
+    remote.starts_with("ssh://") || !remote.contains("://")
+}
+
+/// What to do when this machine's keys do not do: the client's are for RUNs alone.
+fn with_own_keys(remote: &str, failure: Failure) -> Failure {
+    match failure.hint.is_none() && is_by_ssh(remote) {
+        true => failure.hint(
+            "ADD reaches repositories by the keys and known hosts of the machine that fetches them, \
+             not by --ssh. With the keys of --ssh: `RUN --mount=type=ssh git clone …`. With those of \
+             the client: as a context (`--build-context NAME=git@HOST:PATH`).",
+        ),
+        false => failure,
+    }
 }
 
 /// The commit that a branch, a tag or a commit's own name stands for; the default branch's for an
@@ -132,7 +150,8 @@ pub(super) async fn checkout(machine: &Arc<Machine>, op: &GitOp) -> Result<RootI
     let dir = scratch.0.join("files");
     std::fs::create_dir(&dir)
         .map_err(|e| Failure::new(Class::Unavailable, format!("Making a folder failed: {e}")))?;
-    let time = fetch(&dir, &op.remote, &op.commit, op.submodules).await?;
+    let time = fetch(&dir, &op.remote, &op.commit, op.submodules).await;
+    let time = time.map_err(|failure| with_own_keys(&op.remote, failure))?;
     let (machine, op) = (machine.clone(), op.clone());
     crate::image::blocking(move || {
         let root = tree(&*machine.store, &dir, &op, time);
@@ -206,5 +225,19 @@ mod tests {
             assert_eq!(pick(listed, name).as_deref(), commit, "{name}");
         }
         assert!(is_commit(&"a".repeat(40)) && !is_commit("v1"));
+    }
+
+    #[test]
+    fn whose_keys_are_used_is_said_where_keys_are() {
+        let hint = |remote: &str| {
+            let failure = Failure::new(Class::Unavailable, "Permission denied (publickey)");
+            with_own_keys(remote, failure).hint
+        };
+        for by_ssh in ["git@h.org:a/b.git", "ssh://git@h.org/a.git"] {
+            assert!(hint(by_ssh).is_some_and(|hint| hint.contains("--mount=type=ssh")), "{by_ssh}");
+        }
+        assert_eq!(hint("https://h.org/a.git"), None);
+        let other = Failure::new(Class::Unavailable, "no git").hint("Install it");
+        assert_eq!(with_own_keys("git@h:a", other.clone()), other);
     }
 }
