@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 /// What the core's task is sent.
 pub enum Mail {
     /// Something that happened.
-    Event(Event),
+    Event(Box<Event>),
     /// Somebody wants to see how things are.
     Look(Box<dyn FnOnce(&Core, Millis) + Send>),
 }

@@ -231,7 +231,7 @@ async fn run_core(
     while next_events(&mut events, &mut taken, core.next_timeout()).await {
         for mail in taken.drain(..) {
             let event = match mail {
-                Mail::Event(event) => event,
+                Mail::Event(event) => *event,
                 Mail::Look(look) => {
                     look(&core, look::time(last));
                     continue;
@@ -282,7 +282,7 @@ async fn next_events(
     match tokio::time::timeout(wait, take).await {
         Ok(count) => count > 0,
         Err(_) => {
-            taken.push(Mail::Event(Event::Tick));
+            taken.push(Mail::Event(Box::new(Event::Tick)));
             true
         }
     }
@@ -300,6 +300,6 @@ impl Server {
 
     async fn tell(&self, event: Event) {
         // The core lives as long as the server: it cannot be gone.
-        let _ = self.inbox.send(Mail::Event(event)).await;
+        let _ = self.inbox.send(Mail::Event(Box::new(event))).await;
     }
 }
