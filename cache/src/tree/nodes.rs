@@ -26,6 +26,14 @@ pub enum TreeError {
     /// A source that is not there.
     #[error("`{0}` was not found")]
     NotFound(String),
+    /// A source of `--parents` that is behind a symlink.
+    #[error("`{path}` was not found: `{link}` is a symbolic link, and --parents follows none")]
+    BehindLink {
+        /// The source.
+        path: String,
+        /// The link.
+        link: String,
+    },
     /// A component of the path is no directory.
     #[error("`{0}` is not a directory")]
     NotADirectory(String),

@@ -102,18 +102,28 @@ impl View<'_> {
         })
     }
 
-    /// Makes sure that no directory of `path`, which is kept below `pivot`, is a symlink: there
-    /// would be nothing to keep behind it.
-    fn no_links(&self, pivot: &[u8], path: &[u8]) -> Result<(), TreeError> {
+    /// Makes sure that `path`, which is kept below `pivot`, is there, and that no directory of it is a
+    /// symlink: there would be nothing to keep behind it. It may be one itself, wherever it leads.
+    fn is_there(&self, pivot: &[u8], path: &[u8]) -> Result<(), TreeError> {
         let mut at = self.follow(pivot)?;
-        let names = proto::path::clamp(path);
+        let names = names(path);
+        let shown = |names: &[FileName]| {
+            let names: Vec<String> = names.iter().map(FileName::to_string).collect();
+            names.join("/")
+        };
         for (depth, name) in names.iter().enumerate() {
-            let Ok(name) = FileName::new(name) else { return Ok(()) };
-            at.push(name);
+            at.push(name.clone());
             let last = depth + 1 == names.len();
-            if let (false, Some(Picked::Leaf(..))) = (last, self.look(&at)?) {
-                let way = names[..=depth].join(&b'/');
-                return Err(TreeError::NotADirectory(String::from_utf8_lossy(&way).into_owned()));
+            match self.look(&at)? {
+                Some(Picked::Leaf(_, Node::Symlink(_))) if !last => {
+                    let (path, link) = (shown(&names), shown(&names[..=depth]));
+                    return Err(TreeError::BehindLink { path, link });
+                }
+                Some(Picked::Leaf(..)) if !last => {
+                    return Err(TreeError::NotADirectory(shown(&names[..=depth])));
+                }
+                Some(_) => {}
+                None => return Err(TreeError::NotFound(shown(&names))),
             }
         }
         Ok(())
@@ -199,8 +209,7 @@ pub fn select(
         let (pivot, pattern) = split_pivot(&path);
         let pattern = join(&proto::path::clamp(pattern));
         if !glob::has_wildcards(pivot) && !glob::has_wildcards(&pattern) {
-            view.pick(&[pivot, &pattern].concat())?;
-            view.no_links(pivot, &pattern)?;
+            view.is_there(pivot, &pattern)?;
         }
         filter.include = patterns(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
         path = pivot.to_vec();

@@ -201,9 +201,11 @@ impl Plan {
         Ok(())
     }
 
-    /// Makes the places for the mounts in the root.
-    pub(crate) fn make_places(&self, root: impl AsFd) -> Result<Stubs, SandboxError> {
+    /// Makes the places for the mounts in the root. Where a directory is there already, an empty file
+    /// system at its place has its mode, as with runc.
+    pub(crate) fn make_places(&mut self, root: impl AsFd) -> Result<Stubs, SandboxError> {
         let mut made = Stubs::default();
+        let mut modes = Vec::new();
         for (at, line) in self.lines.iter().enumerate() {
             let before = self.lines[..at].iter().map(|line| line.target.as_str());
             if COVERED.into_iter().chain(before).any(|parent| is_below(&line.target, parent)) {
@@ -211,6 +213,7 @@ impl Plan {
                 continue;
             }
             let failed = |e: std::io::Error| refused(&line.target, &e.to_string());
+            let was_there = at::resolve(&root, line.target.as_bytes()).is_ok();
             made.make(&root, &line.target, line.kind).map_err(failed)?;
             let there = at::resolve(&root, line.target.as_bytes()).map_err(failed)?;
             let stat = rustix::fs::fstat(&there).map_err(|e| failed(e.into()))?;
@@ -225,6 +228,12 @@ impl Plan {
                     &format!("the image has {there} there, and {what} is to be mounted"),
                 ));
             }
+            if was_there && matches!(line.source, Source::Tmpfs) {
+                modes.push((at, format!("mode={:o}", stat.st_mode & 0o7777)));
+            }
+        }
+        for (at, mode) in modes {
+            self.lines[at].options.push(mode);
         }
         made.settle(&root).map_err(|e| refused("/", &e.to_string()))?;
         Ok(made)

@@ -84,7 +84,7 @@ impl Sandbox {
             ("/etc/resolv.conf", resolver(&network)),
             ("/etc/hosts", hosts(&hostname, &extra_hosts)),
         ];
-        let plan = Plan::new(layers, op, inputs, names)?;
+        let mut plan = Plan::new(layers, op, inputs, names)?;
         let stubs = plan.make_places(overlay.root())?;
         let identity = identify(overlay.root(), &op.user)?;
         make_cwd(overlay.root(), &op.cwd, &identity)?;

@@ -1,0 +1,1 @@
+mkdir b; ln -s ../d b/link
