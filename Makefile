@@ -3,6 +3,7 @@
 # make bench    compares with BuildKit and buildah; takes half an hour
 # make soak     a farm whose machines fail, then the kills and the conformance corpus, again and
 #               again, for HOURS (default 1)
+# make differential  builds CASES random Dockerfiles (default 1000) by Slipway and by BuildKit
 # make fuzz     feeds parsers and decoders with random input for SECONDS each (default 600)
 #
 # Two commands, one machine: each target installs what it needs (ops/install). Everything is
@@ -18,9 +19,10 @@ CARGO := cargo
 ALL := --workspace --release --locked
 SLIPWAY := $(CARGO_TARGET_DIR)/release/slipway
 HOURS ?= 1
+CASES ?= 1000
 SECONDS_EACH ?= $(or $(SECONDS),600)
 
-.PHONY: help demo test lint licences bench soak fuzz build
+.PHONY: help demo test lint licences bench soak differential fuzz build
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
 
@@ -74,6 +76,11 @@ soak:
 	    round=$$((round + 1)); echo "Round $$round"; \
 	    $(CARGO) nextest run $(ALL) -E 'test(crash) + test(lifetime::) + test(conformance::)'; \
 	done
+
+differential:
+	@ops/install build run test
+	$(CARGO) build $(ALL) --all-targets
+	$(CARGO_TARGET_DIR)/release/differential --cases $(CASES)
 
 fuzz:
 	@ops/install build

@@ -9,6 +9,7 @@ use crate::tree::sha256;
 use serde::Deserialize;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long all cases may take together. Not a measure of speed: it turns a hang into a failure.
@@ -104,20 +105,53 @@ fn storage() -> PathBuf {
 /// Runs all cases, so many at once, and returns what the runner found.
 #[track_caller]
 pub fn run_all(slipway: &Slipway, registry: &Registry, jobs: usize) -> (Vec<Case>, Outcome) {
-    let scratch = Scratch::new("conformance");
-    let results = scratch.join("results.json");
     let builder = slipway.command(&["build"]);
-    let program = builder.get_program().to_str().expect("a path of the tests is UTF-8");
-    let mut runner = command(tool("python3"));
-    for (name, value) in builder.get_envs() {
-        runner.env(name, value.unwrap_or_default());
+    let cases = home().join("cases");
+    Runner { builder: &builder, registry, jobs, cases: &cases, compare: None, record: false }.run()
+}
+
+/// The corpus' runner.
+pub(crate) struct Runner<'a> {
+    /// The command that builds, with `docker build`'s flags after it.
+    pub builder: &'a Command,
+    /// Where the base images are.
+    pub registry: &'a Registry,
+    /// How many cases run at once.
+    pub jobs: usize,
+    /// Where the cases are.
+    pub cases: &'a Path,
+    /// What is compared, if not all of it: `tree,config,history,steps`.
+    pub compare: Option<&'a str>,
+    /// Whether what comes out is written down as what is expected.
+    pub record: bool,
+}
+
+impl Runner<'_> {
+    /// Runs the cases, and returns what was found.
+    #[track_caller]
+    pub fn run(&self) -> (Vec<Case>, Outcome) {
+        let scratch = Scratch::new("conformance");
+        let results = scratch.join("results.json");
+        let words = std::iter::once(self.builder.get_program()).chain(self.builder.get_args());
+        let words = words.map(|word| word.to_str().expect("a command of the tests is UTF-8"));
+        let line: Vec<String> = words.map(|word| format!("'{word}'")).collect();
+        let mut runner = command(tool("python3"));
+        for (name, value) in self.builder.get_envs() {
+            runner.env(name, value.unwrap_or_default());
+        }
+        runner.env("TMPDIR", scratch.directory("tmp"));
+        runner.arg(home().join("run.py")).args(["--builder", &line.join(" ")]);
+        runner.args(["--registry", self.registry.address(), "--jobs", &self.jobs.to_string()]);
+        runner.arg("--cases").arg(self.cases).arg("--json").arg(&results);
+        if let Some(what) = self.compare {
+            runner.args(["--compare", what]);
+        }
+        if self.record {
+            runner.arg("--record");
+        }
+        let outcome = run_with(&mut runner, &[], DEADLINE);
+        let text = fs::read(&results).unwrap_or_else(|e| panic!("no results: {e}\n{outcome}"));
+        let cases = serde_json::from_slice(&text).expect("the results are a list of cases");
+        (cases, outcome)
     }
-    runner.env("TMPDIR", scratch.directory("tmp"));
-    runner.arg(home().join("run.py")).args(["--builder", &format!("'{program}' build")]);
-    runner.args(["--registry", registry.address(), "--jobs", &jobs.to_string()]);
-    runner.arg("--json").arg(&results);
-    let outcome = run_with(&mut runner, &[], DEADLINE);
-    let text = fs::read(&results).unwrap_or_else(|e| panic!("no results: {e}\n{outcome}"));
-    let cases = serde_json::from_slice(&text).expect("the results are a list of cases");
-    (cases, outcome)
 }

@@ -11,6 +11,7 @@ pub mod builder;
 pub mod cluster;
 pub mod command;
 pub mod corpus;
+pub mod differential;
 pub mod emulator;
 pub mod engine;
 pub mod faulty;

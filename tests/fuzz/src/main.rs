@@ -1,10 +1,10 @@
 //! Runs targets with bad input for a long time.
 //!
 //! ```text
-//! fuzz [TARGET…] [--seconds N] [--from SEED] [--only SEED]
+//! fuzz [TARGET…] [--seconds N | --executions N] [--from SEED] [--only SEED]
 //! ```
 //!
-//! Without targets all run, one after the other, for N seconds each (60 if not said).
+//! Without targets all run, one after the other, for N seconds (60 if not said) or N executions each.
 
 use fuzz::{Finding, Report, Target, run, target};
 use std::process::ExitCode;
@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 struct Asked {
     targets: Vec<&'static dyn Target>,
     seconds: u64,
+    executions: Option<u64>,
     from: u64,
     only: Option<u64>,
 }
 
 fn read(args: impl IntoIterator<Item = String>) -> Result<Asked, String> {
-    let mut asked = Asked { targets: Vec::new(), seconds: 60, from: 0, only: None };
+    let mut asked =
+        Asked { targets: Vec::new(), seconds: 60, executions: None, from: 0, only: None };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let mut number = || {
@@ -27,6 +29,7 @@ fn read(args: impl IntoIterator<Item = String>) -> Result<Asked, String> {
         };
         match arg.as_str() {
             "--seconds" => asked.seconds = number()?,
+            "--executions" => asked.executions = Some(number()?),
             "--from" => asked.from = number()?,
             "--only" => asked.only = Some(number()?),
             name => {
@@ -45,6 +48,9 @@ fn read(args: impl IntoIterator<Item = String>) -> Result<Asked, String> {
 fn fuzz(target: &dyn Target, asked: &Asked) -> Result<Report, Finding> {
     if let Some(seed) = asked.only {
         return run(target, seed..seed + 1, |_| true);
+    }
+    if let Some(executions) = asked.executions {
+        return run(target, asked.from..asked.from.saturating_add(executions), |_| true);
     }
     let end = Instant::now() + Duration::from_secs(asked.seconds);
     run(target, asked.from..u64::MAX, |_| Instant::now() < end)

@@ -9,6 +9,7 @@ mod cluster;
 mod conformance;
 mod crash;
 mod damage;
+mod differential;
 mod epoch;
 mod explain;
 mod farm;
