@@ -26,6 +26,9 @@ pub enum TreeError {
     /// A source that is not there.
     #[error("`{0}` was not found")]
     NotFound(String),
+    /// A source of `--parents` of which nothing is left.
+    #[error("`{0}` was not found: --exclude leaves it out")]
+    Excluded(String),
     /// A source of `--parents` that is behind a symlink.
     #[error("`{path}` was not found: `{link}` is a symbolic link, and --parents follows none")]
     BehindLink {

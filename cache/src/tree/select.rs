@@ -205,11 +205,13 @@ pub fn select(
     let view = View { nodes, root: root(nodes, source)? };
     let mut filter = Filter { include: None, exclude: patterns(exclude)? };
     let mut path = what.path.as_bytes().to_vec();
+    let mut named = Vec::new();
     if parents {
         let (pivot, pattern) = split_pivot(&path);
         let pattern = join(&proto::path::clamp(pattern));
         if !glob::has_wildcards(pivot) && !glob::has_wildcards(&pattern) {
             view.is_there(pivot, &pattern)?;
+            named = names(&pattern);
         }
         filter.include = patterns(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
         path = pivot.to_vec();
@@ -227,10 +229,27 @@ pub fn select(
         }
         if let (Picked::Dir(_, dir), false) = (&mut picked, filter.is_none()) {
             *dir = filter.root(&mut work, dir)?;
+            if !is_in(&work, dir, &named)? {
+                let path = what.path.clone();
+                return Err(TreeError::Excluded(path));
+            }
         }
         items.push(Item { path: names(&path), picked, archive });
     }
     Ok(Selection { items, made: work.made })
+}
+
+/// Whether a directory has something at a path.
+fn is_in(work: &Work<'_>, dir: &DirRef, path: &[FileName]) -> Result<bool, TreeError> {
+    let mut at = Some(*dir);
+    for name in path {
+        let Some(here) = at else { return Ok(false) };
+        match work.dir(&here.tree)?.get(name.as_bytes()) {
+            Some(entry) => at = entry.as_dir().copied(),
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// `a/./b` is split at the dot; without one all of the path is kept.

@@ -2,7 +2,7 @@
 
 use super::fields::Taker;
 use super::layout::Layout;
-use super::remote::{self, Fetched};
+use super::remote::{self, Fetched, What};
 use super::ssh::{self, Agents};
 use crate::args::build::{Build, Source};
 use crate::error::{io, user};
@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
+/// How the main context is called where contexts have names.
+const MAIN: &str = "context";
+
 /// What a build is made from, on this machine.
 pub struct Context {
     /// The Dockerfile's text.
@@ -32,6 +35,9 @@ pub struct Context {
     pub ignore: Option<Arc<Patterns>>,
     /// The lines of the ignore file.
     pub ignore_lines: Vec<String>,
+    /// When contexts were made, in seconds since 1970, by their names, as far as it is known:
+    /// [`MAIN`] for the main one.
+    pub times: Vec<(String, i64)>,
     /// `--build-context`.
     pub named: Vec<(String, Named)>,
     /// `--secret`.
@@ -108,22 +114,25 @@ pub fn check(args: &Build) -> Result<(), Failure> {
 pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
     let origin = Origin::of(args);
     let mut unpacked = Vec::new();
-    let mut named = Vec::new();
+    let (mut named, mut times) = (Vec::new(), Vec::new());
     for text in &args.source.build_context {
-        named.push(find_named(text, origin, config, &mut unpacked).await?);
+        let (name, what, time) = find_named(text, origin, config, &mut unpacked).await?;
+        times.extend(time.filter(|_| name != MAIN).map(|time| (name.clone(), time)));
+        named.push((name, what));
     }
     let secrets = args.secret.iter().map(|s| secret(s)).collect::<Result<Vec<_>, _>>()?;
     let agents = args.ssh.iter().map(|s| ssh::parse(s)).collect::<Result<_, _>>()?;
     let agents = Agents::find(agents)?;
     let mut context = read_main(origin, config).await?;
     context._unpacked.append(&mut unpacked);
+    context.times.append(&mut times);
     Ok(Context { named, secrets, agents, ..context })
 }
 
 /// Reads the Dockerfile and the main context alone.
 pub async fn read_main(origin: Origin<'_>, config: &Config) -> Result<Context, Failure> {
     let mut unpacked = Vec::new();
-    let (mut directory, mut alone) = (None, None);
+    let (mut directory, mut alone, mut time) = (None, None, None);
     let (mut in_archive, mut has_ignore) = (false, true);
     let file = origin.source.file.as_deref();
     if origin.context == "-" {
@@ -139,9 +148,11 @@ pub async fn read_main(origin: Origin<'_>, config: &Config) -> Result<Context, F
             }
         }
     } else if remote::is_remote(origin.context) {
-        match fetch(origin.context, origin, config).await? {
-            Fetched::Dockerfile(text) => alone = Some(text),
-            Fetched::Files(files, dir) => {
+        let fetched = fetch(origin.context, origin, config).await?;
+        time = fetched.time;
+        match fetched.what {
+            What::Dockerfile(text) => alone = Some(text),
+            What::Files(files, dir) => {
                 (in_archive, has_ignore) = (true, false);
                 directory = Some(files);
                 unpacked.push(dir);
@@ -179,6 +190,7 @@ pub async fn read_main(origin: Origin<'_>, config: &Config) -> Result<Context, F
         directory,
         ignore,
         ignore_lines,
+        times: time.map(|time| (MAIN.to_owned(), time)).into_iter().collect(),
         named: Vec::new(),
         secrets: Vec::new(),
         agents: Agents::find(Vec::new())?,
@@ -219,21 +231,20 @@ async fn find_named(
     origin: Origin<'_>,
     config: &Config,
     unpacked: &mut Vec<TempDir>,
-) -> Result<(String, Named), Failure> {
+) -> Result<(String, Named, Option<i64>), Failure> {
     match named(text)? {
-        (name, Place::Image(image)) => Ok((name, Named::Image(image))),
-        (name, Place::Layout(layout)) => Ok((name, Named::Layout(layout))),
-        (name, Place::Directory(path)) => Ok((name, Named::Directory(path, true))),
-        (name, Place::Remote(url)) => match fetch(&url, origin, config).await? {
-            Fetched::Files(files, dir) => {
-                unpacked.push(dir);
-                Ok((name, Named::Directory(files, false)))
-            }
-            Fetched::Dockerfile(_) => {
+        (name, Place::Image(image)) => Ok((name, Named::Image(image), None)),
+        (name, Place::Layout(layout)) => Ok((name, Named::Layout(layout), None)),
+        (name, Place::Directory(path)) => Ok((name, Named::Directory(path, true), None)),
+        (name, Place::Remote(url)) => {
+            let Fetched { what, time } = fetch(&url, origin, config).await?;
+            let What::Files(files, dir) = what else {
                 let text = remote::without_login(&url, text);
-                Err(user(format!("--build-context `{text}`: what is there is no archive")))
-            }
-        },
+                return Err(user(format!("--build-context `{text}`: what is there is no archive")));
+            };
+            unpacked.push(dir);
+            Ok((name, Named::Directory(files, false), time))
+        }
     }
 }
 

@@ -13,11 +13,20 @@ use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use tempfile::TempDir;
 use worker::agent::git;
+use worker::agent::modified;
 use worker::image::registry::{Registry, causes};
 use worker::image::unpack::{begins_archive, to_directory};
 
 /// What was fetched.
-pub enum Fetched {
+pub struct Fetched {
+    /// What it is.
+    pub what: What,
+    /// When it was made, in seconds since 1970: the commit's time, or what the web server says.
+    pub time: Option<i64>,
+}
+
+/// A context, as it was found.
+pub enum What {
     /// A Dockerfile alone.
     Dockerfile(Vec<u8>),
     /// Files, in a directory that lives as long as the other one.
@@ -71,7 +80,7 @@ async fn commit(wanted: &GitRef, keep_git_dir: bool) -> Result<Fetched, Failure>
     let from = git::inside(&files, subdir)
         .map_err(|e| user(format!("The commit of {remote} has no folder `{subdir}`: {e}")))?;
     git::set_times(&from, time).map_err(|e| failed(remote, e))?;
-    Ok(Fetched::Files(from, dir))
+    Ok(Fetched { what: What::Files(from, dir), time: Some(time) })
 }
 
 async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
@@ -80,7 +89,9 @@ async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
     let client = Registry::new(registries(config)).client(host);
     let client = client.map_err(|e| failed(url, e))?;
     let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-    let mut body = answer.map_err(|e| failed(url, causes(&e.without_url())))?.bytes_stream();
+    let answer = answer.map_err(|e| failed(url, causes(&e.without_url())))?;
+    let time = modified(answer.headers());
+    let mut body = answer.bytes_stream();
     let mut file = tempfile::tempfile().map_err(|e| failed(url, e))?;
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|e| failed(url, causes(&e.without_url())))?;
@@ -89,11 +100,12 @@ async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
     let (url, begin) = (url.to_owned(), file.rewind());
     begin.map_err(|e| failed(&url, e))?;
     let opened = tokio::task::spawn_blocking(move || open(&url, file)).await;
-    opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    let what = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    Ok(Fetched { what, time })
 }
 
 /// An archive's files, or the Dockerfile that it is.
-fn open(url: &str, mut file: File) -> Result<Fetched, Failure> {
+fn open(url: &str, mut file: File) -> Result<What, Failure> {
     let mut head = Vec::new();
     (&file).take(512).read_to_end(&mut head).map_err(|e| failed(url, e))?;
     file.rewind().map_err(|e| failed(url, e))?;
@@ -102,10 +114,10 @@ fn open(url: &str, mut file: File) -> Result<Fetched, Failure> {
         let files = dir.path().join("files");
         std::fs::create_dir(&files).map_err(|e| failed(url, e))?;
         to_directory(file, &files).map_err(|e| user(format!("The archive {url}: {e}")))?;
-        return Ok(Fetched::Files(files, dir));
+        return Ok(What::Files(files, dir));
     }
     let text = super::context::read_bounded(&mut file, limit::DOCKERFILE_BYTES_MAX);
-    Ok(Fetched::Dockerfile(text.map_err(|e| failed(url, e))?))
+    Ok(What::Dockerfile(text.map_err(|e| failed(url, e))?))
 }
 
 /// What is said of a context, without the login that its URL may hold.

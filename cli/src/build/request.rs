@@ -82,6 +82,7 @@ pub fn of_source(
         contexts,
         ignore: context.ignore_lines.clone(),
         has_context: context.directory.is_some(),
+        context_times: context.times.clone(),
         ..BuildRequest::default()
     })
 }

@@ -19,6 +19,8 @@ pub(super) struct Args {
     pub escape: Escape,
 }
 
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 impl Args {
@@ -59,12 +61,31 @@ impl Args {
                 args.global.set(&item.name, &value);
             }
         }
-        let epoch = args.given.get("SOURCE_DATE_EPOCH").map(String::as_str);
-        let epoch = epoch.or_else(|| args.get("SOURCE_DATE_EPOCH")).filter(|v| !v.is_empty());
-        let wrong = |value: &str| LowerProblem::Epoch(value.to_owned()).nowhere();
-        let seconds = |value: &str| value.parse().map_err(|_| wrong(value));
-        args.epoch = epoch.map(seconds).transpose()?;
+        args.resolve_epoch(inputs)?;
         Ok(args)
+    }
+
+    /// `SOURCE_DATE_EPOCH`: a number, or a context whose time it is. What instructions see of it is
+    /// the number.
+    fn resolve_epoch(&mut self, inputs: &Inputs<'_>) -> Result<(), LowerError> {
+        let value = self.given.get(EPOCH).map(String::as_str).or_else(|| self.get(EPOCH));
+        let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(()) };
+        if let Ok(seconds) = value.parse() {
+            self.epoch = Some(seconds);
+            return Ok(());
+        }
+        let request = inputs.request;
+        if value != "context" && !request.contexts.iter().any(|(name, _)| name == value) {
+            return Err(LowerProblem::Epoch(value.to_owned()).nowhere());
+        }
+        let time = request.context_times.iter().find(|(name, _)| name == value);
+        self.epoch = time.map(|(_, time)| *time);
+        let text = self.epoch.map(|seconds| seconds.to_string()).unwrap_or_default();
+        match self.given.get_mut(EPOCH) {
+            Some(given) => *given = text,
+            None => self.global.set(EPOCH, &text),
+        }
+        Ok(())
     }
 
     /// The names of all global ARGs, also of those without a value.

@@ -125,7 +125,7 @@ pub enum LowerProblem {
         why: String,
     },
     /// A time that is none.
-    #[error("SOURCE_DATE_EPOCH: `{0}` is not a number of seconds since 1970")]
+    #[error("SOURCE_DATE_EPOCH: `{0}` is neither a number of seconds since 1970 nor a context")]
     Epoch(String),
     /// `--build-arg BUILDKIT_DOCKERFILE_CHECK=…`.
     #[error("BUILDKIT_DOCKERFILE_CHECK: {0}")]

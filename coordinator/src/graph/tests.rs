@@ -302,8 +302,29 @@ fn the_time_of_everything_is_a_number() {
     let epoch = |text: &str| graph_of(text, &request()).targets[0].epoch;
     assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=17\nFROM a\n"), Some(17));
     assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=\nFROM a\n"), None);
-    let text = "ARG SOURCE_DATE_EPOCH=context\nFROM a\n";
-    check_error(text, &request(), "number of seconds", None);
+    check_error("ARG SOURCE_DATE_EPOCH=b\nFROM a\n", &request(), "number of seconds", None);
+    check_error("ARG SOURCE_DATE_EPOCH=a\nFROM a AS a\n", &request(), "number of seconds", None);
+}
+
+#[test]
+fn the_time_of_everything_is_a_contexts() {
+    let mut request = request();
+    request.contexts.push(("lib".to_owned(), NamedContext::Local));
+    request.contexts.push(("plain".to_owned(), NamedContext::Local));
+    request.context_times = vec![("context".to_owned(), 5), ("lib".to_owned(), 7)];
+    let epoch = |value: &str, request: &BuildRequest| {
+        let text = format!(
+            "ARG SOURCE_DATE_EPOCH={value}\nFROM a\nARG SOURCE_DATE_EPOCH\nENV E=$SOURCE_DATE_EPOCH\n"
+        );
+        let target = graph_of(&text, request).targets[0].clone();
+        assert!(!target.config.contains(value), "{}", target.config);
+        target.epoch
+    };
+    assert_eq!(epoch("context", &request), Some(5));
+    assert_eq!(epoch("lib", &request), Some(7));
+    assert_eq!(epoch("plain", &request), None, "directories have no time");
+    request.build_args.push(("SOURCE_DATE_EPOCH".to_owned(), "lib".to_owned()));
+    assert_eq!(epoch("context", &request), Some(7));
 }
 
 #[test]

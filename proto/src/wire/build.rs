@@ -95,6 +95,9 @@ pub struct BuildRequest {
     pub ignore: Vec<String>,
     /// Whether there is a main context at all (`build - < Dockerfile` has none).
     pub has_context: bool,
+    /// When contexts were made, in seconds since 1970, by their names (`context` for the main one).
+    /// Directories have no such time.
+    pub context_times: Vec<(String, i64)>,
     /// What to make of the result.
     pub outputs: Vec<Output>,
     /// `--annotation`: key and value, put on manifests.

@@ -263,7 +263,8 @@ impl Maker {
         while (elsewhere || !links) && self.chance(15) {
             let path = self.there();
             let pattern = words::excluding(&mut self.random, &path);
-            words.push(format!("--exclude={pattern}"));
+            // Flags with more than ASCII are garbled.
+            words.push(format!("--exclude={}", pattern.replace('é', "e")));
         }
         if keyword == "ADD" && self.chance(15) {
             words.push(self.pick(&["--unpack=false", "--unpack", "--unpack=true"]).to_owned());

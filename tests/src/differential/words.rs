@@ -41,6 +41,9 @@ pub fn mode(random: &mut Rng) -> u32 {
 pub fn pattern(random: &mut Rng, path: &str) -> String {
     let one = |random: &mut Rng, name: &str| -> String {
         let some = name.chars().next().unwrap_or('a');
+        // Where a class is not closed, or a range ends before it begins, BuildKit differs by where the
+        // files come from.
+        let some = if some == '[' || some > 'z' { 'a' } else { some };
         match random.u8(..9) {
             0 | 1 => "*".to_owned(),
             2 => format!("{some}*"),

@@ -52,6 +52,7 @@ use table::Table;
 use tokio::sync::{Notify, mpsc};
 
 pub use tally::Tally;
+pub use web::modified;
 
 /// How often a worker looks what its machine is short of.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

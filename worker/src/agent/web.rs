@@ -157,7 +157,8 @@ fn given_name(headers: &HeaderMap) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-fn modified(headers: &HeaderMap) -> Option<i64> {
+/// When the server says that a file was changed last, in seconds since 1970.
+pub fn modified(headers: &HeaderMap) -> Option<i64> {
     let value = text(headers, LAST_MODIFIED.as_str())?;
     // RFC 9110 writes `GMT` where RFC 2822 has `+0000`; both are the same.
     let value = value.replace("GMT", "+0000");

@@ -1,0 +1,1 @@
+mkdir d; echo b > d/b.txt; echo c > d/c.txt
