@@ -220,9 +220,19 @@ impl Farm {
     pub async fn ask(
         &self,
         request: &Request,
+        take: impl FnMut(Reply, bytes::Bytes),
+    ) -> Result<(), Failure> {
+        self.ask_on(self.open(Service::Admin).await?, request, take).await
+    }
+
+    /// The same on a stream that is open.
+    async fn ask_on(
+        &self,
+        opening: Opening,
+        request: &Request,
         mut take: impl FnMut(Reply, bytes::Bytes),
     ) -> Result<(), Failure> {
-        let mut stream = self.open(Service::Admin).await?.stream;
+        let mut stream = opening.stream;
         stream.to.send(&self.asked(request.clone())).await?;
         loop {
             match stream.from.expect::<Reply>().await.map_err(broke)? {
@@ -247,29 +257,44 @@ pub fn broke(error: NetError) -> Failure {
     }
 }
 
-/// Lets an older farm finish its builds and end.
+/// Lets an older farm finish its builds and end. Other clients may do so at the same time, and may have
+/// started a newer one by the time that this one looks.
 async fn replace(farm: &Farm, config: &Config) -> Result<(), Failure> {
+    let Some(old) = holder(&config.home) else { return Ok(()) };
+    let is_old = |binary: &Binary| binary.modified_ms < self::binary().modified_ms;
     let mut builds = 0;
-    let status = farm.ask(&Request::Status, |reply, _| {
-        if let Reply::Status { builds: n, .. } = reply {
-            builds = n;
+    if let Ok(opening) = farm.open(Service::Admin).await {
+        if !is_old(&opening.binary) {
+            return Ok(());
         }
-    });
-    let _ = status.await;
+        let status = farm.ask_on(opening, &Request::Status, |reply, _| {
+            if let Reply::Status { builds: n, .. } = reply {
+                builds = n;
+            }
+        });
+        let _ = status.await;
+    }
     if builds > 0 {
         tell!("A farm of another version runs; waiting for its {builds} build(s) to finish.");
     }
     // It takes no new builds from now on, and closes the stream when it has ended.
-    match farm.ask(&Request::Shutdown { after_builds: true }, |_, _| {}).await {
+    let told = match farm.open(Service::Admin).await {
+        Ok(opening) if !is_old(&opening.binary) => return Ok(()),
+        Ok(opening) => {
+            farm.ask_on(opening, &Request::Shutdown { after_builds: true }, |_, _| {}).await
+        }
+        Err(e) => Err(e.into()),
+    };
+    match told {
         Ok(()) => {}
         Err(e) if e.class == Class::Unavailable => {}
         // It does not understand; every farm understands the signal.
-        Err(e) => match holder(&config.home).and_then(Pid::from_raw) {
+        Err(e) => match holder(&config.home).filter(|pid| *pid == old).and_then(Pid::from_raw) {
             Some(pid) => rustix::process::kill_process(pid, Signal::USR1).map_err(|_| e)?,
-            None => return Err(e),
+            None => return Ok(()),
         },
     }
-    while holder(&config.home).is_some() {
+    while holder(&config.home) == Some(old) {
         tokio::time::sleep(STILL_THERE).await;
     }
     Ok(())

@@ -66,24 +66,26 @@ impl Args {
     }
 
     /// `SOURCE_DATE_EPOCH`: a number, or a context whose time it is. What instructions see of it is
-    /// the number.
+    /// the number; without one the variable is not set.
     fn resolve_epoch(&mut self, inputs: &Inputs<'_>) -> Result<(), LowerError> {
         let value = self.given.get(EPOCH).map(String::as_str).or_else(|| self.get(EPOCH));
-        let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(()) };
-        if let Ok(seconds) = value.parse() {
-            self.epoch = Some(seconds);
-            return Ok(());
-        }
-        let request = inputs.request;
-        if value != "context" && !request.contexts.iter().any(|(name, _)| name == value) {
-            return Err(LowerProblem::Epoch(value.to_owned()).nowhere());
-        }
-        let time = request.context_times.iter().find(|(name, _)| name == value);
-        self.epoch = time.map(|(_, time)| *time);
-        let text = self.epoch.map(|seconds| seconds.to_string()).unwrap_or_default();
-        match self.given.get_mut(EPOCH) {
-            Some(given) => *given = text,
-            None => self.global.set(EPOCH, &text),
+        let Some(value) = value else { return Ok(()) };
+        self.epoch = match value.parse() {
+            Ok(seconds) => Some(seconds),
+            Err(_) if value.is_empty() => None,
+            Err(_) => time_of(value, inputs)?,
+        };
+        match self.epoch.map(|seconds| seconds.to_string()) {
+            Some(text) => {
+                self.given.entry(EPOCH.to_owned()).and_modify(|given| given.clone_from(&text));
+                if self.global.get(EPOCH).is_some() {
+                    self.global.set(EPOCH, &text);
+                }
+            }
+            None => {
+                self.given.remove(EPOCH);
+                self.global.remove(EPOCH);
+            }
         }
         Ok(())
     }
@@ -104,6 +106,16 @@ impl Args {
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.given.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }
+}
+
+/// When a context was made; none for directories.
+fn time_of(context: &str, inputs: &Inputs<'_>) -> Result<Option<i64>, LowerError> {
+    let request = inputs.request;
+    if context != "context" && !request.contexts.iter().any(|(name, _)| name == context) {
+        return Err(LowerProblem::Epoch(context.to_owned()).nowhere());
+    }
+    let time = request.context_times.iter().find(|(name, _)| name == context);
+    Ok(time.map(|(_, time)| *time))
 }
 
 /// The ARGs that need no declaration before FROM.

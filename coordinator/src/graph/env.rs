@@ -33,6 +33,14 @@ impl Env {
         }
     }
 
+    /// Takes a variable away, if it is there. Takes longer the more there are.
+    pub fn remove(&mut self, name: &str) {
+        let Some(place) = self.places.remove(name) else { return };
+        let (name, value) = self.list.remove(place);
+        self.bytes -= name.len() + value.len() + size_of::<(String, String)>();
+        self.places.values_mut().filter(|other| **other > place).for_each(|other| *other -= 1);
+    }
+
     /// All variables, in order.
     pub fn list(&self) -> &[(String, String)] {
         &self.list
@@ -58,5 +66,11 @@ mod tests {
         assert_eq!(env.list(), [pair("A", ""), pair("B", "2")]);
         assert_eq!((env.get("A"), env.get("B"), env.get("C")), (Some(""), Some("2"), None));
         assert_eq!(env.bytes(), 3 + 2 * size_of::<(String, String)>());
+        env.remove("A");
+        env.remove("C");
+        env.set("D", "4");
+        assert_eq!(env.list(), [pair("B", "2"), pair("D", "4")]);
+        assert_eq!((env.get("A"), env.get("B"), env.get("D")), (None, Some("2"), Some("4")));
+        assert_eq!(env.bytes(), 4 + 2 * size_of::<(String, String)>());
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::cache::until;
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use tests::command::{DEADLINE, command, run};
 use tests::http::Server;
@@ -86,17 +88,7 @@ fn a_newer_binary_replaces_an_older_one_when_its_builds_are_done() {
     let build = site.start_build(&["--network=host", "--allow=network.host", "-t", "old"]);
     until("the step runs", || server.count("/started") == 1);
     let old = farms(&site.slipway);
-    // The same program, a second younger.
-    let newer = out.join("slipway");
-    fs::copy(program(), &newer).expect("copying the program");
-    let time = SystemTime::now() + Duration::from_secs(1);
-    fs::File::options()
-        .append(true)
-        .open(&newer)
-        .expect("a copy")
-        .set_modified(time)
-        .expect("touching");
-    site.slipway.use_program(&newer);
+    site.slipway.use_program(&newer(&out));
     site.dockerfile(HELLO);
     site.build(&["-t", "new"]).ok();
     build.finish(DEADLINE).ok().says("finished");
@@ -106,6 +98,31 @@ fn a_newer_binary_replaces_an_older_one_when_its_builds_are_done() {
     let names = site.slipway.run(&["images"]).ok().text();
     assert!(names.contains("old") && names.contains("new"), "{names}");
     site.slipway.assert_store_intact();
+}
+
+/// The same program, a second younger.
+fn newer(out: &Scratch) -> PathBuf {
+    let newer = out.join("slipway");
+    fs::copy(program(), &newer).expect("copying the program");
+    let file = fs::File::options().append(true).open(&newer).expect("a copy");
+    file.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("touching");
+    newer
+}
+
+#[test]
+fn many_newer_binaries_replace_an_older_one_once() {
+    let out = Scratch::new("newer");
+    let mut site = Site::of(HELLO);
+    site.build(&[]).ok();
+    let old = farms(&site.slipway);
+    site.slipway.use_program(&newer(&out));
+    let builds: Vec<_> = (0..12).map(|_| site.start_build(&["-q"])).collect();
+    let ids: BTreeSet<String> =
+        builds.into_iter().map(|b| b.finish(DEADLINE).ok().text()).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let now = farms(&site.slipway);
+    assert_eq!((old.len(), now.len()), (1, 1));
+    assert_ne!(old, now, "another process serves now");
 }
 
 #[test]
