@@ -14,6 +14,8 @@ use proto::step::{CopySource, Unpack};
 use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs};
 use std::collections::BTreeMap;
 
+mod slow;
+
 /// A tree written down: `path` → what it is. Directories end with a slash.
 type Model = BTreeMap<String, String>;
 
@@ -498,6 +500,16 @@ fn as_refs(list: &[(String, String)]) -> Vec<(&str, &str)> {
     list.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect()
 }
 
+/// A path that is in many trees, clean as instructions become before anything is copied.
+fn place() -> impl Strategy<Value = String> {
+    let name = prop_oneof![2 => Just("a"), 2 => Just("b"), 1 => Just("c")];
+    let end = prop_oneof![3 => Just(""), 1 => Just("/"), 1 => Just("/.")];
+    (prop::collection::vec(name, 0..4), end).prop_map(|(names, end)| {
+        let path = names.join("/");
+        format!("/{path}{}", if path.is_empty() { "" } else { end })
+    })
+}
+
 proptest! {
     #[test]
     fn apply_does_what_the_slow_way_does(base in tree(false), diff in tree(true)) {
@@ -514,6 +526,26 @@ proptest! {
         let (again, made) = apply(&StoreNodes(&store), &b, &layer).unwrap();
         store.put_nodes(&made.into_nodes()).unwrap();
         prop_assert_eq!(again, whole);
+    }
+
+    #[test]
+    fn copies_do_what_the_slow_way_does(
+        from in tree(false),
+        to in tree(false),
+        source in place(),
+        dest in place(),
+    ) {
+        let copy = Copy {
+            from: &as_refs(&from),
+            to: &as_refs(&to),
+            sources: &[&source],
+            dest: &dest,
+            ..COPY
+        };
+        let (from, to): (Model, Model) = (from.iter().cloned().collect(), to.iter().cloned().collect());
+        let expected = slow::copy(&from, to, &source, &dest);
+        let found = copy.run().ok().map(|(whole, _)| show(&whole));
+        prop_assert_eq!(found, expected.as_ref().map(show), "COPY {} {}", source, dest);
     }
 
     #[test]

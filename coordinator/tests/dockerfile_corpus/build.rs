@@ -92,6 +92,9 @@ fn pair(text: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
+/// When everything was made that the corpus fetches.
+const FETCHED: i64 = 1_700_000_000;
+
 /// The case's flags, as the command line reads them.
 fn request(case: &Case) -> Result<BuildRequest, String> {
     let mut build_args = Vec::new();
@@ -104,7 +107,11 @@ fn request(case: &Case) -> Result<BuildRequest, String> {
         }
     }
     let asked = flag(case, "--platform=").flat_map(|list| list.split(','));
-    let contexts = flag(case, "--build-context=").map(pair).map(|(name, value)| {
+    let named: Vec<(String, String)> = flag(case, "--build-context=").map(pair).collect();
+    let fetched = named.iter().filter(|(_, value)| value.starts_with("http"));
+    let fetched = fetched.map(|(name, _)| name.as_str()).chain(case.fetched.then_some("context"));
+    let times = fetched.map(|name| (name.to_owned(), FETCHED)).collect();
+    let contexts = named.into_iter().map(|(name, value)| {
         let context = match value.split_once("://") {
             Some(("docker-image", image)) => NamedContext::Image(image.to_owned()),
             Some(("oci-layout", _)) => NamedContext::Layout,
@@ -119,6 +126,7 @@ fn request(case: &Case) -> Result<BuildRequest, String> {
         build_args,
         labels: flag(case, "--label=").map(pair).collect(),
         contexts: contexts.collect(),
+        context_times: times,
         has_context: true,
         outputs: vec![Output::CacheOnly],
         ..BuildRequest::default()

@@ -25,6 +25,8 @@ pub struct Case {
     pub error_about: Vec<String>,
     pub flags: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// Whether the context lies elsewhere.
+    pub fetched: bool,
     pub text: Vec<u8>,
     /// The recorded results: one, or one for each platform.
     pub expected: Vec<Expected>,
@@ -89,6 +91,7 @@ fn load(name: String, folder: &Path) -> Option<Case> {
         error_about: strings(settings, "error_about"),
         flags: flags.iter().map(|flag| fill(flag)).collect(),
         environment: environment.into_iter().map(one_variable).collect(),
+        fetched: settings.lines().any(|line| line.starts_with("context = \"{{")),
         text,
         expected: expected(&name, &folder.join("expected")),
         ignore_files: ignore_files.map(|path| fs::read(path).unwrap()).collect(),

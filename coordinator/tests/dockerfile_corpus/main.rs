@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// Cases that fail, but not by the Dockerfile alone: by what is in the context, at a server or in a
 /// container, or by the command line.
-const LATER: [&str; 44] = [
+const LATER: [&str; 45] = [
     "add/git-bad-ref",
     "add/git-bad-subdir",
     "add/url-404",
@@ -49,6 +49,7 @@ const LATER: [&str; 44] = [
     "errors/run-no-shell",
     "errors/second-stage-only-fails",
     "errors/secret-flag-bad",
+    "found/parents-excluded",
     "ignore/bad-pattern",
     "ignore/copy-excluded-file",
     "ignore/exclamation-only",

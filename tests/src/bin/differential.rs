@@ -8,7 +8,7 @@ usage: differential [--cases N] [--from SEED] [--jobs N] [--keep DIR] [--as-foun
 
 Builds the cases of N seeds (100) by Slipway and by a peer, and prints what differs, made smaller.
 PEER is a command that takes the flags of `docker build` and makes OCI archives, such as
-    buildx build --builder NAME --provenance=false
+    buildx build --builder NAME --provenance=false --no-cache
 Without it the peer is BuildKit in Debian's docker.io, which knows less of the language.
 
   --from SEED   the first seed (0)

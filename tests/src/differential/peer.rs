@@ -37,13 +37,14 @@ pub enum Peer {
     Command(Command),
 }
 
-/// `docker build` with an archive as its output, which this engine has by way of `save` only.
+/// `docker build` with an archive as its output, which this engine has by way of `save` only. It takes
+/// nothing from its cache: there, what finds no file has the result of anything else that found none.
 const BUILD_AND_SAVE: &str = r#"#!/bin/bash
 set -euo pipefail
 [ "$1" = -o ]
 id=$(mktemp)
 trap 'rm -f "$id"' EXIT
-docker build --network=none --iidfile "$id" "${@:3}"
+docker build --no-cache --network=none --iidfile "$id" "${@:3}"
 docker save -o "${2#*dest=}" "$(cat "$id")"
 "#;
 
