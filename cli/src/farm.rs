@@ -277,24 +277,30 @@ async fn replace(farm: &Farm, config: &Config) -> Result<(), Failure> {
     if builds > 0 {
         tell!("A farm of another version runs; waiting for its {builds} build(s) to finish.");
     }
-    // It takes no new builds from now on, and closes the stream when it has ended.
-    let told = match farm.open(Service::Admin).await {
-        Ok(opening) if !is_old(&opening.binary) => return Ok(()),
-        Ok(opening) => {
-            farm.ask_on(opening, &Request::Shutdown { after_builds: true }, |_, _| {}).await
-        }
-        Err(e) => Err(e.into()),
-    };
-    match told {
-        Ok(()) => {}
-        Err(e) if e.class == Class::Unavailable => {}
-        // It does not understand; every farm understands the signal.
-        Err(e) => match holder(&config.home).filter(|pid| *pid == old).and_then(Pid::from_raw) {
-            Some(pid) => rustix::process::kill_process(pid, Signal::USR1).map_err(|_| e)?,
-            None => return Ok(()),
-        },
-    }
     while holder(&config.home) == Some(old) {
+        // It takes no new builds from now on, and closes the stream when it has ended.
+        let told = match farm.open(Service::Admin).await {
+            Ok(opening) if !is_old(&opening.binary) => return Ok(()),
+            Ok(opening) => {
+                farm.ask_on(opening, &Request::Shutdown { after_builds: true }, |_, _| {}).await
+            }
+            Err(e) => Err(e.into()),
+        };
+        match told {
+            Ok(()) => {}
+            // It ends, or does not listen yet.
+            Err(e) if e.class == Class::Unavailable => {}
+            // It does not understand; every farm understands the signal.
+            Err(e) => {
+                match holder(&config.home).filter(|pid| *pid == old).and_then(Pid::from_raw) {
+                    Some(pid) => match rustix::process::kill_process(pid, Signal::USR1) {
+                        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                        Err(_) => return Err(e),
+                    },
+                    None => return Ok(()),
+                }
+            }
+        }
         tokio::time::sleep(STILL_THERE).await;
     }
     Ok(())

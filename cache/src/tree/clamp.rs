@@ -1,54 +1,63 @@
 //! Times that no file is newer than (`SOURCE_DATE_EPOCH` of reproducible-builds.org).
 
-use super::nodes::{Made, Nodes, TreeError, dir, root};
+use super::nodes::{Nodes, TreeError, dir, root};
 use proto::id::RootId;
 use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Root};
 
-/// The same tree with no time after `latest`, and the nodes of it that are new. What has older times
-/// keeps them, so directories without newer ones are the same nodes.
-pub fn clamp(nodes: &dyn Nodes, tree: &RootId, latest: Mtime) -> Result<(RootId, Made), TreeError> {
+/// The same tree with no time after `latest`. What has older times keeps them, so directories without
+/// newer ones are the same nodes. The others are given to `keep`, children first.
+pub fn clamp<E: From<TreeError>>(
+    nodes: &dyn Nodes,
+    tree: &RootId,
+    latest: Mtime,
+    keep: &mut dyn FnMut(Vec<u8>) -> Result<(), E>,
+) -> Result<RootId, E> {
     let root = root(nodes, tree)?;
-    let mut made = Made::default();
-    let dir = clamp_dir(nodes, &mut made, &root.dir, latest)?;
-    let root = Root { meta: clamp_meta(&root.meta, latest), dir, ..root };
-    Ok((made.root(&root), made))
+    let dir = Clamp { nodes, latest, keep }.dir(&root.dir)?;
+    let (id, bytes) = Root { meta: earlier(&root.meta, latest), dir, ..root }.seal();
+    if id != *tree {
+        keep(bytes)?;
+    }
+    Ok(id)
 }
 
-fn clamp_meta(meta: &Meta, latest: Mtime) -> Meta {
+fn earlier(meta: &Meta, latest: Mtime) -> Meta {
     Meta { mtime: meta.mtime.min(latest), ..meta.clone() }
 }
 
-fn clamp_dir(
-    nodes: &dyn Nodes,
-    made: &mut Made,
-    below: &DirRef,
+struct Clamp<'c, E> {
+    nodes: &'c dyn Nodes,
     latest: Mtime,
-) -> Result<DirRef, TreeError> {
-    let entries = dir(nodes, &below.tree)?;
-    let mut clamped = Vec::with_capacity(entries.entries().len());
-    for entry in entries.entries() {
-        let node = match &entry.node {
-            Node::Dir(dir, presence) => Node::Dir(clamp_dir(nodes, made, dir, latest)?, *presence),
-            other => other.clone(),
-        };
-        clamped.push(Entry {
-            name: entry.name.clone(),
-            meta: clamp_meta(&entry.meta, latest),
-            node,
-        });
+    keep: &'c mut dyn FnMut(Vec<u8>) -> Result<(), E>,
+}
+
+impl<E: From<TreeError>> Clamp<'_, E> {
+    fn dir(&mut self, below: &DirRef) -> Result<DirRef, E> {
+        let entries = dir(self.nodes, &below.tree)?;
+        let mut clamped = Vec::with_capacity(entries.entries().len());
+        for entry in entries.entries() {
+            let node = match &entry.node {
+                Node::Dir(dir, presence) => Node::Dir(self.dir(dir)?, *presence),
+                other => other.clone(),
+            };
+            let meta = earlier(&entry.meta, self.latest);
+            clamped.push(Entry { name: entry.name.clone(), meta, node });
+        }
+        if clamped == entries.entries() {
+            return Ok(*below);
+        }
+        let sealed = Dir::new(clamped).seal();
+        (self.keep)(sealed.bytes)?;
+        Ok(sealed.dir)
     }
-    if clamped == entries.entries() {
-        return Ok(*below);
-    }
-    Ok(made.dir(Dir::new(clamped)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mounts::tests::model::{build, keep, writers};
-    use crate::store::StoreNodes;
+    use crate::mounts::tests::model::{build, writers};
     use crate::store::memory::MemoryStore;
+    use crate::store::{Store, StoreNodes};
     use proptest::prelude::*;
 
     fn times(store: &MemoryStore, below: &DirRef, out: &mut Vec<Mtime>) {
@@ -66,8 +75,17 @@ mod tests {
             let store = MemoryStore::default();
             let tree = build(&store, &tree);
             let latest = Mtime { seconds, nanos: 0 };
-            let (clamped, made) = clamp(&StoreNodes(&store), &tree, latest).unwrap();
-            keep(&store, &[], made);
+            let clamp = |tree: &RootId| {
+                let mut kept = Vec::new();
+                let mut keep = |node| {
+                    kept.push(node);
+                    Ok::<(), TreeError>(())
+                };
+                let clamped = clamp(&StoreNodes(&store), tree, latest, &mut keep).unwrap();
+                store.put_nodes(&kept).unwrap();
+                (clamped, kept.len())
+            };
+            let (clamped, _) = clamp(&tree);
             let (before, after) =
                 (root(&StoreNodes(&store), &tree).unwrap(), root(&StoreNodes(&store), &clamped).unwrap());
             let (mut was, mut is) = (vec![before.meta.mtime], vec![after.meta.mtime]);
@@ -78,9 +96,7 @@ mod tests {
             // Times are in no content digest: nothing else has changed.
             prop_assert_eq!(before.dir.content, after.dir.content);
             prop_assert_eq!(before.dir.summary, after.dir.summary);
-            let (again, made) = clamp(&StoreNodes(&store), &clamped, latest).unwrap();
-            prop_assert_eq!(again, clamped);
-            prop_assert_eq!(made.into_nodes().len(), 1, "the root alone");
+            prop_assert_eq!(clamp(&clamped), (clamped, 0), "nothing is left to do");
         }
     }
 }

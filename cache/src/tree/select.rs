@@ -106,10 +106,10 @@ impl View<'_> {
     /// symlink: there would be nothing to keep behind it. It may be one itself, wherever it leads.
     fn is_there(&self, pivot: &[u8], path: &[u8]) -> Result<(), TreeError> {
         let mut at = self.follow(pivot)?;
-        let names = names(path);
+        let (before, names) = (self::names(pivot), names(path));
         let shown = |names: &[FileName]| {
-            let names: Vec<String> = names.iter().map(FileName::to_string).collect();
-            names.join("/")
+            let all = before.iter().chain(names);
+            all.map(FileName::to_string).collect::<Vec<_>>().join("/")
         };
         for (depth, name) in names.iter().enumerate() {
             at.push(name.clone());

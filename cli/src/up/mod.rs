@@ -216,8 +216,10 @@ async fn end(house: Arc<House>, signals: &mut Signals) {
     let Ok(house) = Arc::try_unwrap(house) else {
         return tracing::warn!("the farm ends while a client is being served");
     };
+    // That it is to end when the work is done is said by each newer client that comes.
+    let told = async { while signals.next().await == Asked::Finish {} };
     tokio::select! {
         () = house.parts.end() => {}
-        _ = signals.end() => tracing::warn!("the farm ends at once; the next start cleans up"),
+        () = told => tracing::warn!("the farm ends at once; the next start cleans up"),
     }
 }

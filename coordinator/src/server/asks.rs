@@ -26,12 +26,16 @@ impl Server {
             return Ok(true);
         }
         // Whoever has a lease of an earlier life asks again as soon as it is back.
-        let Some(build) = session::known(self, id).await else { return Ok(false) };
+        let Some(build) = session::known(self, id).await else { return Err(ended(id)) };
         let (worker, ask, scope) = (worker.clone(), ask.clone(), build.who.scope.clone());
-        let id = id.clone();
+        let of = id.clone();
         let look = self
-            .look(move |core, _| core.has_lease(&worker, &id, &scope, |op| is_for_step(&ask, op)));
-        look.await
+            .look(move |core, _| core.has_lease(&worker, &of, &scope, |op| is_for_step(&ask, op)));
+        match look.await? {
+            // Others may want the step, which is then done again in their name.
+            false if build.is_over() => Err(ended(id)),
+            may => Ok(may),
+        }
     }
 }
 
@@ -60,6 +64,10 @@ fn is_for_step(ask: &Ask, op: &Op) -> bool {
         // The coordinator asks for these itself, or calls do.
         Ask::Scan { .. } | Ask::Layout { .. } | Ask::Cache(_) | Ask::CacheBlobs(..) => false,
     }
+}
+
+fn ended(id: &BuildId) -> Failure {
+    Failure::new(Class::Unavailable, format!("The build {id} has ended"))
 }
 
 fn refused(worker: &WorkerId, id: &BuildId, ask: &Ask) -> Failure {

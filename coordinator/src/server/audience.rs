@@ -241,6 +241,11 @@ impl Audience {
         self.moved.notify_waiters();
     }
 
+    /// Waits until the build has ended.
+    pub async fn over(&self) {
+        self.until(|state| state.ending.is_some()).await;
+    }
+
     /// Tells a client all it has not heard, and what comes, until it has heard the end. `heard` is
     /// the incarnation and the number of the last event that it has heard. `standing` says how
     /// everything stands. Who listened before does not any more.

@@ -58,8 +58,8 @@ impl Builds {
 }
 
 /// How long a client may take to answer with what it has at hand. A person may be asked for a
-/// password, or to touch a key.
-const ANSWER_MAX: Duration = Duration::from_secs(120);
+/// password, to log in with a browser, or to touch a key, and for one after the other.
+const ANSWER_MAX: Duration = Duration::from_secs(600);
 
 /// What is asked for, where the client has nothing to move before it can answer. Files take as long
 /// as they take.
@@ -184,10 +184,12 @@ impl Build {
             asks.insert(number, sender);
             number
         };
-        let gone = |_| Answer::Failed(Failure::new(Class::Cancelled, "The client has gone"));
+        let gone = |()| Answer::Failed(Failure::new(Class::Cancelled, "The build has ended"));
         let answer = tokio::select! {
-            answer = answer => answer.unwrap_or_else(gone),
+            answer = answer => answer.unwrap_or_else(|_| gone(())),
             failure = self.silence(number, at_hand) => Answer::Failed(failure),
+            // Nobody will answer who has not by then.
+            () = self.audience.over() => gone(()),
         };
         locked(&self.asks).remove(&number);
         self.audience.answered(number);
@@ -198,9 +200,9 @@ impl Build {
     async fn silence(&self, number: u64, at_hand: Option<String>) -> Failure {
         let Some(what) = at_hand else { return std::future::pending().await };
         self.audience.unanswered(number, ANSWER_MAX).await;
-        let seconds = ANSWER_MAX.as_secs();
+        let minutes = ANSWER_MAX.as_secs() / 60;
         let message =
-            format!("The client was asked for {what} and has not answered for {seconds} seconds");
+            format!("The client was asked for {what} and has not answered for {minutes} minutes");
         Failure::new(Class::Unavailable, message).hint(
             "Look into the terminal in which the build was begun: something may wait there. \
              `slipway attach` cannot answer.",

@@ -2,7 +2,7 @@
 
 use super::build::Build;
 use super::workers::unexpected;
-use super::{Server, gallery};
+use super::{Server, gallery, outside};
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
 use proto::step::Target;
@@ -61,6 +61,11 @@ async fn image(
         Output::Archive(archive) => archive.times,
         Output::Files { .. } | Output::CacheOnly => Times::default(),
     };
+    let has_epoch = |target: &Target| times.epoch.or(target.epoch).is_some();
+    if times.rewrite && !plan.graph.targets.iter().all(has_epoch) {
+        let message = "rewrite-timestamp: there is no SOURCE_DATE_EPOCH, so files keep their times";
+        outside::warn(build, message.to_owned()).await;
+    }
     let targets = plan.graph.targets.iter().zip(states);
     let call = Call::Export(Export {
         build: build.id.clone(),

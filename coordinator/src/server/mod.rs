@@ -83,7 +83,7 @@ struct Server {
     traces: explain::Traces,
     mounts: Mounts,
     /// Layers of caches outside that are being fetched, for whichever build.
-    fetching: Flights<RootId>,
+    fetching: Flights<(Scope, RootId)>,
     ledger: Ledger,
     /// Whether builds outlive the process: whether the ledger's log does.
     keeps_facts: bool,

@@ -264,8 +264,10 @@ async fn run(
         Some(Outcome::Failed(step, failure)) => return Err(placed(build, &plan, step, failure)),
         None => return Err(Failure::new(Class::Bug, "The coordinator lost the build")),
     };
+    // Before other builds that share its steps can lose one of them.
+    let records = outside::records(server, build).await?;
     let outputs = export::make(server, build, &plan, targets).await?;
-    let caches = outside::give(server, build, &plan).await?;
+    let caches = outside::give(server, build, &plan, records).await?;
     // Nothing is called done that a loss of power could take away.
     server.library.blobs.barrier().await?;
     let mut summary = build.reporter.summary();

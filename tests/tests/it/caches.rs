@@ -1,5 +1,7 @@
 //! Caches outside of a farm: `--cache-to` and `--cache-from`.
 
+use crate::cache::until;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
@@ -237,6 +239,29 @@ fn a_dockerfile_that_is_none_waits_for_no_cache() {
     let outcome = site.build(&["-o", "type=cacheonly", "--cache-from", &cache]).fails(1);
     let outcome = outcome.says("NONSENSE");
     assert!(outcome.took < Duration::from_secs(30), "{outcome}");
+}
+
+#[test]
+fn a_client_that_is_killed_keeps_no_layer_from_others() {
+    let site = Site::of(
+        "FROM conf/busybox:1\nRUN head -c 64000000 /dev/urandom > /large\nARG LATE\n\
+         RUN wc -c < /large && echo $LATE\n",
+    );
+    let scratch = Scratch::new("caches");
+    let path = scratch.join("cache");
+    let to = format!("{},mode=max", local("dest", &path));
+    site.build(&["-o", "type=cacheonly", "--cache-to", &to]).ok();
+    let (second, from) = (machine(&site), local("src", &path));
+    let context = site.context.path().to_str().expect("UTF-8");
+    let flags = ["build", "--build-arg", "LATE=1", "-o", "type=cacheonly", "--cache-from", &from];
+    let flags = [&flags[..], &[context]].concat();
+    let first = second.start(&flags);
+    until("a layer is asked for", || first.so_far().contains("importing cache layer"));
+    // It cannot answer any more, and says no word about it.
+    first.signal(Signal::STOP);
+    first.signal(Signal::KILL);
+    second.run(&flags).ok().says("64000000");
+    drop(first);
 }
 
 fn json(file: &Path) -> Value {

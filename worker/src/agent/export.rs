@@ -10,11 +10,12 @@ use crate::image::manifest::{
 };
 use crate::image::registry::{Reference, Session, parse_reference};
 use crate::image::{Progress, archive, blocking, pack, push, rows};
-use cache::store::{Compression, Image, ImageLayer, Store, StoreNodes};
+use cache::store::{Compression, Image, ImageLayer, Store, StoreError, StoreNodes};
 use cache::tree::TreeError;
 use cache::tree::clamp::clamp;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, Millis, OciDigest, RootId};
+use proto::limit;
 use proto::step::BaseImage;
 use proto::tree::Mtime;
 use proto::wire::build::{
@@ -249,7 +250,9 @@ fn configure(
         history.splice(0..0, std::iter::repeat_n(missing, diff_ids.len() - named));
     }
     let created = match export.epoch {
-        Some(epoch) => u64::try_from(epoch).ok().map(|seconds| Millis(seconds * 1000)),
+        Some(epoch) => {
+            u64::try_from(epoch).ok().map(|seconds| Millis(seconds.saturating_mul(1000)))
+        }
         None => history.iter().rev().find_map(|row| read_time(row.created.as_deref()?)),
     };
     let made = config(media, export.config.as_bytes(), created, &history, &diff_ids);
@@ -272,11 +275,33 @@ fn configure(
 
 /// The layer without times after this one.
 fn rewrite(store: &dyn Store, diff: &RootId, seconds: i64) -> Result<RootId, Failure> {
-    let failed = |e: TreeError| Failure::new(Class::Corrupt, e.to_string());
     let latest = Mtime { seconds, nanos: 0 };
-    let (diff, made) = clamp(&StoreNodes(store), diff, latest).map_err(failed)?;
-    store.put_nodes(&made.into_nodes()).map_err(|e| store_failure(&e))?;
-    Ok(diff)
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    let mut keep = |node: Vec<u8>| {
+        bytes += node.len();
+        batch.push(node);
+        if bytes >= limit::BATCH_BYTES {
+            store.put_nodes(&std::mem::take(&mut batch))?;
+            bytes = 0;
+        }
+        Ok(())
+    };
+    let clamped = clamp(&StoreNodes(store), diff, latest, &mut keep);
+    let kept =
+        clamped.and_then(|diff| store.put_nodes(&batch).map_err(Unkept::Store).map(|()| diff));
+    kept.map_err(|e| match e {
+        Unkept::Store(e) => store_failure(&e),
+        Unkept::Tree(e) => Failure::new(Class::Corrupt, e.to_string()),
+    })
+}
+
+/// Why a layer is not kept with other times.
+#[derive(Debug, thiserror::Error)]
+enum Unkept {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
 }
 
 /// Where the packed layers of the image that is built upon can be had again.

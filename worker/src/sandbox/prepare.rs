@@ -297,17 +297,27 @@ fn read_inside(root: BorrowedFd<'_>, path: &str) -> Result<Option<Vec<u8>>, Sand
     Ok(Some(bytes))
 }
 
-/// The working directory is made if it is not there, and belongs to the user, as in BuildKit. What a
-/// path with `..` leads through is made as well, as runc does: it is entered as it is written.
+/// Makes what a path with `..` leads through, as runc does: it is entered as it is written.
+fn make_way(root: BorrowedFd<'_>, path: &str) -> std::io::Result<()> {
+    let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+    for end in ends {
+        let (above, name) = path[..end].rsplit_once('/').unwrap_or(("", path));
+        if name.is_empty() || at::resolve(root, &path.as_bytes()[..end]).is_ok() {
+            continue;
+        }
+        let above = at::resolve(root, if above.is_empty() { b"/" } else { above.as_bytes() })?;
+        let above = String::from_utf8_lossy(&stubs::path_in(root, above)?).into_owned();
+        stubs::make_dir(root, &format!("{above}/{name}"), (0, 0))?;
+    }
+    Ok(())
+}
+
+/// The working directory is made if it is not there, and belongs to the user, as in BuildKit.
 fn make_cwd(root: BorrowedFd<'_>, cwd: &str, identity: &Identity) -> Result<(), SandboxError> {
     let refused = |why: String| SandboxError::Cwd { path: cwd.to_owned(), why };
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     stubs::make_dir(root, cwd, (identity.uid, identity.gid)).map_err(|e| refused(e.to_string()))?;
-    for (end, _) in cwd.match_indices("/..") {
-        if matches!(cwd.as_bytes().get(end + 3), None | Some(b'/')) {
-            stubs::make_dir(root, &cwd[..end], (0, 0)).map_err(|e| refused(e.to_string()))?;
-        }
-    }
+    make_way(root, cwd).map_err(|e| refused(e.to_string()))?;
     let there = at::resolve(root, cwd.as_bytes()).map_err(|e| refused(e.to_string()))?;
     let stat = rustix::fs::fstat(there.as_fd()).map_err(|e| refused(e.to_string()))?;
     match stubs::is_dir(&stat) {

@@ -14,19 +14,26 @@ use proto::wire::worker::{Call, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// The records that a build has come to, if it gives any.
+pub async fn records(
+    server: &Server,
+    build: &Build,
+) -> Result<BTreeMap<StepId, AliasHit>, Failure> {
+    if build.request.cache_to.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let id = build.id.clone();
+    Ok(server.look(move |core, _| core.records(&id)).await?.into_iter().collect())
+}
+
 /// Writes the caches that the build gives to.
 pub async fn give(
     server: &Arc<Server>,
     build: &Arc<Build>,
     plan: &Plan,
+    mut found: BTreeMap<StepId, AliasHit>,
 ) -> Result<Vec<CacheWritten>, Failure> {
     let targets = &build.request.cache_to;
-    if targets.is_empty() {
-        return Ok(Vec::new());
-    }
-    let id = build.id.clone();
-    let records = server.look(move |core, _| core.records(&id)).await?;
-    let mut found: BTreeMap<StepId, AliasHit> = records.into_iter().collect();
     if targets.iter().any(|to| to.mode == CacheMode::Max) {
         look_up_the_rest(server, build, plan, &mut found).await;
     }

@@ -8,7 +8,7 @@
 mod give;
 mod take;
 
-pub use give::give;
+pub use give::{give, records};
 pub use take::{Gone, bring, of_plan, read};
 
 use super::build::Build;
@@ -129,7 +129,7 @@ impl Shelf {
 }
 
 /// Tells a build's client that a cache is of less use than it was meant to be.
-async fn warn(build: &Build, message: String) {
+pub(super) async fn warn(build: &Build, message: String) {
     let (rule, detail, url) = Default::default();
     let warning = Warning { rule, message, detail, url, at: None, excerpt: Vec::new() };
     build.audience.say(Event::Warning(warning)).await;

@@ -83,8 +83,10 @@ fn all(brought: Vec<Result<(), (RootId, String)>>) -> Result<(), Gone> {
 /// The error says what happened, in words.
 async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(), String> {
     let imported = &build.imported;
-    // Another build that needs it finds it here then.
-    let _one = server.fetching.enter(*layer).await;
+    // Who waits for its turn keeps no layer from others.
+    let _permit = imported.fetching.acquire().await.expect("it is never closed");
+    // Another build that needs it finds it here then. Strangers do not wait for each other.
+    let _one = server.fetching.enter((build.who.scope.clone(), *layer)).await;
     let Some(kept) = imported.shelf().layers.get(layer).cloned() else { return Ok(()) };
     let lost = || format!("A layer of the cache {} cannot be had", kept.from.name);
     if kept.state.is_here() {
@@ -122,7 +124,6 @@ fn set(build: &Build, layer: &RootId, state: State) {
 }
 
 async fn fetch(server: &Server, build: &Build, kept: &super::Kept) -> Result<(), Failure> {
-    let _permit = build.imported.fetching.acquire().await.expect("it is never closed");
     let digest = kept.layer.files.digest.short();
     let name = format!("importing cache layer {digest} from {}", kept.from.name);
     let vertex = build.reporter.begin(&name).await;
