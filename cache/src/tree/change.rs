@@ -57,10 +57,9 @@ pub fn first(
     let what = CopySource { unpack: Unpack::Never, ..what.clone() };
     let old = match select(nodes, before, &what, parents, exclude) {
         Ok(old) => old,
-        Err(TreeError::NotFound(path)) => {
-            let path = clamp(path.as_bytes()).join(&b'/');
-            return Ok(Some(Change { path, what: What::Added }));
-        }
+        Err(TreeError::NotFound(path)) => return Ok(Some(named(&path, What::Added))),
+        // What is a directory now was none.
+        Err(TreeError::BehindLink { link, .. }) => return Ok(Some(named(&link, What::Kind))),
         Err(e) => return Err(e),
     };
     let new = select(nodes, now, &what, parents, exclude)?;
@@ -72,6 +71,10 @@ pub fn first(
     work.made.absorb(old.made);
     work.made.absorb(new.made);
     lists(&work, &selected(old.items), &selected(new.items))
+}
+
+fn named(path: &str, what: What) -> Change {
+    Change { path: clamp(path.as_bytes()).join(&b'/'), what }
 }
 
 /// One thing of a tree.

@@ -198,7 +198,7 @@ async fn what_the_own_disk_did_not_take_is_mended_later() {
     let (id, bytes) = &tree.blobs[8];
     let owner = (0..3).find(|at| farm.store(*at).sizes(&[*id]).unwrap()[0].is_some()).unwrap();
     let dir = &farm.nodes[owner].dir;
-    // Nothing can be written for now.
+    // Nothing can be written until it is back.
     fs::rename(dir.join("tmp"), dir.join("away")).unwrap();
     fs::remove_file(file_of(dir, id)).unwrap();
     farm.nodes[owner].member.check(true).await.unwrap();

@@ -23,7 +23,7 @@ mod orphans;
 pub mod place;
 pub mod plan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod work;
 

@@ -1,6 +1,6 @@
 //! The core in a simulated world ([`world`]), and its rules by example.
 
-mod world;
+pub(crate) mod world;
 
 use super::*;
 use proto::record::Cost;

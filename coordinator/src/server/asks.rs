@@ -66,19 +66,23 @@ fn is_for_step(ask: &Ask, op: &Op) -> bool {
     }
 }
 
+/// What is asked for, where the client has nothing to move before it can answer. Files take as long
+/// as they take.
+pub fn at_hand(ask: &Ask) -> Option<String> {
+    match ask {
+        Ask::Secret(id) => Some(format!("the secret `{id}`")),
+        Ask::Login(host) => Some(format!("a login for {host}")),
+        Ask::SshAgent(id) | Ask::Ssh { id, .. } => Some(format!("the ssh agent `{id}`")),
+        Ask::Scan { .. } | Ask::Layout { .. } | Ask::Cache(_) | Ask::CacheBlobs(..) => None,
+    }
+}
+
 fn ended(id: &BuildId) -> Failure {
     Failure::new(Class::Unavailable, format!("The build {id} has ended"))
 }
 
 fn refused(worker: &WorkerId, id: &BuildId, ask: &Ask) -> Failure {
-    let what = match ask {
-        Ask::Secret(id) => format!("the secret `{id}`"),
-        Ask::SshAgent(id) | Ask::Ssh { id, .. } => format!("the ssh agent `{id}`"),
-        Ask::Login(host) => format!("a login for {host}"),
-        Ask::Scan { .. } | Ask::Layout { .. } | Ask::Cache(_) | Ask::CacheBlobs(..) => {
-            "files of the client".to_owned()
-        }
-    };
+    let what = at_hand(ask).unwrap_or_else(|| "files of the client".to_owned());
     let message = format!(
         "The worker {worker} asked for {what} in the name of {id}, and does nothing for it that \
          needs this"
@@ -89,8 +93,9 @@ fn refused(worker: &WorkerId, id: &BuildId, ask: &Ask) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::tests::world;
     use proto::secret::SecretBytes;
-    use proto::step::{Mount, NetworkMode, RunOp, SecretMount, SecurityMode, SshMount};
+    use proto::step::{Mount, SecretMount, SshMount};
 
     fn run() -> Op {
         let (id, required, mode, uid, gid) = ("token".to_owned(), true, 0o400, 0, 0);
@@ -98,22 +103,9 @@ mod tests {
         let id = "default".to_owned();
         let ssh = SshMount { id, required, mode, uid, gid };
         let mount = |kind| Mount { target: "/m".to_owned(), input: None, kind };
-        Op::Run(RunOp {
-            args: Vec::new(),
-            env: Vec::new(),
-            cwd: "/".to_owned(),
-            user: String::new(),
-            network: NetworkMode::Default,
-            security: SecurityMode::Sandbox,
-            mounts: vec![mount(MountKind::Secret(secret)), mount(MountKind::Ssh(ssh))],
-            hostname: String::new(),
-            extra_hosts: Vec::new(),
-            ulimits: Vec::new(),
-            shm_bytes: 0,
-            cgroup_parent: String::new(),
-            devices: Vec::new(),
-            proxy_env: Vec::new(),
-        })
+        let Op::Run(mut op) = world::run("make") else { unreachable!("a RUN") };
+        op.mounts = vec![mount(MountKind::Secret(secret)), mount(MountKind::Ssh(ssh))];
+        Op::Run(op)
     }
 
     #[test]

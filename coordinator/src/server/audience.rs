@@ -5,12 +5,13 @@
 //! Events are numbered. A bounded number of them is kept; whoever has missed more is told how
 //! everything stands instead.
 
+use super::locked;
 use cache::net::{NetError, Sender};
 use proto::error::Failure;
 use proto::id::BuildId;
 use proto::wire::build::{Ask, BuildResult, Event, LogPlace, ToClient, Vertex};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -146,7 +147,7 @@ impl Audience {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Says something that must be heard: waits when the client is there and slow.

@@ -1,7 +1,9 @@
 //! A build that is under way.
 
+use super::asks::at_hand;
 use super::audience::Audience;
 use super::history::{BuildRow, RowStep};
+use super::locked;
 use super::logs::Piece;
 use super::outside::Imported;
 use super::progress::Reporter;
@@ -15,13 +17,9 @@ use proto::step::StepId;
 use proto::wire::build::{self as wire, Answer, Ask, BuildRequest, LogPlace, VertexId};
 use proto::wire::worker::{Call, Reply};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The builds that are under way, and those whose clients have not heard yet how they ended.
 #[derive(Default)]
@@ -60,17 +58,6 @@ impl Builds {
 /// How long a client may take to answer with what it has at hand. A person may be asked for a
 /// password, to log in with a browser, or to touch a key, and for one after the other.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
-
-/// What is asked for, where the client has nothing to move before it can answer. Files take as long
-/// as they take.
-fn at_hand(ask: &Ask) -> Option<String> {
-    match ask {
-        Ask::Secret(id) => Some(format!("the secret `{id}`")),
-        Ask::Login(host) => Some(format!("a login for {host}")),
-        Ask::SshAgent(id) | Ask::Ssh { id, .. } => Some(format!("the ssh agent `{id}`")),
-        Ask::Scan { .. } | Ask::Layout { .. } | Ask::Cache(_) | Ask::CacheBlobs(..) => None,
-    }
-}
 
 /// A build that is under way.
 pub struct Build {

@@ -3,6 +3,7 @@
 use super::Server;
 use super::build::{Build, Outcome};
 use super::library::{AlgebraError, failed, no_archives};
+use super::locked;
 use super::outside::{self, Gone};
 use super::workers::unexpected;
 use crate::core::place::{Input, InputId};
@@ -27,7 +28,7 @@ use proto::wire::blob::PutRecord;
 use proto::wire::build::{Traffic, VertexId};
 use proto::wire::worker::{Bind, Call, Reply, RunTask};
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tempfile::SpooledTempFile;
 
 /// Layers of a RUN whose sizes are looked at, from below and from above.
@@ -89,10 +90,6 @@ pub fn run(server: &Arc<Server>, effect: Effect) {
             keep(&server, work, put, lease).await;
         }),
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) {

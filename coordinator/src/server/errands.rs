@@ -2,13 +2,14 @@
 //! like a build, by which workers ask for logins.
 
 use super::Server;
+use super::locked;
 use super::session::new_id;
 use proto::error::{Class, Failure};
 use proto::id::BuildId;
 use proto::wire::build::{Answer, Ask};
 use proto::wire::worker::{Call, Moved, Reply};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that wait for a person before whoever asks more waits.
@@ -46,7 +47,7 @@ pub struct Errands(Mutex<HashMap<BuildId, mpsc::Sender<Question>>>);
 
 impl Errands {
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<BuildId, mpsc::Sender<Question>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::build::Build;
 use super::history::BuildRow;
 use super::library::{AlgebraError, no_archives};
+use super::locked;
 use super::{Server, blocking};
 use crate::core::Plan;
 use crate::explain::{
@@ -18,7 +19,7 @@ use proto::wire::admin::{StepReason, StepVerdict};
 use proto::wire::blob::Table;
 use quick_cache::sync::Cache;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Definitions whose inputs' roots are remembered. All are forgotten at once when there are more:
 /// without them a file of an earlier stage cannot be named, and nothing else.
@@ -41,10 +42,6 @@ impl Default for Traces {
     fn default() -> Self {
         Self { roots: Mutex::default(), rows: Cache::new(SCOPES_MAX) }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Traces {

@@ -2,7 +2,7 @@
 
 use super::build::Build;
 use super::workers::unexpected;
-use super::{Server, gallery, outside};
+use super::{Server, gallery};
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
 use proto::step::Target;
@@ -64,7 +64,7 @@ async fn image(
     let has_epoch = |target: &Target| times.epoch.or(target.epoch).is_some();
     if times.rewrite && !plan.graph.targets.iter().all(has_epoch) {
         let message = "rewrite-timestamp: there is no SOURCE_DATE_EPOCH, so files keep their times";
-        outside::warn(build, message.to_owned()).await;
+        build.reporter.warn(message.to_owned()).await;
     }
     let targets = plan.graph.targets.iter().zip(states);
     let call = Call::Export(Export {

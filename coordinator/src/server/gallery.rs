@@ -3,6 +3,7 @@
 
 use super::errands::Person;
 use super::library::no_archives;
+use super::locked;
 use super::workers::unexpected;
 use super::{Server, now};
 use crate::images::{self, Change, Known, Meant, disk_size};
@@ -34,7 +35,7 @@ pub struct Gallery {
 
 impl Gallery {
     fn sizes(&self) -> MutexGuard<'_, HashMap<RootId, u64>> {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.sizes)
     }
 }
 
@@ -183,7 +184,7 @@ impl Images {
     async fn small(&self, id: BlobId) -> Result<Vec<u8>, Failure> {
         let bytes = Mutex::new(Vec::new());
         let take = |piece: Bytes| {
-            let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut bytes = locked(&bytes);
             let fits = bytes.len() + piece.len() <= limit::MANIFEST_BYTES_MAX;
             if fits {
                 bytes.extend_from_slice(&piece);

@@ -1,6 +1,7 @@
 //! What the coordinator reads and writes in the store: nodes for the algebra, records.
 
 use super::blocking;
+use super::locked;
 use crate::core::empty_root;
 use bytes::Bytes;
 use cache::cluster::Cluster;
@@ -199,7 +200,7 @@ impl Library {
     }
 
     fn cached(&self, ids: &[TreeId]) -> (Vec<(TreeId, Arc<AnyNode>)>, Vec<TreeId>) {
-        let cache = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
+        let cache = locked(&self.nodes);
         let (mut here, mut away) = (Vec::new(), Vec::new());
         for id in ids {
             match cache.nodes.get(id) {
@@ -211,7 +212,7 @@ impl Library {
     }
 
     fn remember(&self, nodes: &[(TreeId, Arc<AnyNode>)]) {
-        let mut cache = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
+        let mut cache = locked(&self.nodes);
         nodes.iter().for_each(|(id, node)| cache.insert(*id, node.clone()));
     }
 }

@@ -1,5 +1,6 @@
 //! Logs of running steps: whoever joins late sees them from the beginning.
 
+use super::locked;
 use proto::id::{BuildId, LeaseEpoch, Millis};
 use proto::limit;
 use proto::wire::build::{Stream, VertexId};
@@ -55,13 +56,13 @@ impl Default for Log {
 impl LogHub {
     /// A build will want a lease's log: it is kept until it was told of it.
     pub fn expect(&self, lease: LeaseEpoch, build: &BuildId, vertex: VertexId) {
-        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let mut logs = locked(&self.logs);
         logs.entry(lease).or_default().listener(build, vertex);
     }
 
     /// Somebody wants a lease's log; answers what there is of it so far, and what stands before that.
     pub fn listen(&self, lease: LeaseEpoch, build: &BuildId, vertex: VertexId) -> (u64, Vec<u8>) {
-        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let mut logs = locked(&self.logs);
         let log = logs.entry(lease).or_default();
         let listener = log.listener(build, vertex);
         if std::mem::replace(&mut listener.hears, true) {
@@ -79,7 +80,7 @@ impl LogHub {
         offset: u64,
         piece: &mut Piece,
     ) -> Vec<(BuildId, VertexId)> {
-        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let mut logs = locked(&self.logs);
         let log = logs.entry(lease).or_default();
         let Some(known) = log.bytes.checked_sub(offset) else { return Vec::new() };
         if known >= piece.data.len() as u64 {
@@ -97,20 +98,20 @@ impl LogHub {
 
     /// How many bytes there are of each log.
     pub fn heard(&self) -> Vec<(LeaseEpoch, u64)> {
-        let logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let logs = locked(&self.logs);
         logs.iter().map(|(lease, log)| (*lease, log.bytes)).collect()
     }
 
     /// Who wants what happens under a lease.
     pub fn listeners(&self, lease: LeaseEpoch) -> Vec<(BuildId, VertexId)> {
-        let logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let logs = locked(&self.logs);
         let of = |log: &Log| log.listeners.iter().map(Listener::place).collect();
         logs.get(&lease).map_or(Vec::new(), of)
     }
 
     /// The lease has ended: its log, to keep.
     pub fn take(&self, lease: LeaseEpoch) -> Option<SpooledTempFile> {
-        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let mut logs = locked(&self.logs);
         if logs.get(&lease).is_some_and(|log| log.listeners.iter().any(|l| !l.hears)) {
             drop(logs);
             return self.copy(lease);
@@ -122,7 +123,7 @@ impl LogHub {
 
     /// What there is of a lease's log, to keep.
     pub fn copy(&self, lease: LeaseEpoch) -> Option<SpooledTempFile> {
-        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let mut logs = locked(&self.logs);
         let log = logs.get_mut(&lease).filter(|log| log.bytes > 0)?;
         let mut copy = SpooledTempFile::new(IN_MEMORY_BYTES);
         log.text.seek(SeekFrom::Start(0)).ok()?;
@@ -135,7 +136,7 @@ impl LogHub {
     /// A build needs no logs any more. Those that nobody has asked for yet stay: after a new
     /// beginning workers say them before the builds are known again.
     pub fn forget(&self, build: &BuildId) {
-        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let mut logs = locked(&self.logs);
         logs.retain(|_, log| {
             let before = log.listeners.len();
             log.listeners.retain(|l| l.build != *build);
@@ -145,7 +146,7 @@ impl LogHub {
 
     /// A lease is over: nobody asks for its log who has not by now.
     pub fn released(&self, lease: LeaseEpoch) {
-        let mut logs = self.logs.lock().unwrap_or_else(|p| p.into_inner());
+        let mut logs = locked(&self.logs);
         if logs.get(&lease).is_some_and(|log| log.listeners.is_empty()) {
             logs.remove(&lease);
         }

@@ -1,5 +1,6 @@
 //! The cache nodes of a farm: hears them, and tells everybody which there are.
 
+use super::locked;
 use super::{Ledger, now};
 use crate::core::facts::Fact;
 use crate::core::members::{Leaving, Members, RemoveError};
@@ -10,7 +11,7 @@ use proto::limit::CACHE_NODES_MAX;
 use proto::wire::cluster::{CacheHello, CacheState, FromMember, Map};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -250,11 +251,11 @@ impl Membership {
 
 impl Inner {
     fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.members)
     }
 
     fn streams(&self) -> MutexGuard<'_, HashMap<CacheId, u64>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.streams)
     }
 
     /// Has everybody told, if there is something to tell.

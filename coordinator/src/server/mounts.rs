@@ -5,6 +5,7 @@
 //! lease, which is not waited for, only makes it come to nothing.
 
 use super::library::{AlgebraError, no_archives};
+use super::locked;
 use super::{Server, now};
 use crate::core::Event;
 use crate::core::facts::{Fact, MountChange, MountKey};
@@ -20,7 +21,7 @@ use proto::mount::{Answer, Ask, Decision, Ended, Measured, Use};
 use proto::step::Sharing;
 use proto::wire::blob::Table;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use tokio::sync::{OnceCell, watch};
 
 /// Decides one thing at a time for each mount.
@@ -57,7 +58,7 @@ impl Mounts {
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.queues)
     }
 }
 

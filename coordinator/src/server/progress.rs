@@ -1,10 +1,11 @@
 //! What a build's client is told.
 
 use super::audience::Audience;
+use super::locked;
 use super::now;
 use proto::error::Failure;
 use proto::id::Millis;
-use proto::wire::build::{Event, Progress, Summary, Traffic, Vertex, VertexId};
+use proto::wire::build::{Event, Progress, Summary, Traffic, Vertex, VertexId, Warning};
 use proto::wire::worker::Moved;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,13 @@ impl Reporter {
         Self { audience, state: Mutex::default() }
     }
 
+    /// Tells of something that is not as it was meant to be, and no reason to fail.
+    pub async fn warn(&self, message: String) {
+        let (rule, detail, url) = Default::default();
+        let warning = Warning { rule, message, detail, url, at: None, excerpt: Vec::new() };
+        self.audience.say(Event::Warning(warning)).await;
+    }
+
     /// How all vertices stand.
     pub fn standing(&self) -> Vec<Vertex> {
         let mut all: Vec<Vertex> = self.state().vertices.values().cloned().collect();
@@ -40,7 +48,7 @@ impl Reporter {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|p| p.into_inner())
+        locked(&self.state)
     }
 
     /// Work of our own begins: `[internal] load metadata for …`.

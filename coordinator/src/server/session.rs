@@ -3,6 +3,7 @@
 use super::audience::Heard;
 use super::build::{Build, Outcome};
 use super::history;
+use super::locked;
 use super::narrate::narrate;
 use super::outside::Gone;
 use super::{Server, explain, export, narrow, now, outside, plan, tally};
@@ -142,7 +143,7 @@ async fn keep(server: &Server, bytes: AlignedVec) -> Result<BlobId, Failure> {
 async fn kept(server: &Server, id: BlobId) -> Result<AlignedVec, Failure> {
     let bytes = std::sync::Mutex::new(AlignedVec::new());
     let take = |piece: Bytes| {
-        bytes.lock().unwrap_or_else(|p| p.into_inner()).extend_from_slice(&piece);
+        locked(&bytes).extend_from_slice(&piece);
         std::future::ready(Ok(()))
     };
     server.library.blobs.get_large(id, 0, take).await?;

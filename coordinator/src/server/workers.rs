@@ -1,5 +1,6 @@
 //! Workers that are there: what they are told, and what they say.
 
+use super::locked;
 use super::logs::Piece;
 use super::{Server, mounts};
 use crate::core::Event;
@@ -138,7 +139,7 @@ impl Workers {
     }
 
     fn closed(&self) -> MutexGuard<'_, Closed> {
-        self.closed.lock().unwrap_or_else(|p| p.into_inner())
+        locked(&self.closed)
     }
 
     /// A worker gets nothing new from now on, or does again.
@@ -152,7 +153,7 @@ impl Workers {
 
     /// Whether a worker's connection stands.
     pub fn is_connected(&self, worker: &WorkerId) -> bool {
-        self.all.lock().unwrap_or_else(|p| p.into_inner()).contains_key(worker)
+        locked(&self.all).contains_key(worker)
     }
 
     /// How many calls a worker does.
@@ -169,19 +170,19 @@ impl Workers {
     /// A worker is no member any more: its connection is closed, and what it was called for is done
     /// by another one.
     pub fn expel(&self, worker: &WorkerId) {
-        let line = self.all.lock().unwrap_or_else(|p| p.into_inner()).get(worker).map(|line| {
+        let line = locked(&self.all).get(worker).map(|line| {
             line.expelled.notify_one();
             line.number
         });
         if let Some(line) = line {
             self.leave(worker, line);
         }
-        self.platforms.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
+        locked(&self.platforms).remove(worker);
     }
 
     /// Tells a worker what it should be doing.
     pub fn desire(&self, worker: &WorkerId, mut leases: Vec<Lease>, keep: Vec<LeaseEpoch>) {
-        let addresses = self.addresses.lock().unwrap_or_else(|p| p.into_inner());
+        let addresses = locked(&self.addresses);
         for lease in &mut leases {
             let makers = self.makers.of_lease(lease).into_iter().filter(|maker| maker != worker);
             let peers = makers.filter_map(|id| {
@@ -192,7 +193,7 @@ impl Workers {
         }
         drop(addresses);
         let desired = ToWorker::Desired { leases, keep };
-        let all = self.all.lock().unwrap_or_else(|p| p.into_inner());
+        let all = locked(&self.all);
         let Some(out) = all.get(worker).map(|line| line.out.clone()) else { return };
         drop(all);
         // In order: each says all there is to do, so the last one must be the last.
@@ -204,16 +205,16 @@ impl Workers {
 
     /// Whether programs of this platform can be run. Without any worker nobody knows: one may come.
     pub fn runs(&self, platform: &Platform) -> bool {
-        let all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
+        let all = locked(&self.platforms);
         all.is_empty() || all.values().flatten().any(|p| p == platform)
     }
 
     fn know(&self, state: &WorkerState, from: Option<IpAddr>) {
         let worker = &state.worker;
-        let mut all = self.platforms.lock().unwrap_or_else(|p| p.into_inner());
+        let mut all = locked(&self.platforms);
         all.insert(worker.clone(), state.capacity.platforms.clone());
         drop(all);
-        let mut all = self.addresses.lock().unwrap_or_else(|p| p.into_inner());
+        let mut all = locked(&self.addresses);
         match address(&state.address, from) {
             Some(address) => drop(all.insert(worker.clone(), address)),
             None => drop(all.remove(worker)),
@@ -233,7 +234,7 @@ impl Workers {
         for pending in self.pending().values() {
             *busy.entry(pending.worker.clone()).or_default() += 1;
         }
-        let all = self.all.lock().unwrap_or_else(|p| p.into_inner());
+        let all = locked(&self.all);
         let closed = self.closed();
         let is_open =
             |id: &WorkerId| !closed.cordoned.contains(id) && !closed.draining.contains(id);
@@ -247,7 +248,7 @@ impl Workers {
 
     /// Why no worker does what is asked for.
     fn nobody(&self) -> Failure {
-        let count = self.all.lock().unwrap_or_else(|p| p.into_inner()).len();
+        let count = locked(&self.all).len();
         let failed = |message: String| Failure::new(Class::Unavailable, message);
         match count {
             0 => failed("No worker is there to do the work".to_owned())
@@ -310,13 +311,13 @@ impl Workers {
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Pending>> {
-        self.calls.lock().unwrap_or_else(|p| p.into_inner())
+        locked(&self.calls)
     }
 
     /// A worker has come, or come back; answers the number of its stream.
     fn join(&self, worker: &WorkerId, out: &mpsc::Sender<ToWorker>, expelled: &Arc<Notify>) -> u64 {
         let number = self.last_line.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut all = self.all.lock().unwrap_or_else(|p| p.into_inner());
+        let mut all = locked(&self.all);
         let line = Line { number, out: out.clone(), expelled: expelled.clone() };
         all.insert(worker.clone(), line);
         drop(all);
@@ -326,7 +327,7 @@ impl Workers {
 
     /// A worker's stream has ended; answers whether it was the latest.
     fn leave(&self, worker: &WorkerId, number: u64) -> bool {
-        let mut all = self.all.lock().unwrap_or_else(|p| p.into_inner());
+        let mut all = locked(&self.all);
         if all.get(worker).is_none_or(|line| line.number != number) {
             return false;
         }
@@ -344,11 +345,11 @@ impl Workers {
 
     /// Gives up a worker that has not come back; answers whether it has not.
     fn forget(&self, worker: &WorkerId) -> bool {
-        if self.all.lock().unwrap_or_else(|p| p.into_inner()).contains_key(worker) {
+        if locked(&self.all).contains_key(worker) {
             return false;
         }
-        self.platforms.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
-        self.addresses.lock().unwrap_or_else(|p| p.into_inner()).remove(worker);
+        locked(&self.platforms).remove(worker);
+        locked(&self.addresses).remove(worker);
         self.closed().draining.remove(worker);
         true
     }

@@ -3,7 +3,6 @@
 use super::super::build::Build;
 use super::super::workers::unexpected;
 use super::super::{Server, effects};
-use super::warn;
 use crate::core::{AliasHit, Plan};
 use proto::error::{Class, Failure};
 use proto::id::{DefKey, RootId};
@@ -43,7 +42,7 @@ pub async fn give(
             Ok(one) => written.push(one),
             Err(failure) if to.may_fail => {
                 let message = format!("The cache {} is not written: {}", to.name, failure.message);
-                warn(build, message).await;
+                build.reporter.warn(message).await;
                 written.push(CacheWritten::Failed);
             }
             Err(failure) => return Err(failure),

@@ -11,14 +11,13 @@ mod take;
 pub use give::{give, records};
 pub use take::{Gone, bring, of_plan, read};
 
-use super::build::Build;
+use super::locked;
 use crate::core::AliasHit;
 use proto::id::{ContentKey, DefKey, RootId};
 use proto::record::Record;
-use proto::wire::build::{Event, Warning};
 use proto::wire::outside::{CacheContent, CacheFrom, CachePlace, CachedLayer, CachedRecord};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 /// Layers of one build that are fetched at the same time.
@@ -73,7 +72,7 @@ impl State {
 
 impl Imported {
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.shelf)
     }
 
     /// What a definition leads to.
@@ -126,11 +125,4 @@ impl Shelf {
         let with = self.records.iter().filter(|record| record.layers.contains(layer));
         with.filter(|record| record.layers.iter().all(here)).cloned().collect()
     }
-}
-
-/// Tells a build's client that a cache is of less use than it was meant to be.
-pub(super) async fn warn(build: &Build, message: String) {
-    let (rule, detail, url) = Default::default();
-    let warning = Warning { rule, message, detail, url, at: None, excerpt: Vec::new() };
-    build.audience.say(Event::Warning(warning)).await;
 }

@@ -3,7 +3,7 @@
 use super::super::build::Build;
 use super::super::workers::unexpected;
 use super::super::{Server, now};
-use super::{State, warn};
+use super::State;
 use futures::future::join_all;
 use proto::error::Failure;
 use proto::id::RootId;
@@ -39,7 +39,7 @@ async fn read_one(server: &Server, build: &Build, from: &CacheFrom) -> Option<Ca
     };
     let hint = failure.hint.as_ref().map_or(String::new(), |hint| format!(" {hint}"));
     let message = format!("The cache {} is not used: {}.{hint}", from.name, failure.message);
-    warn(build, message).await;
+    build.reporter.warn(message).await;
     None
 }
 
@@ -106,7 +106,7 @@ async fn bring_one(server: &Server, build: &Build, layer: &RootId) -> Result<(),
     if !is_here && let Err(failure) = fetch(server, build, &kept).await {
         set(build, layer, State::Lost);
         let message = format!("{}, and its step runs again: {}", lost(), failure.message);
-        warn(build, message).await;
+        build.reporter.warn(message).await;
         return Err(lost());
     }
     let was_lost = kept.state == State::Lost;
