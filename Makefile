@@ -3,7 +3,8 @@
 # make bench    compares with BuildKit and buildah; takes half an hour
 # make soak     a farm whose machines fail, then the kills and the conformance corpus, again and
 #               again, for HOURS (default 1)
-# make differential  builds CASES random Dockerfiles (default 1000) by Slipway and by BuildKit
+# make differential  builds CASES random Dockerfiles (default 1000) by Slipway and by the BuildKit of
+#               docker.io, and shows what differs: with 3 to 5 of 100 that one is too old
 # make fuzz     feeds parsers and decoders with random input for SECONDS each (default 600)
 #
 # Two commands, one machine: each target installs what it needs (ops/install). Everything is
