@@ -15,13 +15,14 @@ use tempfile::TempDir;
 use worker::agent::git;
 use worker::agent::modified;
 use worker::image::registry::{Registry, causes};
-use worker::image::unpack::{begins_archive, to_directory};
+use worker::image::unpack::{begins_archive, newest_file, to_directory};
 
 /// What was fetched.
 pub struct Fetched {
     /// What it is.
     pub what: What,
-    /// When it was made, in seconds since 1970: the commit's time, or what the web server says.
+    /// When it was made, in seconds since 1970: the commit's time, what the web server says, or that
+    /// of the newest file in an archive.
     pub time: Option<i64>,
 }
 
@@ -97,11 +98,14 @@ async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
         let piece = piece.map_err(|e| failed(url, causes(&e.without_url())))?;
         file.write_all(&piece).map_err(|e| failed(url, e))?;
     }
-    let (url, begin) = (url.to_owned(), file.rewind());
-    begin.map_err(|e| failed(&url, e))?;
-    let opened = tokio::task::spawn_blocking(move || open(&url, file)).await;
-    let what = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-    Ok(Fetched { what, time })
+    let url = url.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        file.rewind().map_err(|e| failed(&url, e))?;
+        let time = time.or_else(|| newest_file(&file));
+        file.rewind().map_err(|e| failed(&url, e))?;
+        Ok(Fetched { what: open(&url, file)?, time })
+    });
+    opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// An archive's files, or the Dockerfile that it is.

@@ -71,6 +71,7 @@ fn find(found: &mut Found, wanted: Wanted, outside: u8) {
         Wanted::Commit { remote, reference } => {
             found.commits.insert((remote, reference), format!("{outside:040}"));
         }
+        Wanted::Time(_) => unreachable!("no Dockerfile here asks for a time"),
         Wanted::Layout { .. } => unreachable!("no Dockerfile here has a layout"),
     }
 }

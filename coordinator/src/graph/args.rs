@@ -1,7 +1,7 @@
 //! Global ARGs, and what `--build-arg` says.
 
 use super::env::Env;
-use super::{Inputs, LowerError, LowerProblem};
+use super::{Inputs, LowerError, LowerProblem, Need, epoch};
 use crate::dockerfile::{Escape, Expander};
 use proto::platform::Platform;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,10 +16,12 @@ pub(super) struct Args {
     pub proxies: Vec<(String, String)>,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: Option<i64>,
+    /// What has to be looked up before `epoch` is known.
+    pub wanted: Option<Need>,
     pub escape: Escape,
 }
 
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
@@ -44,6 +46,7 @@ impl Args {
             global: own(inputs, target, &given),
             proxies: proxies(&given),
             epoch: None,
+            wanted: None,
             given,
             escape,
         };
@@ -65,15 +68,19 @@ impl Args {
         Ok(args)
     }
 
-    /// `SOURCE_DATE_EPOCH`: a number, or a context whose time it is. What instructions see of it is
-    /// the number; without one the variable is not set.
+    /// `SOURCE_DATE_EPOCH`: a number, or the name of what has that time. What instructions see of it
+    /// is the number; without one the variable is not set.
     fn resolve_epoch(&mut self, inputs: &Inputs<'_>) -> Result<(), LowerError> {
         let value = self.given.get(EPOCH).map(String::as_str).or_else(|| self.get(EPOCH));
         let Some(value) = value else { return Ok(()) };
-        self.epoch = match value.parse() {
-            Ok(seconds) => Some(seconds),
-            Err(_) if value.is_empty() => None,
-            Err(_) => time_of(value, inputs)?,
+        let time = match value.parse() {
+            Ok(seconds) => Ok(Some(seconds)),
+            Err(_) if value.is_empty() => Ok(None),
+            Err(_) => epoch::time_of(value, self, inputs)?,
+        };
+        (self.epoch, self.wanted) = match time {
+            Ok(time) => (time, None),
+            Err(need) => (None, Some(need)),
         };
         match self.epoch.map(|seconds| seconds.to_string()) {
             Some(text) => {
@@ -106,16 +113,6 @@ impl Args {
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.given.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }
-}
-
-/// When a context was made; none for directories.
-fn time_of(context: &str, inputs: &Inputs<'_>) -> Result<Option<i64>, LowerError> {
-    let request = inputs.request;
-    if context != "context" && !request.contexts.iter().any(|(name, _)| name == context) {
-        return Err(LowerProblem::Epoch(context.to_owned()).nowhere());
-    }
-    let time = request.context_times.iter().find(|(name, _)| name == context);
-    Ok(time.map(|(_, time)| *time))
 }
 
 /// The ARGs that need no declaration before FROM.

@@ -1,13 +1,13 @@
 //! COPY and ADD.
 
 use super::dispatch::{At, Dispatcher};
+use super::remote::{self, AddOnly};
 use super::stages::Base;
-use super::{LookedAt, LowerProblem, Need, StageState, Wanted};
+use super::{LookedAt, LowerProblem, Need, StageState};
 use crate::dockerfile::instruction::{AddFiles, CopyFiles, Transfer};
 use crate::dockerfile::source::{GitRef, Source, classify};
 use crate::dockerfile::value::Chmod;
 use crate::dockerfile::{history, path};
-use proto::id::OciDigest;
 use proto::step::{CopyOp, CopySource, GitOp, HttpOp, InlineOp, Op, StepId, Unpack};
 
 /// The permission bits of files whose text stands in the Dockerfile.
@@ -30,14 +30,6 @@ impl Sources {
         let input = place as u32 + 1;
         self.list.push(CopySource { input, path: path.to_owned(), pattern, unpack });
     }
-}
-
-/// What ADD has and COPY has not.
-#[derive(Default)]
-struct AddOnly<'a> {
-    checksum: Option<&'a str>,
-    keep_git_dir: Option<bool>,
-    unpack: Option<bool>,
 }
 
 impl Dispatcher<'_, '_> {
@@ -76,11 +68,7 @@ impl Dispatcher<'_, '_> {
         add: &AddFiles,
     ) -> Result<(), LowerProblem> {
         let add = self.expand(state, at, |e| add.expand(e))?;
-        let only = AddOnly {
-            checksum: add.checksum.as_deref(),
-            keep_git_dir: add.keep_git_dir,
-            unpack: add.unpack,
-        };
+        let only = AddOnly::of(&add);
         if only.checksum.is_some() && add.files.sources.len() != 1 {
             let why = "can only be given for a single source".to_owned();
             return Err(LowerProblem::Checksum(why));
@@ -153,22 +141,13 @@ impl Dispatcher<'_, '_> {
         only: &AddOnly<'_>,
         at: &At<'_>,
     ) -> Result<(), LowerProblem> {
-        let checksum = match only.checksum {
-            None => None,
-            Some(text) => Some(
-                OciDigest::parse(text)
-                    .map_err(|e| LowerProblem::Checksum(format!("of a URL is `sha256:…`: {e}")))?,
-            ),
+        let (found, checksum) = match remote::file(self.inputs.found, url, only)? {
+            Ok(found) => found,
+            Err(what) => {
+                self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
+                return Ok(());
+            }
         };
-        let Some(found) = self.inputs.found.files.get(url) else {
-            let what = Wanted::File { url: url.to_owned() };
-            self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
-            return Ok(());
-        };
-        if let Some(expected) = checksum.filter(|c| *c != found.digest) {
-            let why = format!("says {expected}, but {url} has {}", found.digest);
-            return Err(LowerProblem::Checksum(why));
-        }
         // The name that counts is the URL's: what the server calls the file can change at any time.
         let op = Op::Http(HttpOp {
             url: url.to_owned(),
@@ -192,28 +171,17 @@ impl Dispatcher<'_, '_> {
         only: &AddOnly<'_>,
         at: &At<'_>,
     ) -> Result<(), LowerProblem> {
-        if only.keep_git_dir.zip(git.keep_git_dir).is_some_and(|(a, b)| a != b) {
-            return Err(LowerProblem::Inconsistent("keep-git-dir"));
-        }
-        let checksum = only.checksum.or(git.checksum.as_deref());
-        if only.checksum.zip(git.checksum.as_deref()).is_some_and(|(a, b)| a != b) {
-            return Err(LowerProblem::Inconsistent("checksum"));
-        }
-        let key = (git.remote.clone(), git.reference.clone());
-        let Some(commit) = self.inputs.found.commits.get(&key) else {
-            let (remote, reference) = key;
-            let what = Wanted::Commit { remote, reference };
-            self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
-            return Ok(());
+        let commit = match remote::commit(self.inputs.found, git, only)? {
+            Ok(commit) => commit,
+            Err(what) => {
+                self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
+                return Ok(());
+            }
         };
-        if let Some(checksum) = checksum.filter(|c| !commit.starts_with(*c)) {
-            let why = format!("says {checksum}, but the commit is {commit}");
-            return Err(LowerProblem::Checksum(why));
-        }
         let op = Op::Git(GitOp {
             remote: git.remote.clone(),
             reference: git.reference.clone(),
-            commit: commit.clone(),
+            commit: commit.to_owned(),
             subdir: git.subdir.clone(),
             keep_git_dir: only.keep_git_dir.or(git.keep_git_dir).unwrap_or(false),
             submodules: git.submodules.unwrap_or(true),

@@ -125,8 +125,16 @@ pub enum LowerProblem {
         why: String,
     },
     /// A time that is none.
-    #[error("SOURCE_DATE_EPOCH: `{0}` is neither a number of seconds since 1970 nor a context")]
+    #[error("SOURCE_DATE_EPOCH: `{0}` is no number of seconds since 1970, no context and no stage")]
     Epoch(String),
+    /// A stage that has no time.
+    #[error("SOURCE_DATE_EPOCH: the stage `{stage}` has no time: {why}")]
+    EpochStage {
+        /// The stage.
+        stage: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// `--build-arg BUILDKIT_DOCKERFILE_CHECK=…`.
     #[error("BUILDKIT_DOCKERFILE_CHECK: {0}")]
     Check(#[from] CheckError),
@@ -175,6 +183,11 @@ impl LowerProblem {
                     .to_owned(),
             ),
             Self::Advice(violation) => Some(violation.hint()),
+            Self::EpochStage { .. } => Some(
+                "A stage whose time is taken begins with `FROM scratch`, and has one ADD of one URL \
+                 or git repository and nothing else but ARGs. Or give a number of seconds."
+                    .to_owned(),
+            ),
             Self::StageIndex(_) => Some("Better name stages: `FROM … AS name`.".to_owned()),
             _ => None,
         }

@@ -15,10 +15,12 @@ pub mod config;
 mod copy;
 mod dispatch;
 mod env;
+mod epoch;
 mod error;
 mod hints;
 pub mod keys;
 mod names;
+mod remote;
 mod run;
 mod stages;
 pub mod survey;
@@ -40,7 +42,7 @@ use proto::step::{
     BaseImage, CacheUse, Graph, HistoryRow, LocalOp, Needs, Op, Step, StepId, Target,
 };
 use proto::wire::build::BuildRequest;
-use proto::wire::worker::ResolvedImage;
+use proto::wire::worker::{Dated, ResolvedImage};
 use stages::Stages;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -68,6 +70,8 @@ pub struct Found {
     pub files: BTreeMap<String, FoundFile>,
     /// Commits, by repository and reference.
     pub commits: BTreeMap<(String, String), String>,
+    /// When things were made, in seconds since 1970; none for what does not tell.
+    pub times: BTreeMap<Dated, Option<i64>>,
 }
 
 /// A file of a web server.
@@ -119,6 +123,8 @@ pub enum Wanted {
         /// The branch, tag or commit.
         reference: String,
     },
+    /// When something was made.
+    Time(Dated),
 }
 
 /// What an image in an OCI layout goes by: no image of a registry has such a name.
@@ -186,6 +192,10 @@ pub fn lower(inputs: Inputs<'_>, advice: &mut Vec<Warning>) -> Result<Lowered, L
     let several = platforms.len() > 1;
     for (place, (platform, implicit)) in platforms.into_iter().enumerate() {
         let args = args::Args::new(&inputs, &platform)?;
+        if let Some(need) = args.wanted {
+            needs.push(need);
+            continue;
+        }
         // The other platforms would say the same once more.
         let mut advice = Advice::new(&checks, (place == 0).then_some(&mut *advice));
         advice.base_images(&inputs, &platform);

@@ -13,7 +13,7 @@ use proto::error::{Class, Failure};
 use proto::id::RootId;
 use proto::step::{Graph, StepId};
 use proto::wire::build::{Answer, Ask, Event, Output, VertexId};
-use proto::wire::worker::{Call, Reply};
+use proto::wire::worker::{Call, Dated, Reply};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,6 +113,9 @@ async fn lower(
                         (Wanted::Commit { remote, reference }, Reply::Commit(commit)) => {
                             found.commits.insert((remote, reference), commit);
                         }
+                        (Wanted::Time(of), Reply::Time(time)) => {
+                            found.times.insert(of, time);
+                        }
                         (_, reply) => return Err(workers::unexpected(&reply)),
                     }
                 }
@@ -134,6 +137,9 @@ async fn look_up(server: &Server, build: &Build, need: Need) -> Result<(Wanted, 
         Wanted::File { url } => format!("[internal] load {url}"),
         Wanted::Commit { remote, reference } => {
             format!("[internal] load git source {remote}#{reference}")
+        }
+        Wanted::Time(Dated::Archive { url: of, .. } | Dated::Commit { remote: of, .. }) => {
+            format!("[internal] resolve SOURCE_DATE_EPOCH of {of}")
         }
     };
     let vertex = build.reporter.begin(&name).await;
@@ -174,6 +180,7 @@ async fn call(build: &Build, what: Wanted, vertex: VertexId) -> Result<Call, Fai
         Wanted::Commit { remote, reference } => {
             Call::ResolveCommit { build: id, remote, reference }
         }
+        Wanted::Time(of) => Call::ResolveTime { build: id, of },
     })
 }
 

@@ -361,6 +361,7 @@ fn build_of(call: &Call) -> Option<&BuildId> {
         Call::ResolveImage { build, .. }
         | Call::ResolveFile { build, .. }
         | Call::ResolveCommit { build, .. }
+        | Call::ResolveTime { build, .. }
         | Call::Pull { build, .. }
         | Call::Push { build, .. }
         | Call::Save { build, .. }

@@ -75,6 +75,9 @@ fn look_up(
             };
             found.commits.insert((remote, reference), commit);
         }
+        Wanted::Time(of) => {
+            found.times.insert(of, None);
+        }
     }
     Ok(())
 }

@@ -200,6 +200,33 @@ pub enum Call {
     },
     /// Writes such a cache. [`Reply::CacheWritten`].
     WriteCache(CacheExport),
+    /// Finds out when something was made. [`Reply::Time`].
+    ResolveTime {
+        /// The build.
+        build: BuildId,
+        /// What.
+        of: Dated,
+    },
+}
+
+/// Something that tells when it was made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
+pub enum Dated {
+    /// A file of a web server that does not say when it was changed: an archive is of the time of
+    /// the newest file in it.
+    Archive {
+        /// Where it is.
+        url: String,
+        /// What was found there.
+        digest: OciDigest,
+    },
+    /// A commit of a git repository.
+    Commit {
+        /// The repository.
+        remote: String,
+        /// The commit's full name.
+        commit: String,
+    },
 }
 
 /// An output to make.
@@ -273,6 +300,8 @@ pub enum Reply {
     Cache(CacheContent),
     /// The cache was written.
     CacheWritten(CacheWritten),
+    /// When it was made, in seconds since 1970, if it says so.
+    Time(Option<i64>),
 }
 
 /// What a worker is doing.

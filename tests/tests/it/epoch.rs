@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use tests::cluster::HOME;
+use tests::command::{command, run};
 use tests::hosts::{Host, Site};
+use tests::http::{Response, Server};
 use tests::image::Image;
 use tests::mirror::Mirror;
+use tests::scratch::Scratch;
+use tests::site::Site as Place;
 use tests::slipway::program;
 
 const EPOCH: &str = "1700000000";
@@ -89,4 +94,71 @@ fn files_get_the_time_that_the_environment_says() {
         assert_eq!(about.expect(path).mtime().to_string(), EPOCH, "{path}");
     }
     host.command(program(), ["down", "--now"]).run().ok();
+}
+
+/// A repository with one commit of this time, as a web server gives it that knows nothing of git.
+fn repository(time: &str) -> (Scratch, String) {
+    let scratch = Scratch::new("repository");
+    let (work, bare) = (scratch.join("work"), scratch.join("r.git"));
+    fs::create_dir(&work).expect("a directory");
+    fs::write(work.join("file"), "of git\n").expect("a file");
+    let git = |dir: &Path, args: &[&str]| {
+        let mut git = command("git");
+        git.current_dir(dir).env("HOME", scratch.path()).env("GIT_COMMITTER_DATE", time);
+        git.args(["-c", "user.name=ann", "-c", "user.email=ann@example.org"]).args(args);
+        run(&mut git).ok().text()
+    };
+    git(&work, &["init", "-q", "-b", "main"]);
+    git(&work, &["add", "file"]);
+    git(&work, &["commit", "-q", "-m", "one"]);
+    let commit = git(&work, &["rev-parse", "HEAD"]).trim().to_owned();
+    git(scratch.path(), &["clone", "-q", "--bare", "work", "r.git"]);
+    git(&bare, &["update-server-info"]);
+    (scratch, commit)
+}
+
+#[test]
+fn a_stage_that_fetches_one_thing_says_the_time() {
+    let (repository, commit) = repository("1600000000 +0000");
+    let root = repository.path().to_owned();
+    let archive = Scratch::new("archive");
+    archive.write("f", "x");
+    let mut tar = command("tar");
+    tar.args(["-czf", "a.tgz", "--mtime=@1500000000", "f"]).current_dir(archive.path());
+    run(&mut tar).ok();
+    let archived = fs::read(archive.join("a.tgz")).expect("an archive");
+    let server = Server::start(move |request| match request.path.as_str() {
+        "/dated" => Response::new(200, "x").with("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT"),
+        "/a.tgz" => Response::new(200, archived.clone()),
+        "/plain" => Response::new(200, "x"),
+        path => {
+            let path = path.split('?').next().unwrap_or_default().trim_start_matches('/');
+            fs::read(root.join(path))
+                .map_or(Response::new(404, ""), |file| Response::new(200, file))
+        }
+    });
+    let place = Place::new();
+    let stage = |source: &str| {
+        place.dockerfile(&format!(
+            "FROM scratch AS src\nARG SOURCE={source}\nADD $SOURCE /\n\
+             FROM conf/busybox:1\nARG SOURCE_DATE_EPOCH=none\nRUN echo \"at $SOURCE_DATE_EPOCH.\"\n"
+        ));
+    };
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=src"];
+    for (path, created, seconds) in [
+        ("dated", "2015-10-21T07:28:00Z", "1445412480"),
+        ("a.tgz", "2017-07-14T02:40:00Z", "1500000000"),
+        ("r.git#main", "2020-09-13T12:26:40Z", "1600000000"),
+        (&format!("r.git#{commit}"), "2020-09-13T12:26:40Z", "1600000000"),
+    ] {
+        stage(&server.url(path));
+        place.build(&[&epoch[..], &["--no-cache"]].concat()).ok().says(&format!("at {seconds}."));
+        assert_eq!(place.image(&epoch).config["created"], created, "{path}");
+    }
+    stage(&server.url("plain"));
+    place.build(&[&epoch[..], &["--no-cache"]].concat()).ok().says("at none.");
+    stage(&server.url("missing"));
+    place.build(&epoch).fails(1).says("404").says("Dockerfile:3");
+    place.dockerfile("FROM scratch AS src\nADD . /\n");
+    place.build(&epoch).fails(1).says("the stage `src` has no time").says("Dockerfile:2");
 }

@@ -6,7 +6,7 @@ use crate::image::{blocking, unpack};
 use cache::meter;
 use cache::store::Persisted;
 use proto::error::Failure;
-use proto::wire::worker::{Call, Reply, ToCoordinator};
+use proto::wire::worker::{Call, Dated, Reply, ToCoordinator};
 use std::sync::Arc;
 
 /// Does it in the background, and answers under its number.
@@ -46,6 +46,15 @@ async fn answer(
         }
         Call::ResolveCommit { build: _, remote, reference } => {
             Ok(Reply::Commit(git::resolve(machine, &remote, &reference).await?))
+        }
+        Call::ResolveTime { build: _, of } => {
+            let time = match of {
+                Dated::Archive { url, digest } => web::newest(machine, &url, &digest, told).await?,
+                Dated::Commit { remote, commit } => {
+                    Some(git::time(machine, &remote, &commit).await?)
+                }
+            };
+            Ok(Reply::Time(time))
         }
         Call::Unpack(blob) => {
             let store = machine.store.clone();

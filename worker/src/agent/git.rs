@@ -119,19 +119,44 @@ pub async fn fetch(
     commit: &str,
     submodules: bool,
 ) -> Result<i64, Failure> {
+    bring(dir, remote, commit).await?;
+    git(dir, &["checkout", "--quiet", "--detach", commit]).await?;
+    if submodules {
+        let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
+        git(dir, &update).await?;
+    }
+    time_here(dir, commit).await
+}
+
+/// Fetches a commit into an empty directory, as git keeps it.
+async fn bring(dir: &Path, remote: &str, commit: &str) -> Result<(), Failure> {
     git(dir, &["init", "--quiet"]).await?;
     git(dir, &["remote", "add", "--", "origin", remote]).await?;
     if git(dir, &["fetch", "--quiet", "--depth=1", "origin", commit]).await.is_err() {
         // Servers need not give single commits.
         git(dir, &["fetch", "--quiet", "--tags", "origin"]).await?;
     }
-    git(dir, &["checkout", "--quiet", "--detach", commit]).await?;
-    if submodules {
-        let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
-        git(dir, &update).await?;
-    }
-    let time = git(dir, &["show", "--no-patch", "--format=%ct", commit]).await?;
-    Ok(time.trim().parse().unwrap_or(0))
+    Ok(())
+}
+
+/// The time of a commit that was fetched, in seconds since 1970.
+async fn time_here(dir: &Path, commit: &str) -> Result<i64, Failure> {
+    let said = git(dir, &["log", "--max-count=1", "--format=%ct", commit]).await?;
+    said.trim().parse().map_err(|_| {
+        let message = format!("git says of the time of {commit}: `{}`", said.trim());
+        Failure::new(Class::Unavailable, message)
+    })
+}
+
+/// The time of a commit, in seconds since 1970.
+pub(super) async fn time(machine: &Machine, remote: &str, commit: &str) -> Result<i64, Failure> {
+    let scratch = scratch(machine)?;
+    let dir = scratch.0.as_path();
+    let found = async {
+        bring(dir, remote, commit).await?;
+        time_here(dir, commit).await
+    };
+    found.await.map_err(|failure| with_own_keys(remote, failure))
 }
 
 fn scratch(machine: &Machine) -> Result<Scratch, Failure> {

@@ -5,6 +5,7 @@ use super::images::{registry_failure, store_failure};
 use super::link::moved;
 use crate::image::registry::causes;
 use crate::image::sha::Sha;
+use crate::image::unpack::newest_file;
 use crate::image::{blocking, rows};
 use cache::meter::{self, Kind};
 use cache::store::{OciBlob, Store, StoreError};
@@ -179,35 +180,70 @@ impl Web {
     }
 }
 
+fn mismatch(url: &str, expected: &OciDigest, actual: &OciDigest) -> Failure {
+    let message = format!("{url} has the digest {actual}, and {expected} was expected");
+    Failure::new(Class::User, message)
+}
+
+/// Downloads what was found at a URL, unless it is here.
+async fn bring(
+    machine: &Arc<Machine>,
+    url: &str,
+    resolved: &OciDigest,
+    told: impl Fn(Moved),
+) -> Result<(), Failure> {
+    if is_here(machine, resolved) {
+        return Ok(());
+    }
+    let found = find(machine, url, told).await?;
+    if found.digest != *resolved {
+        return Err(mismatch(url, resolved, &found.digest)
+            .hint("It changed while the build ran; build again."));
+    }
+    Ok(())
+}
+
+/// The time of the newest file in the archive that was found at a URL, in seconds since 1970; none
+/// when it is no archive.
+pub async fn newest(
+    machine: &Arc<Machine>,
+    url: &str,
+    digest: &OciDigest,
+    told: impl Fn(Moved),
+) -> Result<Option<i64>, Failure> {
+    bring(machine, url, digest, told).await?;
+    let (store, url, digest) = (machine.store.clone(), url.to_owned(), *digest);
+    let _one = machine.puller.processor().await;
+    blocking(move || {
+        let row = row(&*store, &url, &digest)?;
+        let file = store.open(&row.blob, 0).map_err(|e| store_failure(&e))?;
+        Ok(newest_file(file))
+    })
+    .await
+}
+
+fn row(store: &dyn Store, url: &str, digest: &OciDigest) -> Result<OciBlob, Failure> {
+    let gone = || Failure::new(Class::Unavailable, format!("{url} is gone from the store"));
+    rows::oci_blob(store, digest).map_err(|e| store_failure(&e))?.ok_or_else(gone)
+}
+
 /// The file as a tree of its own, which holds nothing else.
 pub async fn file(
     machine: &Arc<Machine>,
     op: &HttpOp,
     told: impl Fn(Moved),
 ) -> Result<RootId, Failure> {
-    let mismatch = |expected: &OciDigest, actual: &OciDigest| {
-        let message = format!("{} has the digest {actual}, and {expected} was expected", op.url);
-        Failure::new(Class::User, message)
-    };
     if let Some(checksum) = op.checksum.filter(|checksum| *checksum != op.resolved) {
-        return Err(mismatch(&checksum, &op.resolved)
+        return Err(mismatch(&op.url, &checksum, &op.resolved)
             .hint("Check the URL, or put the new digest into --checksum."));
     }
-    if !is_here(machine, &op.resolved) {
-        let found = find(machine, &op.url, told).await?;
-        if found.digest != op.resolved {
-            return Err(mismatch(&op.resolved, &found.digest)
-                .hint("It changed while the build ran; build again."));
-        }
-    }
+    bring(machine, &op.url, &op.resolved, told).await?;
     let (store, op) = (machine.store.clone(), op.clone());
     blocking(move || tree(&*store, &op)).await
 }
 
 fn tree(store: &dyn Store, op: &HttpOp) -> Result<RootId, Failure> {
-    let row = rows::oci_blob(store, &op.resolved).map_err(|e| store_failure(&e))?;
-    let gone = || Failure::new(Class::Unavailable, format!("{} is gone from the store", op.url));
-    let row = row.ok_or_else(gone)?;
+    let row = row(store, &op.url, &op.resolved)?;
     let name = FileName::new(op.name.as_bytes()).map_err(|e| {
         Failure::new(Class::User, format!("The name of what is at {}: {e}", op.url))
     })?;

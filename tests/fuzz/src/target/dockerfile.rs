@@ -181,6 +181,9 @@ fn look_up(what: Wanted, found: &mut Found) {
         Wanted::Commit { remote, reference } => {
             found.commits.insert((remote, reference), "0".repeat(40));
         }
+        Wanted::Time(of) => {
+            found.times.insert(of, None);
+        }
     }
 }
 

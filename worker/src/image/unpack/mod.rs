@@ -135,6 +135,20 @@ pub fn is_archive(input: impl Read + Send) -> bool {
     matches!(Reader::new(plain).next_head(), Ok(Some(_)))
 }
 
+/// The time of the newest file in an archive, in seconds since 1970, as BuildKit takes it for
+/// `SOURCE_DATE_EPOCH`: none when there is no file in it, or when it is no archive to its end.
+pub fn newest_file(input: impl Read + Send) -> Option<i64> {
+    let (_, plain) = decoder(BufReader::new(input)).ok()?;
+    let mut tape = Reader::new(plain);
+    let mut newest = None;
+    while let Some(head) = tape.next_head().ok()? {
+        if matches!(head.kind, Kind::File | Kind::HardLink) {
+            newest = newest.max(Some(head.mtime.seconds));
+        }
+    }
+    newest
+}
+
 /// Whether an archive, compressed or not, begins so: for who has only some 512 bytes to look at.
 pub fn begins_archive(head: &[u8]) -> bool {
     let is_ustar = head.get(257..262) == Some(b"ustar");

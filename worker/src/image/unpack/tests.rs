@@ -312,6 +312,21 @@ fn small_holes_are_zeros() {
 }
 
 #[test]
+fn the_newest_file_of_an_archive_counts() {
+    let dated = |path: &str, kind, seconds| Head {
+        mtime: Mtime { seconds, nanos: 5 },
+        ..Tar::head(path, kind)
+    };
+    let files = || Tar::default().file("a", "x").put(dated("b", Kind::File, 9), b"content");
+    let tar = files().file("c", "").put(dated("d", Kind::Dir, 11), b"").end();
+    assert_eq!(newest_file(&tar[..]), Some(9));
+    assert_eq!(newest_file(&gzip(&tar)[..]), Some(9));
+    assert_eq!(newest_file(&Tar::default().dir("d").end()[..]), None, "no file");
+    assert_eq!(newest_file(&b"no archive"[..]), None);
+    assert_eq!(newest_file(&[&files().0[..], b"garbage"].concat()[..]), None, "it breaks off");
+}
+
+#[test]
 fn archives_are_known_by_content() {
     let tar = Tar::default().file("a", "b").end();
     assert!(is_archive(&tar[..]) && is_archive(&gzip(&tar)[..]));
