@@ -208,6 +208,14 @@ pub struct HttpOp {
     pub modified: Option<i64>,
 }
 
+/// The client's ssh agent that git repositories are reached with.
+pub const GIT_SSH_AGENT: &str = "default";
+
+/// Whether a git repository is reached by ssh: by its URL, or as `HOST:PATH`.
+pub fn is_by_ssh(remote: &str) -> bool {
+    remote.split_once("://").is_none_or(|(scheme, _)| scheme.eq_ignore_ascii_case("ssh"))
+}
+
 /// A commit of a git repository.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct GitOp {

@@ -15,6 +15,7 @@ pub mod differential;
 pub mod emulator;
 pub mod engine;
 pub mod faulty;
+pub mod forge;
 pub mod hosts;
 pub mod http;
 pub mod image;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
 /// Programs and their Debian packages, where the names differ.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("bridge", "iproute2"),
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
@@ -25,6 +25,7 @@ const PACKAGES: [(&str, &str); 17] = [
     ("ssh-add", "openssh-client"),
     ("ssh-agent", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
+    ("sshd", "openssh-server"),
 ];
 
 /// The path of a program. Panics, naming the package, when it is not installed.

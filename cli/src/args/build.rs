@@ -48,7 +48,7 @@ pub struct Build {
     /// A secret: id=ID[,src=FILE|,env=VARIABLE]
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
-    /// An ssh agent for RUN --mount=type=ssh: default, or ID=SOCKET, or ID=KEY,… for the keys in files
+    /// An ssh agent for RUN --mount=type=ssh and ADD of git: default, or ID=SOCKET, or ID=KEY,… (files)
     #[arg(long, value_name = "default | ID[=SOCKET | KEY,…]")]
     pub ssh: Vec<String>,
     /// Take no earlier results

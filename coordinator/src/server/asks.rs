@@ -4,7 +4,7 @@
 use super::{Server, session};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, WorkerId};
-use proto::step::{MountKind, Op};
+use proto::step::{GIT_SSH_AGENT, MountKind, Op, is_by_ssh};
 use proto::wire::build::{Answer, Ask};
 
 impl Server {
@@ -22,7 +22,9 @@ impl Server {
     }
 
     async fn may_ask(&self, worker: &WorkerId, id: &BuildId, ask: &Ask) -> Result<bool, Failure> {
-        if is_for_calls(ask) && self.workers.is_called(worker, id) {
+        let may = is_for_calls(ask) && self.workers.is_called(worker, id)
+            || is_for_git(ask) && self.workers.is_called_by_ssh(worker, id);
+        if may {
             return Ok(true);
         }
         // Whoever has a lease of an earlier life asks again as soon as it is back.
@@ -48,8 +50,18 @@ fn is_for_calls(ask: &Ask) -> bool {
     }
 }
 
+/// Whether it takes this to reach a git repository by ssh.
+fn is_for_git(ask: &Ask) -> bool {
+    matches!(ask, Ask::SshAgent(id) | Ask::Ssh { id, .. } if id == GIT_SSH_AGENT)
+}
+
 /// Whether whoever does such a step needs it.
 fn is_for_step(ask: &Ask, op: &Op) -> bool {
+    if let Op::Git(git) = op
+        && is_for_git(ask)
+    {
+        return is_by_ssh(&git.remote);
+    }
     let mounts = match op {
         Op::Run(run) => run.mounts.as_slice(),
         _ => &[],
@@ -95,7 +107,7 @@ mod tests {
     use super::*;
     use crate::core::tests::world;
     use proto::secret::SecretBytes;
-    use proto::step::{Mount, SecretMount, SshMount};
+    use proto::step::{GitOp, Mount, SecretMount, SshMount};
 
     fn run() -> Op {
         let (id, required, mode, uid, gid) = ("token".to_owned(), true, 0o400, 0, 0);
@@ -119,6 +131,25 @@ mod tests {
         assert!(!is_for_step(&secret("token"), &Op::Scratch));
         assert!(is_for_step(&Ask::Login("registry".to_owned()), &Op::Scratch));
         assert!(!is_for_step(&Ask::Cache(0), &run()) && is_for_calls(&Ask::Cache(0)));
-        assert!(!is_for_calls(&secret("token")));
+        assert!(!is_for_calls(&secret("token")) && !is_for_calls(&ssh("default")));
+    }
+
+    #[test]
+    fn only_repositories_that_are_reached_by_ssh_need_the_default_agent() {
+        let ssh = |id: &str| Ask::Ssh { id: id.to_owned(), request: SecretBytes::from(vec![11]) };
+        let git = |remote: &str| {
+            let (reference, commit, subdir) = (String::new(), "c0ffee".to_owned(), String::new());
+            let (remote, keep_git_dir, submodules) = (remote.to_owned(), false, false);
+            Op::Git(GitOp { remote, reference, commit, subdir, keep_git_dir, submodules })
+        };
+        for remote in ["git@host:a/b", "ssh://git@host/a", "SSH://host/a"] {
+            assert!(is_for_step(&ssh("default"), &git(remote)), "{remote}");
+            assert!(is_for_step(&Ask::SshAgent("default".to_owned()), &git(remote)), "{remote}");
+            assert!(!is_for_step(&ssh("other"), &git(remote)), "{remote}");
+            assert!(!is_for_step(&Ask::Secret("default".to_owned()), &git(remote)), "{remote}");
+        }
+        assert!(!is_for_step(&ssh("default"), &git("https://host/a.git")));
+        assert!(!is_for_step(&ssh("default"), &git("git://host/a.git")));
+        assert!(is_for_git(&ssh("default")) && !is_for_git(&ssh("other")));
     }
 }

@@ -9,9 +9,10 @@ use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, RootId, WorkerId};
 use proto::limit::{PEERS_MAX, REWINDS_MAX};
 use proto::platform::Platform;
+use proto::step;
 use proto::wire::build::{LogPlace, Traffic};
 use proto::wire::worker::{
-    Bind, Call, Lease, Moved, Outcome, Peer, Reply, Report, Task, ToCoordinator, ToWorker,
+    Bind, Call, Dated, Lease, Moved, Outcome, Peer, Reply, Report, Task, ToCoordinator, ToWorker,
     WorkerState,
 };
 use std::cmp::Reverse;
@@ -125,6 +126,8 @@ struct Pending {
     worker: WorkerId,
     /// In whose name.
     build: Option<BuildId>,
+    /// Whether it reaches a git repository by ssh.
+    is_by_ssh: bool,
     /// Where the answer goes; none when the worker was lost.
     answer: oneshot::Sender<Option<Answered>>,
     progress: Option<mpsc::UnboundedSender<Moved>>,
@@ -164,6 +167,13 @@ impl Workers {
     /// Whether a worker does a call in the name of this build.
     pub fn is_called(&self, worker: &WorkerId, build: &BuildId) -> bool {
         let is_it = |p: &Pending| p.worker == *worker && p.build.as_ref() == Some(build);
+        self.pending().values().any(is_it)
+    }
+
+    /// Whether a worker reaches a git repository by ssh for a call in the name of this build.
+    pub fn is_called_by_ssh(&self, worker: &WorkerId, build: &BuildId) -> bool {
+        let is_it =
+            |p: &Pending| p.is_by_ssh && p.worker == *worker && p.build.as_ref() == Some(build);
         self.pending().values().any(is_it)
     }
 
@@ -287,7 +297,8 @@ impl Workers {
             let id = self.last_call.fetch_add(1, Ordering::Relaxed) + 1;
             let (answer, answered) = oneshot::channel();
             let (build, progress) = (build_of(&call).cloned(), progress.clone());
-            let pending = Pending { worker, build, answer, progress };
+            let is_by_ssh = is_by_ssh(&call);
+            let pending = Pending { worker, build, is_by_ssh, answer, progress };
             self.pending().insert(id, pending);
             let guard = CallGuard { workers: self, id, out: out.clone(), armed: true };
             if out.send(ToWorker::Call(id, Box::new(call.clone()))).await.is_err() {
@@ -373,6 +384,15 @@ fn build_of(call: &Call) -> Option<&BuildId> {
         | Call::Unpack(_)
         | Call::PrepareLayer(..)
         | Call::Load { .. } => None,
+    }
+}
+
+/// Whether it reaches a git repository by ssh.
+fn is_by_ssh(call: &Call) -> bool {
+    match call {
+        Call::ResolveCommit { remote, .. }
+        | Call::ResolveTime { of: Dated::Commit { remote, .. }, .. } => step::is_by_ssh(remote),
+        _ => false,
     }
 }
 
@@ -587,6 +607,27 @@ mod tests {
         };
         tokio::join!(call, worker).0.0.unwrap();
         assert!(!workers.is_called(&one, &build));
+    }
+
+    #[tokio::test]
+    async fn a_call_may_need_an_ssh_agent_as_long_as_it_goes_on() {
+        let (workers, (out, mut told)) = (Workers::new(), mpsc::channel(1));
+        let one = WorkerId::parse("w1").unwrap();
+        let build = BuildId::parse("0123456789ab").unwrap();
+        workers.join(&one, &out, &Arc::new(Notify::new()));
+        for (remote, needs_it) in [("git@host:path", true), ("https://host/path.git", false)] {
+            let (remote, reference) = (remote.to_owned(), String::new());
+            let call = Call::ResolveCommit { build: build.clone(), remote, reference };
+            let worker = async {
+                let Some(ToWorker::Call(number, _)) = told.recv().await else { panic!("no call") };
+                assert_eq!(workers.is_called_by_ssh(&one, &build), needs_it);
+                assert!(!workers.is_called_by_ssh(&one, &BuildId::parse("b").unwrap()));
+                assert!(!workers.is_called_by_ssh(&WorkerId::parse("w2").unwrap(), &build));
+                workers.answered(number, (Ok(Reply::Done), Traffic::default()));
+            };
+            tokio::join!(workers.call(call, None), worker).0.0.unwrap();
+            assert!(!workers.is_called_by_ssh(&one, &build));
+        }
     }
 
     #[tokio::test]

@@ -4,13 +4,17 @@ use crate::cache::until;
 use crate::secrets::containing;
 use rustix::process::Signal;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tests::command::{DEADLINE, Outcome, command, run, run_with};
 use tests::corpus;
+use tests::forge::{COMMITTED, FORGE, Forge};
+use tests::hosts::{Host, Site as Hosts};
 use tests::roles::Roles;
 use tests::scratch::Scratch;
 use tests::service::Service;
 use tests::site::Site;
+use tests::slipway::program;
 use tests::tool::tool;
 
 /// Lists the keys of the agent, and signs with the one whose public half is `/id.pub`.
@@ -260,4 +264,96 @@ fn agents_are_reached_from_the_workers_of_a_farm() {
     person.assert_signed(&to);
     build(&["--no-cache"]).fails(1).says("did not complete successfully");
     farm.stop();
+}
+
+/// A host with a key of its own, which builds what the forge gives.
+fn builder(hosts: &Hosts) -> (Host, String) {
+    let host = hosts.host("builder");
+    for (name, kind) in [("id", "ed25519"), ("other", "ed25519"), ("rsa", "rsa")] {
+        let file = format!("/root/{name}");
+        let key = ["-q", "-N", "", "-C", name, "-t", kind, "-f", &file];
+        host.command(tool("ssh-keygen"), key).run().ok();
+    }
+    let public = String::from_utf8(host.read("/root/id.pub")).expect("a public key is a text");
+    (host, public)
+}
+
+#[track_caller]
+fn fetch(host: &Host, source: &str, flags: &[&str]) -> Outcome {
+    host.write("/root/context/Dockerfile", format!("FROM scratch AS src\nADD {source} /\n"));
+    let args = [&["build", "-o", "/root/out"], flags, &["/root/context"]].concat();
+    host.command(program(), &args).run()
+}
+
+#[test]
+fn add_reaches_repositories_by_the_agent_of_the_client() {
+    let hosts = Hosts::new();
+    let (host, public) = builder(&hosts);
+    let forge = Forge::start(&hosts, &public);
+    let agent = host.command(tool("ssh-agent"), ["-D", "-a", "/root/agent"]);
+    let mut agent = agent.serve("ssh-agent");
+    agent.until("ssh-agent", |log| log.contains("SSH_AUTH_SOCK").then_some(()));
+    let add = host.command(tool("ssh-add"), ["-q", "/root/id"]);
+    add.env("SSH_AUTH_SOCK", "/root/agent").run().ok();
+    // Neither an agent that has not the key is a way in, nor one of another name.
+    host.write("/root/.ssh/known_hosts", forge.known());
+    fetch(&host, &forge.repository(), &[]).fails(1).says("--ssh default").says("Dockerfile:2");
+    let other = ["--ssh", "default=/root/other"];
+    fetch(&host, &forge.repository(), &other).fails(1).says("Permission denied").says("ssh-add -l");
+    let named = ["--ssh", "other=/root/id"];
+    fetch(&host, &forge.repository(), &named).fails(1).says("--ssh default");
+    for source in [forge.repository(), forge.url()] {
+        for ssh in ["default=/root/agent", "default=/root/id"] {
+            let epoch = ["--ssh", ssh, "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=src"];
+            fetch(&host, &source, &epoch).ok();
+            assert_eq!(host.read("/root/out/file"), b"of git\n", "{source} {ssh}");
+            let about = fs::symlink_metadata(host.path("/root/out/file")).expect("a file");
+            assert_eq!(about.mtime(), COMMITTED, "{source} {ssh}");
+            host.command("rm", ["-r", "/root/out"]).run().ok();
+        }
+    }
+    assert!(forge.log().contains("Accepted publickey for root"), "{}", forge.log());
+    // Another agent is no reason to fetch it again.
+    fetch(&host, &forge.url(), &["--ssh", "default=/root/id"]).ok().says("CACHED");
+    // The socket and what was known of the host for it are gone.
+    let find = "find /var/lib/slipway -path '*/scratch/ssh-*' 2> /dev/null || true";
+    assert_eq!(host.command("sh", ["-c", find]).run().ok().text(), "");
+    host.command(program(), ["down", "--now"]).run().ok();
+}
+
+#[test]
+fn add_takes_no_other_key_of_a_host_that_the_machine_knows() {
+    let hosts = Hosts::new();
+    let (host, public) = builder(&hosts);
+    let forge = Forge::start(&hosts, &public);
+    let ssh = ["--ssh", "default=/root/id"];
+    fetch(&host, &forge.repository(), &ssh).ok();
+    assert!(!host.path("/root/.ssh/known_hosts").exists(), "nobody is trusted for longer");
+    for wrong in ["other", "rsa"] {
+        let key = String::from_utf8(host.read(format!("/root/{wrong}.pub"))).expect("a key");
+        host.write("/root/.ssh/known_hosts", format!("{FORGE} {key}"));
+        let refused = fetch(&host, &forge.repository(), &ssh).fails(1);
+        refused.says("IDENTIFICATION HAS CHANGED").says("known_hosts");
+    }
+    host.write("/root/.ssh/known_hosts", forge.known());
+    fetch(&host, &forge.repository(), &ssh).ok();
+    assert_eq!(host.read("/root/out/file"), b"of git\n");
+    host.command(program(), ["down", "--now"]).run().ok();
+}
+
+#[test]
+fn add_reaches_repositories_without_an_agent_as_the_machine() {
+    let hosts = Hosts::new();
+    let (host, public) = builder(&hosts);
+    let forge = Forge::start(&hosts, &public);
+    host.write("/root/.ssh/id_ed25519", host.read("/root/id"));
+    host.command("chmod", ["600", "/root/.ssh/id_ed25519"]).run().ok();
+    fetch(&host, &forge.repository(), &[]).fails(1).says("Host key verification failed");
+    host.write("/root/.ssh/known_hosts", forge.known());
+    // With an agent, the machine's own key is no way in.
+    let other = ["--ssh", "default=/root/other"];
+    fetch(&host, &forge.repository(), &other).fails(1).says("Permission denied");
+    fetch(&host, &forge.repository(), &[]).ok();
+    assert_eq!(host.read("/root/out/file"), b"of git\n");
+    host.command(program(), ["down", "--now"]).run().ok();
 }

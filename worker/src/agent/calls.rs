@@ -44,14 +44,14 @@ async fn answer(
             let found = web::find(machine, &url, told).await?;
             Ok(Reply::File(found.digest, found.name, found.modified))
         }
-        Call::ResolveCommit { build: _, remote, reference } => {
-            Ok(Reply::Commit(git::resolve(machine, &remote, &reference).await?))
+        Call::ResolveCommit { build, remote, reference } => {
+            Ok(Reply::Commit(git::resolve(machine, link, &build, &remote, &reference).await?))
         }
-        Call::ResolveTime { build: _, of } => {
+        Call::ResolveTime { build, of } => {
             let time = match of {
                 Dated::Archive { url, digest } => web::newest(machine, &url, &digest, told).await?,
                 Dated::Commit { remote, commit } => {
-                    Some(git::time(machine, &remote, &commit).await?)
+                    Some(git::time(machine, link, &build, &remote, &commit).await?)
                 }
             };
             Ok(Reply::Time(time))

@@ -1,13 +1,15 @@
 //! Commits of git repositories: `ADD https://….git#ref:dir`, and contexts. By the `git` program, which
 //! knows all transports.
 
-use super::Machine;
 use super::images::store_failure;
+use super::link::Link;
+use super::ssh::Forwarded;
+use super::{Machine, ssh};
 use crate::rootfs::{RootMeta, at, capture};
 use cache::store::Store;
 use proto::error::{Class, Failure};
-use proto::id::RootId;
-use proto::step::GitOp;
+use proto::id::{BuildId, RootId};
+use proto::step::{GitOp, is_by_ssh};
 use proto::tree::{Meta, Mtime, Presence, Root, empty_dir};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,12 +30,81 @@ impl Drop for Scratch {
     }
 }
 
-async fn git(dir: &Path, args: &[&str]) -> Result<String, Failure> {
+/// As whom ssh reaches a repository, and whom it trusts there.
+#[derive(Default)]
+pub enum Ssh {
+    /// With the keys and known hosts of the account that git runs under.
+    #[default]
+    Own,
+    /// With the client's agent.
+    Agent(Forwarded),
+}
+
+/// No key of this machine is offered, and nobody at the other end reaches the agent. Of a host that
+/// this machine knows no other key is taken, of whatever kind; the key of one that it does not know
+/// is kept for as long as git runs, so that it does not change on the way.
+const BY_AGENT: &str = "ssh -o BatchMode=yes -o IdentityAgent=SSH_AUTH_SOCK -o IdentityFile=none \
+     -o ForwardAgent=no -o StrictHostKeyChecking=accept-new \
+     -o 'UserKnownHostsFile=\"${SLIPWAY_KNOWN_HOSTS}\" ~/.ssh/known_hosts ~/.ssh/known_hosts2'";
+
+impl Ssh {
+    /// The client's agent where there is one.
+    async fn of(
+        machine: &Machine,
+        link: &Link,
+        build: &BuildId,
+        remote: &str,
+    ) -> Result<Self, Failure> {
+        if !is_by_ssh(remote) {
+            return Ok(Self::Own);
+        }
+        Ok(match ssh::forward(machine, link, build).await? {
+            Some(forwarded) => Self::Agent(forwarded),
+            None => Self::Own,
+        })
+    }
+
+    fn apply(&self, command: &mut Command) {
+        match self {
+            Self::Own => command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
+            Self::Agent(forwarded) => command
+                .env("GIT_SSH_COMMAND", BY_AGENT)
+                .env("SSH_AUTH_SOCK", forwarded.socket())
+                .env("SLIPWAY_KNOWN_HOSTS", forwarded.known_hosts()),
+        };
+    }
+
+    /// What to do when a repository is not reached.
+    fn explain(&self, remote: &str, failure: Failure) -> Failure {
+        if failure.hint.is_some() || !is_by_ssh(remote) {
+            return failure;
+        }
+        match self {
+            Self::Own => failure.hint(
+                "Give the build an agent that has a key for it: `--ssh default`. Without one, ADD \
+                 reaches repositories by the keys and known hosts of the machine that fetches them.",
+            ),
+            Self::Agent(forwarded) => {
+                let mut failure = failure.hint(
+                    "It was reached with the agent of `--ssh default`: `ssh-add -l` lists its keys. \
+                     Keys of the host that differ from those in `known_hosts` of the machine that \
+                     fetches are refused.",
+                );
+                if let Some(trouble) = forwarded.trouble() {
+                    failure.message = format!("{trouble}. {}", failure.message);
+                }
+                failure
+            }
+        }
+    }
+}
+
+async fn git(ssh: &Ssh, dir: &Path, args: &[&str]) -> Result<String, Failure> {
     let mut command = Command::new("git");
     command.args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
     // Neither the machine's settings nor a question to nobody.
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", dir).env("GIT_TERMINAL_PROMPT", "0");
-    command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
+    ssh.apply(&mut command);
     let output = command.output().await.map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
             Failure::new(Class::Unavailable, "The program `git` is not installed").hint(
@@ -74,37 +145,24 @@ fn pick(listed: &str, reference: &str) -> Option<String> {
 /// Finds out what commit a branch or tag is.
 pub(super) async fn resolve(
     machine: &Machine,
+    link: &Link,
+    build: &BuildId,
     remote: &str,
     reference: &str,
 ) -> Result<String, Failure> {
-    let found = find(&scratch(machine)?.0, remote, reference).await;
-    found.map_err(|failure| with_own_keys(remote, failure))
-}
-
-/// Whether a repository is reached by ssh: by its URL, or as `HOST:PATH`.
-fn is_by_ssh(remote: &str) -> bool {
-    remote.starts_with("ssh://") || !remote.contains("://")
-}
-
-/// What to do when this machine's keys do not do: the client's are for RUNs alone.
-fn with_own_keys(remote: &str, failure: Failure) -> Failure {
-    match failure.hint.is_none() && is_by_ssh(remote) {
-        true => failure.hint(
-            "ADD reaches repositories by the keys and known hosts of the machine that fetches them, \
-             not by --ssh. With the keys of --ssh: `RUN --mount=type=ssh git clone …`. With those of \
-             the client: as a context (`--build-context NAME=git@HOST:PATH`).",
-        ),
-        false => failure,
-    }
+    let scratch = scratch(machine)?;
+    let ssh = Ssh::of(machine, link, build, remote).await?;
+    let found = find(&ssh, &scratch.0, remote, reference).await;
+    found.map_err(|failure| ssh.explain(remote, failure))
 }
 
 /// The commit that a branch, a tag or a commit's own name stands for; the default branch's for an
 /// empty name. `dir` is any directory: nothing is written to it.
-pub async fn find(dir: &Path, remote: &str, reference: &str) -> Result<String, Failure> {
+pub async fn find(ssh: &Ssh, dir: &Path, remote: &str, reference: &str) -> Result<String, Failure> {
     if is_commit(reference) {
         return Ok(reference.to_owned());
     }
-    let listed = git(dir, &["ls-remote", "--", remote]).await?;
+    let listed = git(ssh, dir, &["ls-remote", "--", remote]).await?;
     pick(&listed, reference).ok_or_else(|| {
         let message = format!("The repository {remote} has no branch or tag `{reference}`");
         Failure::new(Class::User, message)
@@ -114,34 +172,35 @@ pub async fn find(dir: &Path, remote: &str, reference: &str) -> Result<String, F
 /// Fetches a commit's files into an empty directory, with `.git`. Answers the commit's time, in
 /// seconds since 1970.
 pub async fn fetch(
+    ssh: &Ssh,
     dir: &Path,
     remote: &str,
     commit: &str,
     submodules: bool,
 ) -> Result<i64, Failure> {
-    bring(dir, remote, commit).await?;
-    git(dir, &["checkout", "--quiet", "--detach", commit]).await?;
+    bring(ssh, dir, remote, commit).await?;
+    git(ssh, dir, &["checkout", "--quiet", "--detach", commit]).await?;
     if submodules {
         let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
-        git(dir, &update).await?;
+        git(ssh, dir, &update).await?;
     }
     time_here(dir, commit).await
 }
 
 /// Fetches a commit into an empty directory, as git keeps it.
-async fn bring(dir: &Path, remote: &str, commit: &str) -> Result<(), Failure> {
-    git(dir, &["init", "--quiet"]).await?;
-    git(dir, &["remote", "add", "--", "origin", remote]).await?;
-    if git(dir, &["fetch", "--quiet", "--depth=1", "origin", commit]).await.is_err() {
+async fn bring(ssh: &Ssh, dir: &Path, remote: &str, commit: &str) -> Result<(), Failure> {
+    git(ssh, dir, &["init", "--quiet"]).await?;
+    git(ssh, dir, &["remote", "add", "--", "origin", remote]).await?;
+    if git(ssh, dir, &["fetch", "--quiet", "--depth=1", "origin", commit]).await.is_err() {
         // Servers need not give single commits.
-        git(dir, &["fetch", "--quiet", "--tags", "origin"]).await?;
+        git(ssh, dir, &["fetch", "--quiet", "--tags", "origin"]).await?;
     }
     Ok(())
 }
 
 /// The time of a commit that was fetched, in seconds since 1970.
 async fn time_here(dir: &Path, commit: &str) -> Result<i64, Failure> {
-    let said = git(dir, &["log", "--max-count=1", "--format=%ct", commit]).await?;
+    let said = git(&Ssh::Own, dir, &["log", "--max-count=1", "--format=%ct", commit]).await?;
     said.trim().parse().map_err(|_| {
         let message = format!("git says of the time of {commit}: `{}`", said.trim());
         Failure::new(Class::Unavailable, message)
@@ -149,14 +208,18 @@ async fn time_here(dir: &Path, commit: &str) -> Result<i64, Failure> {
 }
 
 /// The time of a commit, in seconds since 1970.
-pub(super) async fn time(machine: &Machine, remote: &str, commit: &str) -> Result<i64, Failure> {
+pub(super) async fn time(
+    machine: &Machine,
+    link: &Link,
+    build: &BuildId,
+    remote: &str,
+    commit: &str,
+) -> Result<i64, Failure> {
     let scratch = scratch(machine)?;
-    let dir = scratch.0.as_path();
-    let found = async {
-        bring(dir, remote, commit).await?;
-        time_here(dir, commit).await
-    };
-    found.await.map_err(|failure| with_own_keys(remote, failure))
+    let ssh = Ssh::of(machine, link, build, remote).await?;
+    let brought = bring(&ssh, &scratch.0, remote, commit).await;
+    brought.map_err(|failure| ssh.explain(remote, failure))?;
+    time_here(&scratch.0, commit).await
 }
 
 fn scratch(machine: &Machine) -> Result<Scratch, Failure> {
@@ -170,13 +233,20 @@ fn scratch(machine: &Machine) -> Result<Scratch, Failure> {
 
 /// The commit's files as a tree. Their times are the commit's, so that the same commit is the same
 /// tree.
-pub(super) async fn checkout(machine: &Arc<Machine>, op: &GitOp) -> Result<RootId, Failure> {
+pub(super) async fn checkout(
+    machine: &Arc<Machine>,
+    link: &Link,
+    build: &BuildId,
+    op: &GitOp,
+) -> Result<RootId, Failure> {
     let scratch = scratch(machine)?;
     let dir = scratch.0.join("files");
     std::fs::create_dir(&dir)
         .map_err(|e| Failure::new(Class::Unavailable, format!("Making a folder failed: {e}")))?;
-    let time = fetch(&dir, &op.remote, &op.commit, op.submodules).await;
-    let time = time.map_err(|failure| with_own_keys(&op.remote, failure))?;
+    let ssh = Ssh::of(machine, link, build, &op.remote).await?;
+    let time = fetch(&ssh, &dir, &op.remote, &op.commit, op.submodules).await;
+    let time = time.map_err(|failure| ssh.explain(&op.remote, failure))?;
+    drop(ssh);
     let (machine, op) = (machine.clone(), op.clone());
     crate::image::blocking(move || {
         let root = tree(&*machine.store, &dir, &op, time);
@@ -256,13 +326,13 @@ mod tests {
     fn whose_keys_are_used_is_said_where_keys_are() {
         let hint = |remote: &str| {
             let failure = Failure::new(Class::Unavailable, "Permission denied (publickey)");
-            with_own_keys(remote, failure).hint
+            Ssh::Own.explain(remote, failure).hint
         };
         for by_ssh in ["git@h.org:a/b.git", "ssh://git@h.org/a.git"] {
-            assert!(hint(by_ssh).is_some_and(|hint| hint.contains("--mount=type=ssh")), "{by_ssh}");
+            assert!(hint(by_ssh).is_some_and(|hint| hint.contains("--ssh default")), "{by_ssh}");
         }
         assert_eq!(hint("https://h.org/a.git"), None);
         let other = Failure::new(Class::Unavailable, "no git").hint("Install it");
-        assert_eq!(with_own_keys("git@h:a", other.clone()), other);
+        assert_eq!(Ssh::Own.explain("git@h:a", other.clone()), other);
     }
 }

@@ -501,7 +501,7 @@ impl Machine {
                 images::layers(self, link, &lease.build, op, &lease.platform, told).await
             }
             Task::Http(op) => Ok(vec![web::file(self, op, told).await?]),
-            Task::Git(op) => Ok(vec![git::checkout(self, op).await?]),
+            Task::Git(op) => Ok(vec![git::checkout(self, link, &lease.build, op).await?]),
             Task::Run(_) => Err(Failure::new(Class::Bug, "A RUN is no source")),
         }
     }

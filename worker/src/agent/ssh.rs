@@ -1,6 +1,7 @@
-//! The client's ssh agents in a RUN.
+//! The client's ssh agents in a RUN, and for git.
 //!
-//! Each mount has a socket of its own for as long as the step runs. What is asked there goes to the
+//! Each mount has a socket of its own for as long as the step runs, and so has git for as long as it
+//! fetches. What is asked there goes to the
 //! client, one message at a time, and so comes what its agent says: nothing of it is kept here.
 
 use super::link::Link;
@@ -9,17 +10,16 @@ use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch};
 use proto::limit::{SSH_CONNECTIONS_MAX, SSH_MESSAGE_BYTES_MAX};
 use proto::secret::SecretBytes;
-use proto::step::{MountKind, RunOp};
+use proto::step::{GIT_SSH_AGENT, MountKind, RunOp};
 use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::Lease;
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -40,6 +40,59 @@ pub(super) struct Agents {
     dir: Option<TempDir>,
 }
 
+/// The client's agent for git, as long as git needs it. Nobody listens any more when it is dropped.
+pub struct Forwarded {
+    agent: Arc<Agent>,
+    /// Held by number, since its name may be longer than a socket's address can be.
+    dir: OwnedFd,
+    agents: Agents,
+}
+
+impl Forwarded {
+    /// Where it is reached, by programs of this machine.
+    pub fn socket(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}/{GIT_SOCKET}", std::process::id(), self.dir.as_raw_fd()).into()
+    }
+
+    /// Where keys of hosts are kept as long as it is there.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.agents.dir.as_ref().expect("it has a socket").path().join("known_hosts")
+    }
+
+    /// Why it could not be asked, if it could not.
+    pub fn trouble(&self) -> Option<String> {
+        self.agent.trouble.get().cloned()
+    }
+}
+
+/// The number of git's socket: the only one of its directory.
+const GIT_SOCKET: usize = 0;
+
+/// Opens a socket for git, if the client has an agent for it.
+pub(super) async fn forward(
+    machine: &Machine,
+    link: &Link,
+    build: &BuildId,
+) -> Result<Option<Forwarded>, Failure> {
+    if !has(link, build, GIT_SSH_AGENT).await? {
+        return Ok(None);
+    }
+    let agent = Arc::new(Agent::new(link, build, None, GIT_SSH_AGENT));
+    let mut agents = Agents::default();
+    agents.add(machine, GIT_SOCKET, agent.clone())?;
+    let place = agents.dir.as_ref().expect("it has a socket").path();
+    let dir = open_dir(place).map_err(|e| agent.no_socket(&e.into()))?;
+    Ok(Some(Forwarded { agent, dir, agents }))
+}
+
+/// Whether the client has an agent of that name.
+async fn has(link: &Link, build: &BuildId, id: &str) -> Result<bool, Failure> {
+    match link.ask(build, Ask::SshAgent(id.to_owned())).await? {
+        Answer::SshAgent(is_there) => Ok(is_there),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Opens a socket for each mount of an agent that the client has.
 pub(super) async fn open(
     machine: &Machine,
@@ -53,21 +106,12 @@ pub(super) async fn open(
         let MountKind::Ssh(ssh) = &mount.kind else { continue };
         let is_there = match known.get(ssh.id.as_str()) {
             Some(is_there) => *is_there,
-            None => match link.ask(&lease.build, Ask::SshAgent(ssh.id.clone())).await? {
-                Answer::SshAgent(is_there) => is_there,
-                other => return Err(unexpected(&other)),
-            },
+            None => has(link, &lease.build, &ssh.id).await?,
         };
         known.insert(&ssh.id, is_there);
         if is_there {
-            let agent = Agent {
-                link: link.clone(),
-                build: lease.build.clone(),
-                lease: lease.epoch,
-                id: ssh.id.clone(),
-                has_failed: AtomicBool::new(false),
-            };
-            agents.add(machine, index, agent)?;
+            let agent = Agent::new(link, &lease.build, Some(lease.epoch), &ssh.id);
+            agents.add(machine, index, Arc::new(agent))?;
         }
     }
     Ok(agents)
@@ -84,11 +128,8 @@ impl Agents {
         self.sockets.clone()
     }
 
-    fn add(&mut self, machine: &Machine, index: usize, agent: Agent) -> Result<(), Failure> {
-        let failed = |e: io::Error| {
-            let message = format!("Making the socket of the ssh agent `{}`: {e}", agent.id);
-            Failure::new(Class::Unavailable, message)
-        };
+    fn add(&mut self, machine: &Machine, index: usize, agent: Arc<Agent>) -> Result<(), Failure> {
+        let failed = |e: io::Error| agent.no_socket(&e);
         let dir = match self.dir.take() {
             Some(dir) => dir,
             None => private_dir(&machine.scratch).map_err(failed)?,
@@ -97,7 +138,7 @@ impl Agents {
         let name = index.to_string();
         let listener = listen(dir, &name).map_err(failed)?;
         self.sockets.insert(index, dir.join(name));
-        self.listening.spawn(serve(listener, Arc::new(agent)));
+        self.listening.spawn(serve(listener, agent));
         Ok(())
     }
 }
@@ -109,9 +150,12 @@ fn private_dir(scratch: &Path) -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("ssh-").permissions(own).tempdir_in(scratch)
 }
 
+fn open_dir(dir: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
 fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+    let dir = open_dir(dir)?;
     // A socket's address has room for 107 bytes, and the directory may lie deep.
     UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
@@ -144,13 +188,24 @@ async fn serve(listener: UnixListener, agent: Arc<Agent>) {
 struct Agent {
     link: Link,
     build: BuildId,
-    lease: LeaseEpoch,
+    /// The step whose log hears of trouble.
+    lease: Option<LeaseEpoch>,
     id: String,
-    /// Whether the step was told that the client's agent cannot be asked.
-    has_failed: AtomicBool,
+    /// Why the client's agent could not be asked, the first time.
+    trouble: OnceLock<String>,
 }
 
 impl Agent {
+    fn new(link: &Link, build: &BuildId, lease: Option<LeaseEpoch>, id: &str) -> Self {
+        let (link, build, id) = (link.clone(), build.clone(), id.to_owned());
+        Self { link, build, lease, id, trouble: OnceLock::new() }
+    }
+
+    fn no_socket(&self, why: &io::Error) -> Failure {
+        let message = format!("Making the socket of the ssh agent `{}`: {why}", self.id);
+        Failure::new(Class::Unavailable, message)
+    }
+
     async fn relay(&self, mut stream: UnixStream) -> io::Result<()> {
         while let Some(request) = read_message(&mut stream).await? {
             let said = match self.ask(request).await {
@@ -175,12 +230,12 @@ impl Agent {
 
     /// Says in the step's log why the agent refuses, which its programs do not hear: once.
     async fn tell(&self, failure: &Failure) {
-        if self.has_failed.swap(true, Ordering::Relaxed) {
+        let text = format!("The ssh agent `{}` cannot be asked: {}", self.id, failure.message);
+        let (false, Some(lease)) = (self.trouble.set(text.clone()).is_err(), self.lease) else {
             return;
-        }
-        let text = format!("The ssh agent `{}` cannot be asked: {}\n", self.id, failure.message);
-        let (link, lease) = (self.link.clone(), self.lease);
-        let told = move || link.log(lease, Stream::Stderr, now(), text.into_bytes());
+        };
+        let link = self.link.clone();
+        let told = move || link.log(lease, Stream::Stderr, now(), format!("{text}\n").into_bytes());
         let _ = tokio::task::spawn_blocking(told).await;
     }
 }

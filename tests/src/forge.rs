@@ -1,0 +1,84 @@
+//! A host that gives git repositories by ssh.
+
+use crate::hosts::{Host, Site};
+use crate::service::Service;
+use crate::tool::tool;
+
+/// What it is called by all hosts of its site.
+pub const FORGE: &str = "forge";
+
+/// When the repository's commit was made: seconds since 1970.
+pub const COMMITTED: i64 = 1_600_000_000;
+
+/// Who may come, by which keys: nobody by any other way.
+const SETTINGS: &str = "
+ListenAddress 0.0.0.0
+HostKey /root/host
+PidFile none
+AuthorizedKeysFile /root/authorized
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+LogLevel VERBOSE
+";
+
+/// One commit with one file.
+const REPOSITORY: &str = "
+set -e
+mkdir /root/work && cd /root/work
+git init -q -b main
+echo of git > file
+git add file
+git -c user.name=ann -c user.email=ann@example.org commit -q -m one
+git clone -q --bare . /root/r.git
+";
+
+/// A forge that runs. It has to end before its site does.
+#[derive(Debug)]
+pub struct Forge {
+    service: Service,
+    host: Host,
+}
+
+impl Forge {
+    /// One with a repository, for whoever has one of these keys.
+    pub fn start(site: &Site, public_keys: &str) -> Self {
+        let host = site.host(FORGE);
+        host.write("/root/authorized", public_keys);
+        host.write("/root/sshd.conf", SETTINGS);
+        // sshd gives its rights up for those of this account.
+        let accounts = "root:x:0:0::/root:/bin/sh\nsshd:x:109:65534::/run/sshd:/usr/sbin/nologin\n";
+        host.write("/etc/passwd", accounts);
+        let key = ["-q", "-N", "", "-t", "ed25519", "-f", "/root/host"];
+        host.command(tool("ssh-keygen"), key).run().ok();
+        let time = format!("{COMMITTED} +0000");
+        host.command("sh", ["-c", REPOSITORY]).env("GIT_COMMITTER_DATE", time).run().ok();
+        host.command("mkdir", ["-p", "/run/sshd"]).run().ok();
+        let mut service =
+            host.command(tool("sshd"), ["-D", "-e", "-f", "/root/sshd.conf"]).serve("sshd");
+        service.until("sshd", |log| log.contains("Server listening").then_some(()));
+        Self { service, host }
+    }
+
+    /// The repository, as `user@host:path`.
+    pub fn repository(&self) -> String {
+        format!("root@{FORGE}:/root/r.git")
+    }
+
+    /// The repository's URL.
+    pub fn url(&self) -> String {
+        format!("ssh://root@{FORGE}/root/r.git")
+    }
+
+    /// A line of `known_hosts` with its key.
+    pub fn known(&self) -> String {
+        let key = self.host.read("/root/host.pub");
+        format!("{FORGE} {}", String::from_utf8_lossy(&key))
+    }
+
+    /// What its server wrote so far.
+    pub fn log(&self) -> String {
+        self.service.log()
+    }
+}
