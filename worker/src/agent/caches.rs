@@ -7,7 +7,7 @@
 
 use super::link::Link;
 use super::stop::Stop;
-use crate::rootfs::{Access, LayerCache, Overlay, RootMeta, RootfsError, Stack, Upper};
+use crate::rootfs::{Access, LayerCache, Overlay, RootfsError, Stack, Upper, WrittenAs};
 use cache::mounts::{Rules, admit, measure, trim, union};
 use cache::store::{Store, StoreError, StoreNodes};
 use cache::tree::apply::apply;
@@ -227,7 +227,7 @@ impl Caches {
         let (store, rules) = (&*self.store, &mounted.rules);
         let nodes = StoreNodes(store);
         let _pin = store.pin();
-        let diff = upper.capture(store, RootMeta::Kept)?.id;
+        let diff = upper.capture(store, WrittenAs::Directory)?.id;
         let below = upper.below();
         let (left, made) = apply(&nodes, &below, &diff)?;
         store.put_nodes(&made.into_nodes())?;

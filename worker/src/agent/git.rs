@@ -5,7 +5,7 @@ use super::images::store_failure;
 use super::link::Link;
 use super::ssh::Forwarded;
 use super::{Machine, ssh};
-use crate::rootfs::{RootMeta, at, capture};
+use crate::rootfs::{WrittenAs, at, capture};
 use cache::store::Store;
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, RootId};
@@ -274,7 +274,7 @@ fn tree(store: &dyn Store, dir: &Path, op: &GitOp, time: i64) -> Result<RootId, 
     let root = Root { meta: meta.clone(), dir: empty.dir, presence: Presence::Merge };
     let (below, bytes) = root.seal();
     store.put_nodes(&[empty.bytes, bytes]).map_err(|e| store_failure(&e))?;
-    let captured = capture(store, &from, &below, RootMeta::Kept);
+    let captured = capture(store, &from, &below, WrittenAs::Directory);
     let diff = captured.map_err(|e| Failure::new(e.class(), e.to_string()))?;
     Ok(diff.id)
 }

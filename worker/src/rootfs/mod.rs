@@ -24,7 +24,7 @@ mod squash;
 mod testing;
 mod verify;
 
-pub use capture::{Diff, RootMeta, capture};
+pub use capture::{Diff, WrittenAs, capture};
 pub use error::RootfsError;
 pub(crate) use error::class_of;
 pub use layers::{Damage, LayerCache};

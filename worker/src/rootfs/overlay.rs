@@ -6,7 +6,7 @@
 
 use super::disk::Disk;
 use super::layers::{LayerCache, LayerDir};
-use super::{Diff, RootMeta, RootfsError, Stack, at, capture, load_root};
+use super::{Diff, RootfsError, Stack, WrittenAs, at, capture, load_root};
 use cache::store::Store;
 use proto::id::RootId;
 use rustix::fs::CWD;
@@ -134,8 +134,8 @@ impl Upper {
     }
 
     /// Reads back what was changed ([`capture`]).
-    pub fn capture(&self, store: &dyn Store, root_meta: RootMeta) -> Result<Diff, RootfsError> {
-        capture(store, &self.path(), &self.below, root_meta)
+    pub fn capture(&self, store: &dyn Store, written: WrittenAs) -> Result<Diff, RootfsError> {
+        capture(store, &self.path(), &self.below, written)
     }
 }
 

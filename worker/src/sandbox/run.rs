@@ -7,7 +7,7 @@ use super::net::Network;
 use super::outcome::{Outcome, Stop};
 use super::prepare::Parts;
 use super::{Sandbox, SandboxError};
-use crate::rootfs::{Diff, LayerCache, RootMeta, Upper, at};
+use crate::rootfs::{Diff, LayerCache, Upper, WrittenAs, at};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags};
@@ -375,7 +375,7 @@ impl Exited {
         let path = upper.path();
         let fd = at::open_host_dir(&path).map_err(SandboxError::io("Opening", &path))?;
         stubs.clean(&fd).map_err(SandboxError::io("Cleaning", &path))?;
-        let diff = upper.capture(&**self.layers.store(), RootMeta::Below)?;
+        let diff = upper.capture(&**self.layers.store(), WrittenAs::StepRoot)?;
         let caches = plan.caches.into_iter();
         let caches = caches.map(|(index, overlay)| (index, overlay.into_upper())).collect();
         Ok(Captured { layers: self.layers, upper, diff, caches })

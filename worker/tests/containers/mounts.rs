@@ -6,7 +6,7 @@ use proto::step::{
     BindMount, CacheMount, Mount, MountKind, RunOp, SecretMount, Sharing, SshMount, TmpfsMount,
 };
 use std::os::unix::net::UnixDatagram;
-use worker::rootfs::{Access, RootMeta, Stack};
+use worker::rootfs::{Access, Stack, WrittenAs};
 use worker::sandbox::{Inputs, Order, Outcome};
 
 fn mount(target: &str, input: Option<u32>, kind: MountKind) -> Mount {
@@ -150,7 +150,7 @@ fn a_cache_keeps_what_was_written() {
     assert_eq!(house.names(&captured.diff().id), ["/b"]);
     let (_, mut caches) = captured.keep().unwrap();
     let upper = caches.remove(&0).expect("the cache's changes");
-    let diff = upper.capture(&*house.store, RootMeta::Kept).unwrap();
+    let diff = upper.capture(&*house.store, WrittenAs::Directory).unwrap();
     assert_eq!(house.names(&diff.id), ["/a"]);
 }
 

@@ -12,16 +12,19 @@ mod seal;
 use super::{RootfsError, at, fold, load_root};
 use cache::store::Store;
 use proto::id::RootId;
-use proto::tree::{Meta, Mtime, Presence, Root, Summary};
+use proto::tree::{AnyNode, Dir, Meta, Mtime, Presence, Root, Summary};
 use std::path::Path;
 
-/// What becomes of the metadata of `/` itself.
+/// What the directory was written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RootMeta {
-    /// They stay as they are below: a step's change of `/` does not outlive it, as in BuildKit.
-    Below,
-    /// They are part of the diff: for a directory that is mounted somewhere inside.
-    Kept,
+pub enum WrittenAs {
+    /// The root of a step. As in BuildKit, the step's change of `/` itself does not outlive it, and
+    /// a file that is the same as below is that one: a new name that shares its inode (`ln old new`
+    /// copies `old` up) is a file of its own.
+    StepRoot,
+    /// A directory by itself: the metadata of `/` are part of the diff, and so is which names share
+    /// an inode.
+    Directory,
 }
 
 /// What a step changed.
@@ -38,14 +41,16 @@ pub struct Diff {
 /// Reads the upper directory at `upper`, which lies upon the merged tree `below`.
 ///
 /// Entries that are the same as below (content, metadata and time) are no change, and neither are
-/// directories without changes: `RUN true` has the one empty diff. Sockets are kept as names
+/// directories without changes: `RUN true` has the one empty diff. BuildKit, when times have parts
+/// of seconds, does not look at the content, and looks at no attributes but capabilities; layers
+/// here hold them all, so all are compared. Sockets are kept as names
 /// ([`proto::tree::Node::Socket`]), so that the next step sees what BuildKit's would; layers leave
 /// them out.
 pub fn capture(
     store: &dyn Store,
     upper: &Path,
     below: &RootId,
-    root_meta: RootMeta,
+    written: WrittenAs,
 ) -> Result<Diff, RootfsError> {
     cache::crash::reach(cache::crash::Phase::Capture);
     let below = load_root(store, below)?;
@@ -54,14 +59,18 @@ pub fn capture(
     let xattrs =
         at::dir_xattrs(&fd).map_err(RootfsError::io("Reading the attributes of", upper))?;
     let meta = at::meta(&stat, scan::own(xattrs));
-    let (found, links) = scan::scan(fd, upper)?;
+    let old = match written {
+        WrittenAs::StepRoot => Some(below.dir.tree),
+        WrittenAs::Directory => None,
+    };
+    let (found, links) = scan::scan(store, fd, upper, old)?;
     let fd = at::open_host_dir(upper).map_err(RootfsError::io("Opening", upper))?;
     let work = seal::Seal::new(store, upper, links);
     let dir = fold::fold(&work, seal::root_job(fd, found, &meta, &below), fold::threads())?;
     let dir = work.finish(dir)?;
-    let root = match root_meta {
-        RootMeta::Kept => Root { meta: meta.clone(), dir, presence: Presence::Merge },
-        RootMeta::Below => {
+    let root = match written {
+        WrittenAs::Directory => Root { meta: meta.clone(), dir, presence: Presence::Merge },
+        WrittenAs::StepRoot => {
             let meta = Meta::root_owned(0o755, Mtime::default());
             Root { meta, dir, presence: Presence::Implicit }
         }
@@ -69,6 +78,13 @@ pub fn capture(
     let (id, bytes) = root.seal();
     store.put_nodes(&[bytes])?;
     Ok(Diff { id, root_meta: meta, summary: dir.summary })
+}
+
+fn as_dir(node: &AnyNode) -> Option<&Dir> {
+    match node {
+        AnyNode::Dir(dir) => Some(dir),
+        AnyNode::Root(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 use super::super::fold::Fold;
 use super::super::materialize::own_meta;
 use super::super::{RootfsError, at, load_dir};
+use super::as_dir;
 use super::scan::{Found, Links, What};
 use bytes::Bytes;
 use cache::store::{Store, StoreError, hash_file};
 use proto::id::{BlobId, TreeId};
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{AnyNode, Dir, DirRef, Entry, Meta, Node, Presence, Root};
+use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Node, Presence, Root};
 use rustix::fs::AtFlags;
 use std::collections::HashMap;
 use std::io::Read;
@@ -26,7 +27,7 @@ const NODES_AT_ONCE: usize = 1 << 20;
 pub(super) struct Seal<'a> {
     store: &'a dyn Store,
     top: &'a Path,
-    links: Links,
+    links: HashMap<u64, LinkId>,
     /// What was hashed under another name.
     hashed: Mutex<HashMap<u64, (BlobId, u64)>>,
     /// Nodes on their way to the store, children before parents.
@@ -105,7 +106,8 @@ impl Fold for Seal<'_> {
 
 impl<'a> Seal<'a> {
     pub(super) fn new(store: &'a dyn Store, top: &'a Path, links: Links) -> Self {
-        Self { store, top, links, hashed: Mutex::default(), nodes: Mutex::default() }
+        let Links { groups, below } = links;
+        Self { store, top, links: groups, hashed: Mutex::new(below), nodes: Mutex::default() }
     }
 
     /// Puts what is left of the nodes; answers the top directory.
@@ -265,7 +267,7 @@ impl<'a> Seal<'a> {
         let mut batch = Batch { store: self.store, blobs: Vec::new(), bytes: 0 };
         let mut entries = Vec::with_capacity(files.len());
         for Found { name, meta, what } in files {
-            let What::File { size, inode } = what else { continue };
+            let What::File { size, inode, same } = what else { continue };
             let known = inode.and_then(|inode| self.hashed().get(&inode).copied());
             let (blob, size) = match known {
                 Some(known) => known,
@@ -281,7 +283,8 @@ impl<'a> Seal<'a> {
             if let Some(inode) = inode {
                 self.hashed().insert(inode, (blob, size));
             }
-            let link = inode.and_then(|inode| self.links.get(&inode).copied());
+            let new = inode.filter(|_| !same);
+            let link = new.and_then(|inode| self.links.get(&inode).copied());
             entries.push(Entry { name, meta, node: Node::File { blob, size, link } });
         }
         batch.put()?;
@@ -400,13 +403,6 @@ fn is_same(entry: &Entry, lower: &Entry) -> bool {
         (node, lower) => node == lower,
     };
     same_node && *own_meta(&lower.meta) == entry.meta
-}
-
-fn as_dir(node: &AnyNode) -> Option<&Dir> {
-    match node {
-        AnyNode::Dir(dir) => Some(dir),
-        AnyNode::Root(_) => None,
-    }
 }
 
 struct Batch<'a> {

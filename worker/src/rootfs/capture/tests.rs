@@ -18,7 +18,7 @@ fn changed(store: &MemoryStore, below: Vec<Spec>, change: Vec<Spec>) -> (Diff, V
     let (_temp, path) = upper();
     let below = root(store, below);
     materialize(store, &root(store, change), &path).unwrap();
-    let diff = capture(store, &path, &below, RootMeta::Below).unwrap();
+    let diff = capture(store, &path, &below, WrittenAs::StepRoot).unwrap();
     (diff, tree(&path))
 }
 
@@ -100,7 +100,7 @@ fn a_directory_that_only_leads_somewhere_keeps_its_time() {
     let below = root(&store, vec![dir("d", 0o755, vec![file("same", b"1", 0o644)])]);
     let change = vec![dir("d", 0o755, vec![file("same", b"1", 0o644), file("new", b"1", 0o644)])];
     materialize(&store, &root(&store, change), &path).unwrap();
-    let diff = capture(&store, &path, &below, RootMeta::Below).unwrap();
+    let diff = capture(&store, &path, &below, WrittenAs::StepRoot).unwrap();
     let want = vec![dir("d", 0o755, vec![file("new", b"1", 0o644)])];
     assert_eq!(diff.id, diff_of(&store, want));
     assert_eq!(path.join("d").metadata().unwrap().mtime(), 1_000_000_000);
@@ -143,7 +143,7 @@ fn links_are_named_by_their_paths() {
         fs::write(path.join("single"), "1").unwrap();
         fs::hard_link(path.join("single"), temp.path().join("outside2")).unwrap();
         let below = root(&store, vec![]);
-        (capture(&store, &path, &below, RootMeta::Below).unwrap(), temp)
+        (capture(&store, &path, &below, WrittenAs::StepRoot).unwrap(), temp)
     };
     let ((one, _a), (two, _b)) = (make(), make());
     let link = |diff: &Diff, dir: Option<&str>, name: &str| {
@@ -167,16 +167,129 @@ fn links_are_named_by_their_paths() {
     assert_eq!(link(&one, None, "single"), None);
 }
 
+/// The files of a diff, each with the first name of its group.
+fn files(store: &MemoryStore, diff: &Diff) -> Vec<String> {
+    fn walk(
+        store: &MemoryStore,
+        tree: &proto::id::TreeId,
+        at: &str,
+        first: &mut Vec<(proto::tree::LinkId, String)>,
+        out: &mut Vec<String>,
+    ) {
+        let node = crate::rootfs::load_dir(store, tree).unwrap();
+        for entry in as_dir(&node).unwrap().entries() {
+            let path = format!("{at}{}", entry.name);
+            match entry.node {
+                proto::tree::Node::Dir(below, _) => {
+                    walk(store, &below.tree, &format!("{path}/"), first, out);
+                }
+                proto::tree::Node::File { link: Some(link), .. } => {
+                    let known = first.iter().find(|(id, _)| *id == link);
+                    match known {
+                        Some((_, name)) => out.push(format!("{path} = {name}")),
+                        None => {
+                            out.push(format!("{path} = {path}"));
+                            first.push((link, path));
+                        }
+                    }
+                }
+                _ => out.push(path),
+            }
+        }
+    }
+    let root = load_root(store, &diff.id).unwrap();
+    let mut out = Vec::new();
+    walk(store, &root.dir.tree, "", &mut Vec::new(), &mut out);
+    out
+}
+
 #[test]
-fn a_new_name_for_a_file_below_keeps_both() {
+fn only_new_names_of_a_file_are_linked() {
+    let store = MemoryStore::new();
+    let a = || file("a", b"1", 0o644);
+    let big = vec![7; 300 << 10];
+    let links = |names: &[&str]| names.iter().map(|n| linked(n, b"1", "g")).collect::<Vec<_>>();
+    let with =
+        |edit: fn(Spec) -> Spec| links(&["a", "b"]).into_iter().map(edit).collect::<Vec<_>>();
+    let both = ["a = a", "b = a"];
+    let opaque = Spec { presence: Presence::Opaque, ..dir("d", 0o755, links(&["a", "b"])) };
+    let cases: Vec<(&str, Vec<Spec>, Vec<Spec>, Vec<&str>)> = vec![
+        ("a new name", vec![a()], links(&["a", "b"]), vec!["b"]),
+        (
+            "a new name that comes first",
+            vec![file("b", b"1", 0o644)],
+            links(&["a", "b"]),
+            vec!["a"],
+        ),
+        ("two new names", vec![a()], links(&["a", "b", "c"]), vec!["b = b", "c = b"]),
+        ("a third name", links(&["a", "b"]), links(&["a", "c"]), vec!["c"]),
+        ("a third name, all seen", links(&["a", "b"]), links(&["a", "b", "c"]), vec!["c"]),
+        ("two files made one", vec![a(), file("b", b"1", 0o644)], links(&["a", "b"]), vec![]),
+        (
+            "one of a different content",
+            vec![a(), file("b", b"2", 0o644)],
+            links(&["a", "b"]),
+            vec!["b"],
+        ),
+        (
+            "in other directories",
+            vec![dir("d", 0o755, vec![dir("e", 0o755, vec![a()])])],
+            vec![
+                dir("c", 0o755, links(&["x"])),
+                dir("d", 0o755, vec![dir("e", 0o755, links(&["a", "z"]))]),
+            ],
+            vec!["c/x = c/x", "d/e/z = c/x"],
+        ),
+        (
+            "large",
+            vec![file("a", &big, 0o644)],
+            vec![linked("a", &big, "g"), linked("b", &big, "g")],
+            vec!["b"],
+        ),
+        (
+            "large and changed",
+            vec![file("a", &vec![8; 300 << 10], 0o644)],
+            vec![linked("a", &big, "g"), linked("b", &big, "g")],
+            both.into(),
+        ),
+        ("other bytes", vec![file("a", b"2", 0o644)], links(&["a", "b"]), both.into()),
+        ("another size", vec![file("a", b"12", 0o644)], links(&["a", "b"]), both.into()),
+        ("chmod", vec![a()], with(|s| Spec { mode: 0o600, ..s }), both.into()),
+        ("chown", vec![a()], with(|s| Spec { owner: (1, 0), ..s }), both.into()),
+        ("touch", vec![a()], with(|s| Spec { mtime: 5, ..s }), both.into()),
+        (
+            "an attribute",
+            vec![a()],
+            with(|s| Spec { xattrs: vec![("user.x", b"y".to_vec())], ..s }),
+            both.into(),
+        ),
+        ("another kind", vec![symlink("a", "x")], links(&["a", "b"]), both.into()),
+        ("hidden", vec![dir("d", 0o755, vec![a()])], vec![opaque], vec!["d/a = d/a", "d/b = d/a"]),
+        (
+            "a file in place of the directory",
+            vec![file("d", b"1", 0o644)],
+            vec![dir("d", 0o755, links(&["a", "b"]))],
+            vec!["d/a = d/a", "d/b = d/a"],
+        ),
+    ];
+    for (what, below, change, want) in cases {
+        let (diff, left) = changed(&store, below, change);
+        assert_eq!(files(&store, &diff), want, "{what}");
+        let names: Vec<&str> = want.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        let is_file = |path: &&String| !left.iter().any(|p| p.starts_with(&format!("{path}/")));
+        assert_eq!(left.iter().filter(is_file).collect::<Vec<_>>(), names, "{what}");
+    }
+}
+
+#[test]
+fn a_directory_by_itself_keeps_its_links() {
     let store = MemoryStore::new();
     let below = root(&store, vec![file("a", b"1", 0o644)]);
     let (_temp, path) = upper();
     let change = vec![linked("a", b"1", "g"), linked("b", b"1", "g")];
     materialize(&store, &root(&store, change), &path).unwrap();
-    let diff = capture(&store, &path, &below, RootMeta::Below).unwrap();
-    assert_eq!(diff.summary.entries, 2);
-    assert!(diff.summary.remade);
+    let diff = capture(&store, &path, &below, WrittenAs::Directory).unwrap();
+    assert_eq!(files(&store, &diff), ["a = a", "b = a"]);
 }
 
 #[test]
@@ -185,8 +298,8 @@ fn the_top_can_be_kept() {
     let (_temp, path) = upper();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o1770)).unwrap();
     let below = root(&store, vec![]);
-    let below_diff = capture(&store, &path, &below, RootMeta::Below).unwrap();
-    let kept = capture(&store, &path, &below, RootMeta::Kept).unwrap();
+    let below_diff = capture(&store, &path, &below, WrittenAs::StepRoot).unwrap();
+    let kept = capture(&store, &path, &below, WrittenAs::Directory).unwrap();
     assert_ne!(below_diff.id, kept.id);
     assert_eq!(load_root(&store, &kept.id).unwrap().meta.mode, 0o1770);
     assert_eq!(kept.root_meta.mode, 0o1770);
@@ -201,7 +314,7 @@ fn too_deep_is_said_so() {
         fd = at::make_dir(&fd, b"d").unwrap();
     }
     let below = root(&store, vec![]);
-    let error = capture(&store, &path, &below, RootMeta::Below).unwrap_err();
+    let error = capture(&store, &path, &below, WrittenAs::StepRoot).unwrap_err();
     assert!(matches!(error, RootfsError::TooDeep { .. }), "{error}");
 }
 

@@ -151,7 +151,7 @@ fn changes_come_back_from_their_diff() {
     change_everything(&root);
     let seen = look(&root);
     let upper = overlay.into_upper();
-    let diff = upper.capture(&*bench.store, RootMeta::Below).unwrap();
+    let diff = upper.capture(&*bench.store, WrittenAs::StepRoot).unwrap();
 
     let mut diffs = stack.diffs.clone();
     diffs.push(diff.id);
@@ -168,8 +168,84 @@ fn changes_come_back_from_their_diff() {
     let damage = bench.cache.verify().unwrap();
     assert!(damage.is_empty(), "{damage:?}");
     // What was captured once is the same when it is captured again, from either.
-    let again = here.into_upper().capture(&*bench.store, RootMeta::Below).unwrap();
+    let again = here.into_upper().capture(&*bench.store, WrittenAs::StepRoot).unwrap();
     assert_eq!(again.summary.entries, 0);
+}
+
+/// A step upon `stack`: what it changes, and what the next one is upon.
+fn step(bench: &Bench, stack: &Stack, change: impl FnOnce(&Path)) -> (Diff, Stack) {
+    let overlay = bench.cache.mount(stack, Access::Private).unwrap();
+    change(&path(&overlay));
+    let upper = overlay.into_upper();
+    let diff = upper.capture(&*bench.store, WrittenAs::StepRoot).unwrap();
+    let nodes = cache::store::StoreNodes(&*bench.store);
+    let (merged, made) = cache::tree::apply::apply(&nodes, &stack.merged, &diff.id).unwrap();
+    bench.store.put_nodes(&made.into_nodes()).unwrap();
+    bench.cache.adopt(upper, &diff.id).unwrap();
+    let diffs = [&stack.diffs[..], &[diff.id]].concat();
+    (diff, Stack { diffs, merged })
+}
+
+/// Of files of an older layer, only those are another one that were changed, whatever is linked to
+/// them: the next step sees what the image has.
+#[test]
+fn an_older_file_with_a_new_name_stays_what_it_is() {
+    let bench = bench();
+    let old = vec![f("image", "1")];
+    let stack = bench.stack(&[bench.layer(old.clone())], old);
+    let names = ["plain", "twice", "written", "mode", "moved", "touched", "opened", "one", "other"];
+    let (_, stack) = step(&bench, &stack, |root| {
+        for name in names {
+            fs::write(root.join(name), name).unwrap();
+        }
+        fs::write(root.join("other"), "one").unwrap();
+        let time = fs::metadata(root.join("one")).unwrap().modified().unwrap();
+        fs::File::open(root.join("other")).unwrap().set_modified(time).unwrap();
+        fs::write(root.join("pair1"), "pair").unwrap();
+        fs::hard_link(root.join("pair1"), root.join("pair2")).unwrap();
+    });
+    let (diff, stack) = step(&bench, &stack, |root| {
+        let p = |name: &str| root.join(name);
+        let link = |old: &str, new: &str| fs::hard_link(p(old), p(new)).unwrap();
+        link("image", "image-too");
+        link("plain", "plain-too");
+        link("twice", "a");
+        link("twice", "z");
+        link("pair1", "pair3");
+        link("written", "written-too");
+        fs::write(p("written-too"), "more").unwrap();
+        link("mode", "mode-too");
+        fs::set_permissions(p("mode-too"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(p("moved"), p("moved-away")).unwrap();
+        link("touched", "touched-too");
+        let time = fs::metadata(p("touched")).unwrap().modified().unwrap();
+        fs::File::open(p("touched")).unwrap().set_modified(time).unwrap();
+        fs::File::options().append(true).open(p("opened")).unwrap();
+        fs::remove_file(p("other")).unwrap();
+        link("one", "other");
+    });
+    let new = ["a", "z", "image-too", "plain-too", "pair3", "touched-too", "moved-away"];
+    let changed = ["moved", "mode", "mode-too", "written", "written-too"];
+    assert_eq!(diff.summary.entries as usize, new.len() + changed.len());
+    let want = ["a z", "mode mode-too", "pair1 pair2", "written written-too"];
+    let links = |root: &Path| -> Vec<String> {
+        let lines = look(root).into_iter();
+        let mut links: Vec<String> =
+            lines.filter_map(|line| line.strip_prefix(LINKED).map(str::to_owned)).collect();
+        links.sort();
+        links
+    };
+    let (nothing, _) = step(&bench, &stack, |root| {
+        assert_eq!(links(root), want);
+        assert_eq!(fs::metadata(root.join("plain")).unwrap().nlink(), 1);
+        assert_eq!(fs::metadata(root.join("plain-too")).unwrap().nlink(), 1);
+        assert_eq!(fs::read_to_string(root.join("written")).unwrap(), "more");
+    });
+    assert_eq!(nothing.summary.entries, 0);
+    let damage = bench.cache.verify().unwrap();
+    assert!(damage.is_empty(), "{damage:?}");
+    let other = LayerCache::open(&bench.temp.path().join("2"), bench.store.clone(), 0).unwrap();
+    assert_eq!(links(&path(&other.mount(&stack, Access::ReadOnly).unwrap())), want);
 }
 
 fn change_everything(root: &Path) {
@@ -212,7 +288,10 @@ fn change_everything(root: &Path) {
     rustix::fs::utimensat(CWD, p("renamed"), &old, rustix::fs::AtFlags::empty()).unwrap();
 }
 
-/// Everything that can be seen of a tree: one line for each entry.
+/// What a line about names that share an inode begins with.
+const LINKED: &str = "linked: ";
+
+/// Everything that can be seen of a tree: one line for each entry, and for names of one file.
 fn look(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut links: std::collections::BTreeMap<u64, Vec<String>> = Default::default();
@@ -249,10 +328,12 @@ fn look(root: &Path) -> Vec<String> {
         }
     }
     lines.sort();
-    for mut group in links.into_values().filter(|group| group.len() > 1) {
+    let mut groups: Vec<_> = links.into_values().filter(|group| group.len() > 1).collect();
+    for group in &mut groups {
         group.sort();
-        lines.push(format!("linked: {}", group.join(" ")));
     }
+    groups.sort();
+    lines.extend(groups.into_iter().map(|group| format!("{LINKED}{}", group.join(" "))));
     lines
 }
 
@@ -442,6 +523,7 @@ fn a_tree_as_deep_as_allowed() {
 mod property {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     /// Any entry, with few names, so that changes meet what is below.
     fn entry(depth: u32) -> BoxedStrategy<Spec> {
@@ -450,7 +532,7 @@ mod property {
         let data = prop::collection::vec(0u8..3, 0..3);
         let node = prop_oneof![
             4 => data.clone().prop_map(What::File),
-            2 => (data, prop::sample::select(vec!["g", "h"]))
+            2 => (prop::collection::vec(0u8..3, 0..2), prop::sample::select(vec!["g", "h"]))
                 .prop_map(|(data, group)| What::Linked([group.as_bytes(), &data].concat(), group)),
             1 => prop::sample::select(vec!["x", "y"]).prop_map(What::Symlink),
             1 => (1u32..3, 0u32..3).prop_map(|(a, b)| What::Char(a, b)),
@@ -517,6 +599,58 @@ mod property {
         seen.collect()
     }
 
+    /// Of several entries with one name, the last, as a directory has it.
+    fn last(specs: &[Spec]) -> Vec<Spec> {
+        let by_name = specs.iter().map(|s| (&s.name, s)).collect::<BTreeMap<_, _>>().into_values();
+        by_name.map(|s| Spec { children: last(&s.children), ..s.clone() }).collect()
+    }
+
+    /// Which names share an inode when `change` was captured upon `base`, as lines of [`look`].
+    fn links(base: &[Spec], change: &[Spec]) -> Vec<String> {
+        let mut groups = BTreeMap::new();
+        gather(base, change, "", &mut groups);
+        let groups = groups.into_values().filter(|names| names.len() > 1);
+        let mut lines: Vec<String> = groups
+            .map(|mut names: Vec<String>| {
+                names.sort();
+                format!("{LINKED}{}", names.join(" "))
+            })
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    /// The names of each group of each layer.
+    fn gather(
+        base: &[Spec],
+        change: &[Spec],
+        at: &str,
+        groups: &mut BTreeMap<(&'static str, &'static str), Vec<String>>,
+    ) {
+        let names: BTreeSet<&String> = base.iter().chain(change).map(|s| &s.name).collect();
+        for name in names {
+            let find = |specs: &[Spec]| specs.iter().find(|s| s.name == *name).cloned();
+            let (old, new) = (find(base), find(change));
+            let path = format!("{at}{name}");
+            let layer = match (&old, &new) {
+                (_, None) => "base",
+                (Some(old), Some(new)) if format!("{old:?}") == format!("{new:?}") => "base",
+                _ => "change",
+            };
+            let Some(top) = new.clone().or_else(|| old.clone()) else { continue };
+            match &top.what {
+                What::Linked(_, group) => groups.entry((layer, *group)).or_default().push(path),
+                What::Dir => {
+                    let below = old.filter(|_| top.presence == Presence::Merge);
+                    let below = below.map(|old| old.children).unwrap_or_default();
+                    let above = new.map(|new| new.children).unwrap_or_default();
+                    gather(&below, &above, &format!("{path}/"), groups);
+                }
+                _ => {}
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -525,19 +659,22 @@ mod property {
         #[test]
         fn a_diff_makes_what_the_step_left(base in tree(), change in tree()) {
             let bench = bench();
-            let base = visible(&base);
-            let stack = bench.stack(&[bench.layer(base.clone())], base);
-            let raw = bench.layer(change);
+            let base = last(&visible(&base));
+            let change = last(&change);
+            let stack = bench.stack(&[bench.layer(base.clone())], base.clone());
+            let raw = bench.layer(change.clone());
             let both = |top: RootId| Stack { diffs: vec![stack.diffs[0], top], ..stack.clone() };
             let seen = |cache: &LayerCache, stack: &Stack| {
                 look(&path(&cache.mount(stack, Access::ReadOnly).unwrap()))
             };
-            let want = seen(&bench.cache, &both(raw));
+            let mut want = seen(&bench.cache, &both(raw));
+            want.retain(|line| !line.starts_with(LINKED));
+            want.extend(links(&base, &change));
 
             let upper = bench.cache.mount(&stack, Access::Private).unwrap().into_upper();
             crate::rootfs::materialize::materialize(&*bench.store, &raw, &upper.path()).unwrap();
-            let diff = upper.capture(&*bench.store, RootMeta::Below).unwrap();
-            let again = upper.capture(&*bench.store, RootMeta::Below).unwrap();
+            let diff = upper.capture(&*bench.store, WrittenAs::StepRoot).unwrap();
+            let again = upper.capture(&*bench.store, WrittenAs::StepRoot).unwrap();
             prop_assert_eq!(&again, &diff);
             bench.cache.adopt(upper, &diff.id).unwrap();
             prop_assert_eq!(seen(&bench.cache, &both(diff.id)), want.clone());
