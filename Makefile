@@ -4,7 +4,8 @@
 # make soak     a farm whose machines fail, then the kills and the conformance corpus, again and
 #               again, for HOURS (default 1)
 # make differential  builds CASES random Dockerfiles (default 1000) by Slipway and by the BuildKit of
-#               docker.io, and shows what differs: with 3 to 5 of 100 that one is too old
+#               docker.io, and shows what differs: with 3 to 5 of 100 that one is too old;
+#               PEER=--buildah takes buildah instead, or any builder's command line
 # make fuzz     feeds parsers and decoders with random input for SECONDS each (default 600)
 #
 # Two commands, one machine: each target installs what it needs (ops/install). Everything is
@@ -81,7 +82,7 @@ soak:
 differential:
 	@ops/install build run test
 	$(CARGO) build $(ALL) --all-targets
-	$(CARGO_TARGET_DIR)/release/differential --cases $(CASES)
+	$(CARGO_TARGET_DIR)/release/differential --cases $(CASES) $(PEER)
 
 fuzz:
 	@ops/install build

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 use tests::differential::{Case, Difference, Pair, Peer, Verdict, generate, minimise};
 
 const USAGE: &str = "\
-usage: differential [--cases N] [--from SEED] [--jobs N] [--keep DIR] [--as-found] [PEER…]
+usage: differential [--cases N] [--from SEED] [--jobs N] [--keep DIR] [--as-found]
+                    [--buildah | PEER…]
 
 Builds the cases of N seeds (100) by Slipway and by a peer, and prints what differs, made smaller.
 PEER is a command that takes the flags of `docker build` and makes OCI archives, such as
     buildx build --builder NAME --provenance=false --no-cache
-Without it the peer is BuildKit in Debian's docker.io, which knows less of the language.
+Without it the peer is BuildKit in Debian's docker.io, which knows less of the language; with --buildah
+it is Debian's buildah, and cases have only what that one does as BuildKit does.
 
   --from SEED   the first seed (0)
   --jobs N      builds at once (2)
@@ -25,12 +27,20 @@ struct Asked {
     jobs: usize,
     keep: Option<std::path::PathBuf>,
     as_found: bool,
+    buildah: bool,
     peer: Vec<String>,
 }
 
 fn read(args: impl IntoIterator<Item = String>) -> Option<Asked> {
-    let mut asked =
-        Asked { cases: 100, from: 0, jobs: 2, keep: None, as_found: false, peer: Vec::new() };
+    let mut asked = Asked {
+        cases: 100,
+        from: 0,
+        jobs: 2,
+        keep: None,
+        as_found: false,
+        buildah: false,
+        peer: Vec::new(),
+    };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -39,11 +49,12 @@ fn read(args: impl IntoIterator<Item = String>) -> Option<Asked> {
             "--jobs" => asked.jobs = args.next()?.parse().ok()?,
             "--keep" => asked.keep = Some(args.next()?.into()),
             "--as-found" => asked.as_found = true,
+            "--buildah" => asked.buildah = true,
             other if other.starts_with('-') => return None,
             _ => asked.peer = std::iter::once(arg).chain(args.by_ref()).collect(),
         }
     }
-    Some(asked)
+    (!asked.buildah || asked.peer.is_empty()).then_some(asked)
 }
 
 fn main() -> ExitCode {
@@ -56,6 +67,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let peer = match &asked.peer[..] {
+        [] if asked.buildah => Peer::buildah(),
         [] => Peer::engine(),
         words => Peer::command(&words.join(" ")),
     };

@@ -112,6 +112,10 @@ pub struct Case {
     pub ignore: Vec<String>,
     /// The flags of the build.
     pub flags: Vec<String>,
+    /// Patterns of paths in the image that are not compared.
+    pub not_compared: Vec<String>,
+    /// Keys of the image's config that are not compared.
+    pub not_configured: Vec<String>,
 }
 
 impl Case {
@@ -152,8 +156,11 @@ impl Case {
         }
         // Strings of JSON are strings of TOML.
         let description = serde_json::Value::from(description);
-        let flags = serde_json::Value::from(self.flags.clone());
-        let about = format!("description = {description}\nexpect = \"any\"\nflags = {flags}\n");
+        let list = |of: &Vec<String>| serde_json::Value::from(of.clone());
+        let (flags, paths) = (list(&self.flags), list(&self.not_compared));
+        let keys = list(&self.not_configured);
+        let mut about = format!("description = {description}\nexpect = \"any\"\nflags = {flags}\n");
+        writeln!(about, "ignore = {paths}\nignore_config = {keys}").expect("text grows");
         write(directory, "case.toml", about);
     }
 }

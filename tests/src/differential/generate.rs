@@ -1,5 +1,6 @@
 //! Makes a case from a seed.
 
+mod common;
 mod context;
 
 use super::case::{Case, Instruction, Node, REGISTRY};
@@ -19,7 +20,7 @@ pub fn generate(seed: u64, language: Language) -> Case {
     maker.context();
     maker.ignore();
     maker.dockerfile();
-    maker.case
+    if language == Language::Common { common::only(maker.case) } else { maker.case }
 }
 
 struct Maker {

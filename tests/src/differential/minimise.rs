@@ -106,6 +106,8 @@ fn without(case: &Case, parts: &[Part]) -> Case {
         context: nodes.cloned().collect(),
         ignore: ignore.map(|(_, line)| line.clone()).collect(),
         flags: flags.map(|(_, flag)| flag.clone()).collect(),
+        not_compared: case.not_compared.clone(),
+        not_configured: case.not_configured.clone(),
     }
 }
 

@@ -9,10 +9,12 @@
 mod case;
 mod generate;
 mod minimise;
+mod pair;
 mod peer;
 mod words;
 
 pub use case::{Case, Instruction, Node};
 pub use generate::generate;
 pub use minimise::minimise;
-pub use peer::{Difference, Language, Pair, Peer, Verdict};
+pub use pair::{Difference, Pair, Verdict};
+pub use peer::{Language, Peer};

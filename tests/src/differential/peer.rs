@@ -1,15 +1,11 @@
-//! Slipway and another builder side by side.
+//! Other builders, and what they understand.
 
-use super::case::Case;
-use crate::corpus::{self, Runner, Status};
+use crate::command::command;
 use crate::engine::Engine;
-use crate::registry::Registry;
 use crate::scratch::Scratch;
-use crate::slipway::Slipway;
-use std::collections::BTreeMap;
+use crate::tool::tool;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 /// What a peer understands.
@@ -19,22 +15,19 @@ pub enum Language {
     Full,
     /// What BuildKit understood when Debian's docker.io was made.
     Classic,
+    /// What of the classic one Debian's buildah does as BuildKit does.
+    Common,
 }
 
 /// Another builder.
 #[derive(Debug)]
-pub enum Peer {
-    /// BuildKit in Debian's docker.io.
-    Engine {
-        /// The engine.
-        engine: Engine,
-        /// Its build with an archive as its output.
-        command: Command,
-        /// Where the program of that command is.
-        _scratch: Scratch,
-    },
+pub struct Peer {
     /// A command that takes `docker build`'s flags, `-o type=oci` among them.
-    Command(Command),
+    builder: Command,
+    language: Language,
+    /// Before the directory of the command's program, so that it ends first.
+    _engine: Option<Engine>,
+    _scratch: Option<Scratch>,
 }
 
 /// `docker build` with an archive as its output, which this engine has by way of `save` only. It takes
@@ -48,128 +41,68 @@ docker build --no-cache --network=none --iidfile "$id" "${@:3}"
 docker save -o "${2#*dest=}" "$(cat "$id")"
 "#;
 
+/// `buildah bud` with an archive as its output. Docker's formats have what those of OCI lack: ONBUILD and
+/// HEALTHCHECK. Each build has a store of its own: in a common one, a build removes the images of its stages
+/// from under others. What runs in a `chroot` has the machine's network, but needs no control groups.
+const BUD_AND_PUSH: &str = r#"#!/bin/bash
+set -euo pipefail
+[ "$1" = -o ]
+own=$(mktemp -d)
+trap 'umount --quiet --lazy "$own/store/overlay" || true; rm -rf "$own"' EXIT
+buildah() {
+    command buildah --root "$own/store" --runroot "$own/run" --storage-driver overlay "$@"
+}
+buildah bud --format docker --identity-label=false --layers=false --tls-verify=false \
+    --isolation chroot --network host --no-hosts --dns none --iidfile "$own/id" "${@:3}"
+buildah push --quiet "$(cat "$own/id")" "docker-archive:${2#*dest=}"
+"#;
+
 impl Peer {
     /// BuildKit in Debian's docker.io, started for this.
     pub fn engine() -> Self {
         let engine = Engine::start(None);
         let scratch = Scratch::new("peer");
-        let program = scratch.write("build", BUILD_AND_SAVE);
-        fs::set_permissions(&program, PermissionsExt::from_mode(0o755))
-            .expect("a file of the test");
-        let mut command = Command::new(program);
+        let mut builder = script(&scratch, BUILD_AND_SAVE);
         for (name, value) in engine.command(&[]).get_envs() {
-            command.env(name, value.unwrap_or_default());
+            builder.env(name, value.unwrap_or_default());
         }
-        Self::Engine { engine, command, _scratch: scratch }
+        let (engine, scratch) = (Some(engine), Some(scratch));
+        Self { builder, language: Language::Classic, _engine: engine, _scratch: scratch }
+    }
+
+    /// Debian's buildah.
+    pub fn buildah() -> Self {
+        let scratch = Scratch::new("peer");
+        // Found before anything is built: the message says what to install.
+        tool("buildah");
+        let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+        scratch.write(".config/containers/policy.json", policy);
+        let mut builder = script(&scratch, BUD_AND_PUSH);
+        builder.env("HOME", scratch.path());
+        Self { builder, language: Language::Common, _engine: None, _scratch: Some(scratch) }
     }
 
     /// A command line: words with spaces between them. Its environment is that of this process.
     pub fn command(line: &str) -> Self {
         let mut words = line.split_whitespace();
-        let mut command = Command::new(words.next().unwrap_or("docker"));
-        command.args(words).envs(std::env::vars());
-        Self::Command(command)
+        let mut builder = Command::new(words.next().unwrap_or("docker"));
+        builder.args(words).envs(std::env::vars());
+        Self { builder, language: Language::Full, _engine: None, _scratch: None }
     }
 
     /// What it understands.
     pub fn language(&self) -> Language {
-        match self {
-            Self::Engine { .. } => Language::Classic,
-            Self::Command(_) => Language::Full,
-        }
+        self.language
     }
 
-    fn builder(&self) -> &Command {
-        match self {
-            Self::Engine { command, .. } | Self::Command(command) => command,
-        }
+    pub(super) fn builder(&self) -> &Command {
+        &self.builder
     }
 }
 
-/// How what Slipway made of a case differs from what the peer made of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference(pub Vec<String>);
-
-impl Difference {
-    /// What differs first: the outcome, the tree, the config or the history.
-    pub fn kind(&self) -> &str {
-        self.0.first().and_then(|line| line.split([' ', ':', '[']).next()).unwrap_or_default()
-    }
-}
-
-/// What came of a case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Both built the same image.
-    Built,
-    /// Neither could build it.
-    Refused,
-    /// Slipway does otherwise than the peer.
-    Different(Difference),
-}
-
-/// Both builders, and the registry that they take base images from.
-#[derive(Debug)]
-pub struct Pair {
-    slipway: Slipway,
-    peer: Peer,
-    registry: Registry,
-    jobs: usize,
-}
-
-impl Pair {
-    /// Slipway with a farm of its own beside this peer; so many builds at once.
-    pub fn new(peer: Peer, jobs: usize) -> Self {
-        Self { slipway: Slipway::new(), peer, registry: corpus::registry(), jobs }
-    }
-
-    /// What the peer understands.
-    pub fn language(&self) -> Language {
-        self.peer.language()
-    }
-
-    /// What comes of each case.
-    ///
-    /// # Panics
-    ///
-    /// When the runner could not make a case's context, or the peer did not come to an end.
-    #[track_caller]
-    pub fn compare(&self, cases: &[Case]) -> Vec<Verdict> {
-        let scratch = Scratch::new("cases");
-        for (number, case) in cases.iter().enumerate() {
-            case.write(&scratch.join(format!("random/{number:06}")), "made from a seed");
-        }
-        let recorded = self.run(self.peer.builder(), scratch.path(), true);
-        let wrong: Vec<_> =
-            recorded.iter().filter(|(_, case)| case.status != Status::Pass).collect();
-        assert!(wrong.is_empty(), "not recorded from the peer: {wrong:#?}");
-        let build = self.slipway.command(&["build"]);
-        let found = self.run(&build, scratch.path(), false);
-        assert_eq!(found.len(), cases.len(), "each case runs once");
-        let verdict = |case: corpus::Case| match case.status {
-            Status::Fail | Status::Skip => Verdict::Different(Difference(case.differences)),
-            Status::Pass if scratch.join(&case.name).join("expected/tree.json").exists() => {
-                Verdict::Built
-            }
-            Status::Pass => Verdict::Refused,
-        };
-        found.into_values().map(verdict).collect()
-    }
-
-    fn run(&self, builder: &Command, cases: &Path, record: bool) -> BTreeMap<String, corpus::Case> {
-        let (registry, jobs) = (&self.registry, self.jobs);
-        let compare = match self.language() {
-            Language::Full => None,
-            // The history has other words since.
-            Language::Classic => Some("tree,config"),
-        };
-        let runner = Runner { builder, registry, jobs, cases, compare, record };
-        let (cases, _) = runner.run();
-        cases.into_iter().map(|case| (case.name.clone(), case)).collect()
-    }
-
-    /// Ends Slipway's farm; its store must be whole.
-    pub fn stop(self) {
-        self.slipway.assert_store_intact();
-    }
+/// A script as a command.
+fn script(scratch: &Scratch, text: &str) -> Command {
+    let program = scratch.write("build", text);
+    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a file of the test");
+    command(program)
 }
