@@ -18,6 +18,9 @@ use proto::platform::Platform;
 use proto::wire::worker::{Capacity, Fetched, Pressure};
 use std::time::Duration;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SLOTS: u32 = 8;
 const IMAGES: u64 = 50;
 const STEPS_PER_STAGE: u64 = 20;
