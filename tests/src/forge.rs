@@ -50,6 +50,8 @@ impl Forge {
         // sshd gives its rights up for those of this account.
         let accounts = "root:x:0:0::/root:/bin/sh\nsshd:x:109:65534::/run/sshd:/usr/sbin/nologin\n";
         host.write("/etc/passwd", accounts);
+        // No password is right, which is not yet a locked account.
+        host.write("/etc/shadow", "root:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\n");
         let key = ["-q", "-N", "", "-t", "ed25519", "-f", "/root/host"];
         host.command(tool("ssh-keygen"), key).run().ok();
         let time = format!("{COMMITTED} +0000");
