@@ -43,12 +43,13 @@ docker save -o "${2#*dest=}" "$(cat "$id")"
 
 /// `buildah bud` with an archive as its output. Docker's formats have what those of OCI lack: ONBUILD and
 /// HEALTHCHECK. Each build has a store of its own: in a common one, a build removes the images of its stages
-/// from under others. What runs in a `chroot` has the machine's network, but needs no control groups.
-const BUD_AND_PUSH: &str = r#"#!/bin/bash
+/// from under others. What runs in a `chroot` has the machine's network, but needs no control groups. Mounts
+/// are this build's own, and its store is in the test's directory, so that both go even if it is killed.
+const BUD_AND_PUSH: &str = r#"#!/usr/bin/env -S unshare --mount --propagation private bash
 set -euo pipefail
 [ "$1" = -o ]
-own=$(mktemp -d)
-trap 'umount --quiet --lazy "$own/store/overlay" || true; rm -rf "$own"' EXIT
+own=$(mktemp -d -p "$HOME")
+trap 'umount --quiet --lazy "$own/store/overlay" || true; rm -rf --one-file-system "$own"' EXIT
 buildah() {
     command buildah --root "$own/store" --runroot "$own/run" --storage-driver overlay "$@"
 }
