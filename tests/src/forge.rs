@@ -23,15 +23,29 @@ KbdInteractiveAuthentication no
 LogLevel VERBOSE
 ";
 
-/// One commit with one file.
-const REPOSITORY: &str = "
+/// One commit with one file; and a repository of which that one is a submodule, by the name of this host
+/// or, in the branch `elsewhere`, by its address.
+const REPOSITORIES: &str = "
 set -e
+commit() { git -c user.name=ann -c user.email=ann@example.org commit -q -m one; }
+submodule() {
+    printf '[submodule \"inner\"]\\n\\tpath = inner\\n\\turl = %s\\n' $1 > .gitmodules
+    git add .gitmodules && commit
+}
 mkdir /root/work && cd /root/work
 git init -q -b main
 echo of git > file
 git add file
-git -c user.name=ann -c user.email=ann@example.org commit -q -m one
+commit
 git clone -q --bare . /root/r.git
+inner=$(git rev-parse HEAD)
+mkdir /root/around && cd /root/around
+git init -q -b main
+git update-index --add --cacheinfo 160000,$inner,inner
+submodule ../r.git
+git checkout -q -b elsewhere
+submodule root@$ADDRESS:/root/r.git
+git clone -q --bare --branch main . /root/around.git
 ";
 
 /// A forge that runs. It has to end before its site does.
@@ -42,7 +56,7 @@ pub struct Forge {
 }
 
 impl Forge {
-    /// One with a repository, for whoever has one of these keys.
+    /// One with its repositories, for whoever has one of these keys.
     pub fn start(site: &Site, public_keys: &str) -> Self {
         let host = site.host(FORGE);
         host.write("/root/authorized", public_keys);
@@ -55,7 +69,8 @@ impl Forge {
         let key = ["-q", "-N", "", "-t", "ed25519", "-f", "/root/host"];
         host.command(tool("ssh-keygen"), key).run().ok();
         let time = format!("{COMMITTED} +0000");
-        host.command("sh", ["-c", REPOSITORY]).env("GIT_COMMITTER_DATE", time).run().ok();
+        let make = host.command("sh", ["-c", REPOSITORIES]).env("ADDRESS", host.ip().to_string());
+        make.env("GIT_COMMITTER_DATE", time).run().ok();
         host.command("mkdir", ["-p", "/run/sshd"]).run().ok();
         let mut service =
             host.command(tool("sshd"), ["-D", "-e", "-f", "/root/sshd.conf"]).serve("sshd");
@@ -73,10 +88,24 @@ impl Forge {
         format!("ssh://root@{FORGE}/root/r.git")
     }
 
+    /// A repository of which the other one is the submodule `inner`.
+    pub fn around(&self) -> String {
+        format!("root@{FORGE}:/root/around.git")
+    }
+
     /// A line of `known_hosts` with its key.
     pub fn known(&self) -> String {
+        self.known_as(FORGE)
+    }
+
+    /// The same by its address, of which nobody but the branch `elsewhere` speaks.
+    pub fn known_by_address(&self) -> String {
+        self.known_as(&self.host.ip().to_string())
+    }
+
+    fn known_as(&self, name: &str) -> String {
         let key = self.host.read("/root/host.pub");
-        format!("{FORGE} {}", String::from_utf8_lossy(&key))
+        format!("{name} {}", String::from_utf8_lossy(&key))
     }
 
     /// What its server wrote so far.

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use tempfile::TempDir;
-use worker::agent::git::{self, Ssh};
+use worker::agent::git::{self, Login};
 use worker::agent::modified;
 use worker::image::registry::{Registry, causes};
 use worker::image::unpack::{begins_archive, newest_file, to_directory};
@@ -66,7 +66,7 @@ fn directory() -> Result<TempDir, Failure> {
 async fn commit(wanted: &GitRef, keep_git_dir: bool) -> Result<Fetched, Failure> {
     let remote = wanted.remote.as_str();
     let dir = directory()?;
-    let commit = git::find(&Ssh::Own, dir.path(), remote, &wanted.reference).await?;
+    let commit = git::find(&Login::Person, dir.path(), remote, &wanted.reference).await?;
     if let Some(checksum) = wanted.checksum.as_ref().filter(|sum| !commit.starts_with(*sum)) {
         let message = format!("The commit of {remote} is {commit}, not {checksum}");
         return Err(Failure::new(Class::User, message));
@@ -74,7 +74,8 @@ async fn commit(wanted: &GitRef, keep_git_dir: bool) -> Result<Fetched, Failure>
     let files = dir.path().join("files");
     std::fs::create_dir(&files).map_err(|e| failed(remote, e))?;
     let time =
-        git::fetch(&Ssh::Own, &files, remote, &commit, wanted.submodules.unwrap_or(true)).await?;
+        git::fetch(&Login::Person, &files, remote, &commit, wanted.submodules.unwrap_or(true))
+            .await?;
     if !wanted.keep_git_dir.unwrap_or(keep_git_dir) {
         std::fs::remove_dir_all(files.join(".git")).map_err(|e| failed(remote, e))?;
     }

@@ -342,6 +342,24 @@ fn add_takes_no_other_key_of_a_host_that_the_machine_knows() {
 }
 
 #[test]
+fn submodules_lead_to_no_host_that_only_the_repository_names() {
+    let hosts = Hosts::new();
+    let (host, public) = builder(&hosts);
+    let forge = Forge::start(&hosts, &public);
+    let ssh = ["--ssh", "default=/root/id"];
+    fetch(&host, &forge.around(), &ssh).ok();
+    assert_eq!(host.read("/root/out/inner/file"), b"of git\n");
+    host.command("rm", ["-r", "/root/out"]).run().ok();
+    let elsewhere = format!("{}#elsewhere", forge.around());
+    let refused = fetch(&host, &elsewhere, &ssh).fails(1);
+    refused.says("Host key verification failed").says("known_hosts");
+    host.write("/root/.ssh/known_hosts", forge.known_by_address());
+    fetch(&host, &elsewhere, &ssh).ok();
+    assert_eq!(host.read("/root/out/inner/file"), b"of git\n");
+    host.command(program(), ["down", "--now"]).run().ok();
+}
+
+#[test]
 fn add_reaches_repositories_without_an_agent_as_the_machine() {
     let hosts = Hosts::new();
     let (host, public) = builder(&hosts);
@@ -350,7 +368,8 @@ fn add_reaches_repositories_without_an_agent_as_the_machine() {
     host.command("chmod", ["600", "/root/.ssh/id_ed25519"]).run().ok();
     fetch(&host, &forge.repository(), &[]).fails(1).says("Host key verification failed");
     host.write("/root/.ssh/known_hosts", forge.known());
-    // With an agent, the machine's own key is no way in.
+    // With an agent, the machine's own keys are no way in.
+    host.write("/root/.ssh/config", "IdentityFile /root/id\nIdentityFile ~/.ssh/id_ed25519\n");
     let other = ["--ssh", "default=/root/other"];
     fetch(&host, &forge.repository(), &other).fails(1).says("Permission denied");
     fetch(&host, &forge.repository(), &[]).ok();

@@ -30,24 +30,77 @@ impl Drop for Scratch {
     }
 }
 
-/// As whom ssh reaches a repository, and whom it trusts there.
-#[derive(Default)]
-pub enum Ssh {
-    /// With the keys and known hosts of the account that git runs under.
-    #[default]
-    Own,
-    /// With the client's agent.
+/// As whom git reaches a repository.
+pub enum Login {
+    /// As the person who runs this program: with their settings, logins, keys and known hosts.
+    Person,
+    /// With the keys and known hosts of the account that this program runs under, but nobody's
+    /// settings.
+    Machine,
+    /// With the client's agent, and nobody's settings.
     Agent(Forwarded),
 }
 
-/// No key of this machine is offered, and nobody at the other end reaches the agent. Of a host that
-/// this machine knows no other key is taken, of whatever kind; the key of one that it does not know
-/// is kept for as long as git runs, so that it does not change on the way.
-const BY_AGENT: &str = "ssh -o BatchMode=yes -o IdentityAgent=SSH_AUTH_SOCK -o IdentityFile=none \
-     -o ForwardAgent=no -o StrictHostKeyChecking=accept-new \
-     -o 'UserKnownHostsFile=\"${SLIPWAY_KNOWN_HOSTS}\" ~/.ssh/known_hosts ~/.ssh/known_hosts2'";
+/// Which hosts ssh reaches with the client's agent.
+#[derive(Clone, Copy)]
+enum Hosts {
+    /// One that the client names, even if nobody knows its key.
+    Any,
+    /// Those whose key is known: a repository may name any other.
+    Known,
+}
 
-impl Ssh {
+/// What of this program's environment git sees when settings are nobody's.
+const PASSED: &[&str] = &[
+    "PATH",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+];
+
+/// Which repository git works on, where it runs this program: a hook, an alias.
+const ELSEWHERE: &[&str] = &[
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+];
+
+/// How repositories and their submodules are reached: neither files of this machine nor programs are
+/// repositories.
+const TRANSPORTS: &str = "http:https:ssh:git";
+
+const BY_OWN_KEYS: &str = "ssh -o BatchMode=yes";
+
+/// With the client's agent: no key of this machine is offered, and nobody at the other end reaches the
+/// agent. Of a host that this machine knows no other key is taken, of whatever kind; the key of one
+/// that it does not know is kept for as long as git runs, so that it does not change on the way.
+fn by_agent(hosts: Hosts) -> String {
+    let unknown = match hosts {
+        Hosts::Any => "accept-new",
+        Hosts::Known => "yes",
+    };
+    format!(
+        "ssh -F none -o BatchMode=yes -o IdentityAgent=SSH_AUTH_SOCK -o IdentityFile=none \
+         -o ForwardAgent=no -o StrictHostKeyChecking={unknown} \
+         -o 'UserKnownHostsFile=\"${{SLIPWAY_KNOWN_HOSTS}}\" ~/.ssh/known_hosts ~/.ssh/known_hosts2'"
+    )
+}
+
+impl Login {
     /// The client's agent where there is one.
     async fn of(
         machine: &Machine,
@@ -56,22 +109,31 @@ impl Ssh {
         remote: &str,
     ) -> Result<Self, Failure> {
         if !is_by_ssh(remote) {
-            return Ok(Self::Own);
+            return Ok(Self::Machine);
         }
         Ok(match ssh::forward(machine, link, build).await? {
             Some(forwarded) => Self::Agent(forwarded),
-            None => Self::Own,
+            None => Self::Machine,
         })
     }
 
-    fn apply(&self, command: &mut Command) {
+    /// git, that reaches such hosts.
+    fn git(&self, hosts: Hosts) -> Command {
+        let mut command = match self {
+            Self::Person => of_person(),
+            Self::Machine | Self::Agent(_) => of_nobody(),
+        };
         match self {
-            Self::Own => command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
+            Self::Person if std::env::var_os("GIT_SSH_COMMAND").is_some() => &mut command,
+            Self::Person | Self::Machine => command.env("GIT_SSH_COMMAND", BY_OWN_KEYS),
             Self::Agent(forwarded) => command
-                .env("GIT_SSH_COMMAND", BY_AGENT)
+                .env("GIT_SSH_COMMAND", by_agent(hosts))
                 .env("SSH_AUTH_SOCK", forwarded.socket())
                 .env("SLIPWAY_KNOWN_HOSTS", forwarded.known_hosts()),
         };
+        // A question would be one to nobody.
+        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", TRANSPORTS);
+        command
     }
 
     /// What to do when a repository is not reached.
@@ -80,7 +142,8 @@ impl Ssh {
             return failure;
         }
         match self {
-            Self::Own => failure.hint(
+            Self::Person => failure,
+            Self::Machine => failure.hint(
                 "Give the build an agent that has a key for it: `--ssh default`. Without one, ADD \
                  reaches repositories by the keys and known hosts of the machine that fetches them.",
             ),
@@ -88,7 +151,7 @@ impl Ssh {
                 let mut failure = failure.hint(
                     "It was reached with the agent of `--ssh default`: `ssh-add -l` lists its keys. \
                      Keys of the host that differ from those in `known_hosts` of the machine that \
-                     fetches are refused.",
+                     fetches are refused, and so are other hosts of submodules that it does not know.",
                 );
                 if let Some(trouble) = forwarded.trouble() {
                     failure.message = format!("{trouble}. {}", failure.message);
@@ -99,12 +162,48 @@ impl Ssh {
     }
 }
 
-async fn git(ssh: &Ssh, dir: &Path, args: &[&str]) -> Result<String, Failure> {
+fn of_person() -> Command {
     let mut command = Command::new("git");
+    for name in ELSEWHERE {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// git, by nobody's settings. A repository's own files are least of all what it may take for them:
+/// settings name programs.
+fn of_nobody() -> Command {
+    let mut command = Command::new("git");
+    command.env_clear().env("LC_ALL", "C");
+    for name in PASSED {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.env("HOME", "/dev/null").env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command.env("GIT_CONFIG_NOSYSTEM", "1");
+    command
+}
+
+/// Lets git reach a repository.
+async fn reach(
+    login: &Login,
+    hosts: Hosts,
+    dir: &Path,
+    remote: &str,
+    args: &[&str],
+) -> Result<String, Failure> {
+    let said = run(login.git(hosts), dir, args).await;
+    said.map_err(|failure| login.explain(remote, failure))
+}
+
+/// Lets git do what it needs nobody else for.
+async fn here(dir: &Path, args: &[&str]) -> Result<String, Failure> {
+    run(of_nobody(), dir, args).await
+}
+
+async fn run(mut command: Command, dir: &Path, args: &[&str]) -> Result<String, Failure> {
     command.args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
-    // Neither the machine's settings nor a question to nobody.
-    command.env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", dir).env("GIT_TERMINAL_PROMPT", "0");
-    ssh.apply(&mut command);
     let output = command.output().await.map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
             Failure::new(Class::Unavailable, "The program `git` is not installed").hint(
@@ -150,19 +249,25 @@ pub(super) async fn resolve(
     remote: &str,
     reference: &str,
 ) -> Result<String, Failure> {
-    let scratch = scratch(machine)?;
-    let ssh = Ssh::of(machine, link, build, remote).await?;
-    let found = find(&ssh, &scratch.0, remote, reference).await;
-    found.map_err(|failure| ssh.explain(remote, failure))
+    if is_commit(reference) {
+        return Ok(reference.to_owned());
+    }
+    let (scratch, login) = prepare(machine, link, build, remote).await?;
+    find(&login, &scratch.0, remote, reference).await
 }
 
 /// The commit that a branch, a tag or a commit's own name stands for; the default branch's for an
 /// empty name. `dir` is any directory: nothing is written to it.
-pub async fn find(ssh: &Ssh, dir: &Path, remote: &str, reference: &str) -> Result<String, Failure> {
+pub async fn find(
+    login: &Login,
+    dir: &Path,
+    remote: &str,
+    reference: &str,
+) -> Result<String, Failure> {
     if is_commit(reference) {
         return Ok(reference.to_owned());
     }
-    let listed = git(ssh, dir, &["ls-remote", "--", remote]).await?;
+    let listed = reach(login, Hosts::Any, dir, remote, &["ls-remote", "--", remote]).await?;
     pick(&listed, reference).ok_or_else(|| {
         let message = format!("The repository {remote} has no branch or tag `{reference}`");
         Failure::new(Class::User, message)
@@ -172,35 +277,49 @@ pub async fn find(ssh: &Ssh, dir: &Path, remote: &str, reference: &str) -> Resul
 /// Fetches a commit's files into an empty directory, with `.git`. Answers the commit's time, in
 /// seconds since 1970.
 pub async fn fetch(
-    ssh: &Ssh,
+    login: &Login,
     dir: &Path,
     remote: &str,
     commit: &str,
     submodules: bool,
 ) -> Result<i64, Failure> {
-    bring(ssh, dir, remote, commit).await?;
-    git(ssh, dir, &["checkout", "--quiet", "--detach", commit]).await?;
-    if submodules {
-        let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
-        git(ssh, dir, &update).await?;
-    }
+    bring(login, dir, remote, commit).await?;
+    lay_out(login, dir, remote, commit, submodules).await?;
     time_here(dir, commit).await
 }
 
 /// Fetches a commit into an empty directory, as git keeps it.
-async fn bring(ssh: &Ssh, dir: &Path, remote: &str, commit: &str) -> Result<(), Failure> {
-    git(ssh, dir, &["init", "--quiet"]).await?;
-    git(ssh, dir, &["remote", "add", "--", "origin", remote]).await?;
-    if git(ssh, dir, &["fetch", "--quiet", "--depth=1", "origin", commit]).await.is_err() {
+async fn bring(login: &Login, dir: &Path, remote: &str, commit: &str) -> Result<(), Failure> {
+    here(dir, &["init", "--quiet"]).await?;
+    here(dir, &["remote", "add", "--", "origin", remote]).await?;
+    let one = ["fetch", "--quiet", "--depth=1", "origin", commit];
+    if reach(login, Hosts::Any, dir, remote, &one).await.is_err() {
         // Servers need not give single commits.
-        git(ssh, dir, &["fetch", "--quiet", "--tags", "origin"]).await?;
+        let all = ["fetch", "--quiet", "--tags", "origin"];
+        reach(login, Hosts::Any, dir, remote, &all).await?;
+    }
+    Ok(())
+}
+
+/// Writes the files of a commit that was fetched, and fetches its submodules.
+async fn lay_out(
+    login: &Login,
+    dir: &Path,
+    remote: &str,
+    commit: &str,
+    submodules: bool,
+) -> Result<(), Failure> {
+    here(dir, &["checkout", "--quiet", "--detach", commit]).await?;
+    if submodules {
+        let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
+        reach(login, Hosts::Known, dir, remote, &update).await?;
     }
     Ok(())
 }
 
 /// The time of a commit that was fetched, in seconds since 1970.
 async fn time_here(dir: &Path, commit: &str) -> Result<i64, Failure> {
-    let said = git(&Ssh::Own, dir, &["log", "--max-count=1", "--format=%ct", commit]).await?;
+    let said = here(dir, &["log", "--max-count=1", "--format=%ct", commit]).await?;
     said.trim().parse().map_err(|_| {
         let message = format!("git says of the time of {commit}: `{}`", said.trim());
         Failure::new(Class::Unavailable, message)
@@ -215,20 +334,25 @@ pub(super) async fn time(
     remote: &str,
     commit: &str,
 ) -> Result<i64, Failure> {
-    let scratch = scratch(machine)?;
-    let ssh = Ssh::of(machine, link, build, remote).await?;
-    let brought = bring(&ssh, &scratch.0, remote, commit).await;
-    brought.map_err(|failure| ssh.explain(remote, failure))?;
+    let (scratch, login) = prepare(machine, link, build, remote).await?;
+    bring(&login, &scratch.0, remote, commit).await?;
     time_here(&scratch.0, commit).await
 }
 
-fn scratch(machine: &Machine) -> Result<Scratch, Failure> {
+/// A folder for git, and as whom it reaches a repository.
+async fn prepare(
+    machine: &Machine,
+    link: &Link,
+    build: &BuildId,
+    remote: &str,
+) -> Result<(Scratch, Login), Failure> {
     let failed = |e: std::io::Error| {
         Failure::new(Class::Unavailable, format!("Making a folder for a checkout failed: {e}"))
     };
     std::fs::create_dir_all(&machine.scratch).map_err(failed)?;
     let dir = tempfile::Builder::new().prefix("git-").tempdir_in(&machine.scratch);
-    Ok(Scratch(dir.map_err(failed)?.keep()))
+    let scratch = Scratch(dir.map_err(failed)?.keep());
+    Ok((scratch, Login::of(machine, link, build, remote).await?))
 }
 
 /// The commit's files as a tree. Their times are the commit's, so that the same commit is the same
@@ -239,14 +363,12 @@ pub(super) async fn checkout(
     build: &BuildId,
     op: &GitOp,
 ) -> Result<RootId, Failure> {
-    let scratch = scratch(machine)?;
+    let (scratch, login) = prepare(machine, link, build, &op.remote).await?;
     let dir = scratch.0.join("files");
     std::fs::create_dir(&dir)
         .map_err(|e| Failure::new(Class::Unavailable, format!("Making a folder failed: {e}")))?;
-    let ssh = Ssh::of(machine, link, build, &op.remote).await?;
-    let time = fetch(&ssh, &dir, &op.remote, &op.commit, op.submodules).await;
-    let time = time.map_err(|failure| ssh.explain(&op.remote, failure))?;
-    drop(ssh);
+    let time = fetch(&login, &dir, &op.remote, &op.commit, op.submodules).await?;
+    drop(login);
     let (machine, op) = (machine.clone(), op.clone());
     crate::image::blocking(move || {
         let root = tree(&*machine.store, &dir, &op, time);
@@ -326,13 +448,74 @@ mod tests {
     fn whose_keys_are_used_is_said_where_keys_are() {
         let hint = |remote: &str| {
             let failure = Failure::new(Class::Unavailable, "Permission denied (publickey)");
-            Ssh::Own.explain(remote, failure).hint
+            Login::Machine.explain(remote, failure).hint
         };
         for by_ssh in ["git@h.org:a/b.git", "ssh://git@h.org/a.git"] {
             assert!(hint(by_ssh).is_some_and(|hint| hint.contains("--ssh default")), "{by_ssh}");
         }
         assert_eq!(hint("https://h.org/a.git"), None);
         let other = Failure::new(Class::Unavailable, "no git").hint("Install it");
-        assert_eq!(Ssh::Own.explain("git@h:a", other.clone()), other);
+        assert_eq!(Login::Machine.explain("git@h:a", other.clone()), other);
+    }
+
+    /// A repository of one commit, with these files and a submodule.
+    async fn repository(dir: &Path, files: &[(&str, &str)]) -> String {
+        here(dir, &["init", "--quiet"]).await.unwrap();
+        for (setting, value) in [("user.name", "ann"), ("user.email", "ann@example.org")] {
+            here(dir, &["config", setting, value]).await.unwrap();
+        }
+        for (name, text) in files {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        here(dir, &["add", "."]).await.unwrap();
+        let submodule = format!("160000,{},sub", "1".repeat(40));
+        here(dir, &["update-index", "--add", "--cacheinfo", &submodule]).await.unwrap();
+        here(dir, &["commit", "--quiet", "--message=one"]).await.unwrap();
+        here(dir, &["rev-parse", "HEAD"]).await.unwrap().trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_a_repository_says_of_programs_does_not_count() {
+        let (dir, marks) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, ran) = (dir.path(), marks.path().display());
+        let settings = format!(
+            "[core]\n\tfsmonitor = touch {ran}/fsmonitor\n[trace2]\n\tnormalTarget = {ran}/trace\n\
+             [protocol]\n\tallow = always\n"
+        );
+        for url in [format!("ext::touch {ran}/submodule"), format!("file://{ran}")] {
+            let modules = format!("[submodule \"sub\"]\n\tpath = sub\n\turl = {url}\n");
+            let files = [(".gitconfig", settings.as_str()), (".gitmodules", &modules)];
+            let _ = std::fs::remove_dir_all(dir.join(".git"));
+            let commit = repository(dir, &files).await;
+            for login in [Login::Machine, Login::Person] {
+                lay_out(&login, dir, "https://h/r.git", &commit, false).await.unwrap();
+                let failure = lay_out(&login, dir, "https://h/r.git", &commit, true).await;
+                let said = failure.unwrap_err().message;
+                assert!(said.contains("not allowed"), "{said}");
+            }
+            assert!(time_here(dir, &commit).await.unwrap() > 0);
+        }
+        let left: Vec<_> = std::fs::read_dir(marks.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn settings_are_those_of_the_person_or_nobodys() {
+        let home = |login: &Login| {
+            let command = login.git(Hosts::Any);
+            let mut set = command.as_std().get_envs().filter(|(name, _)| *name == "HOME");
+            set.next().map(|(_, value)| value.map(ToOwned::to_owned))
+        };
+        assert_eq!(home(&Login::Person), None);
+        assert_eq!(home(&Login::Machine), Some(Some("/dev/null".into())));
+    }
+
+    #[test]
+    fn the_agent_goes_to_no_host_that_only_a_repository_names() {
+        for (hosts, unknown) in [(Hosts::Any, "accept-new"), (Hosts::Known, "yes")] {
+            let command = by_agent(hosts);
+            assert!(command.contains(&format!("StrictHostKeyChecking={unknown} ")), "{command}");
+            assert!(command.starts_with("ssh -F none "), "{command}");
+        }
     }
 }
