@@ -128,6 +128,14 @@ impl<'u> Url<'u> {
         fits.then_some(Self { scheme: "ssh", remote, path, query, fragment })
     }
 
+    /// git knows schemes in small letters only.
+    fn git_remote(&self) -> String {
+        match self.remote.split_once("://") {
+            Some((_, after)) => format!("{}://{after}", self.scheme),
+            None => self.remote.to_owned(),
+        }
+    }
+
     fn is_well_formed(&self) -> bool {
         !self.remote.chars().any(|c| c.is_ascii_control() || c == ' ')
             && decode(self.path).is_some()
@@ -160,7 +168,7 @@ fn decode(text: &str) -> Option<String> {
 
 impl GitRef {
     fn read(url: &Url<'_>) -> Result<Self, GitUrlProblem> {
-        let mut git = Self { remote: url.remote.to_owned(), ..Self::default() };
+        let mut git = Self { remote: url.git_remote(), ..Self::default() };
         let fragment = decode(url.fragment).unwrap_or_default();
         let (reference, subdir) = fragment.split_once(':').unwrap_or((&fragment, ""));
         reference.clone_into(&mut git.reference);
@@ -268,6 +276,8 @@ mod tests {
         let found = git("https://h/a/r.git#v1:sub/../dir");
         assert_eq!(found.remote, "https://h/a/r.git");
         assert_eq!((found.reference.as_str(), found.subdir.as_str()), ("v1", "dir"));
+        assert_eq!(git("HTTPS://H/A.git").remote, "https://H/A.git");
+        assert_eq!(git("Ssh://git@h/a").remote, "ssh://git@h/a");
         let found = git("git@h.org:a/r#:x");
         assert_eq!(found.remote, "git@h.org:a/r");
         assert_eq!((found.reference.as_str(), found.subdir.as_str()), ("", "x"));

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use tests::cluster::HOME;
 use tests::command::{DEADLINE, Outcome, command, run, run_with};
 use tests::corpus;
 use tests::forge::{COMMITTED, FORGE, Forge};
@@ -315,9 +316,10 @@ fn add_reaches_repositories_by_the_agent_of_the_client() {
     assert!(forge.log().contains("Accepted publickey for root"), "{}", forge.log());
     // Another agent is no reason to fetch it again.
     fetch(&host, &forge.url(), &["--ssh", "default=/root/id"]).ok().says("CACHED");
-    // The socket and what was known of the host for it are gone.
-    let find = "find /var/lib/slipway -path '*/scratch/ssh-*' 2> /dev/null || true";
-    assert_eq!(host.command("sh", ["-c", find]).run().ok().text(), "");
+    // The socket, what was known of the host for it, and the checkout are gone.
+    let left = host.command("ls", [&format!("{HOME}/worker/scratch")]).run().ok().text();
+    let of_git = |name: &str| name.starts_with("ssh-") || name.starts_with("git-");
+    assert!(!left.lines().any(of_git), "{left}");
     host.command(program(), ["down", "--now"]).run().ok();
 }
 

@@ -11,13 +11,19 @@ use proto::error::{Class, Failure};
 use proto::id::{BuildId, RootId};
 use proto::step::{GitOp, is_by_ssh};
 use proto::tree::{Meta, Mtime, Presence, Root, empty_dir};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use tokio::process::Command;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
 
 /// What git says is shown up to this many bytes.
 const SHOWN: usize = 2000;
+
+/// git says no more than this many bytes: a line for each branch and tag of a large repository.
+const SAID_MAX: u64 = 256 << 20;
 
 /// A folder that is deleted when it is dropped.
 struct Scratch(PathBuf);
@@ -26,6 +32,29 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(e) = std::fs::remove_dir_all(&self.0) {
             tracing::debug!(path = %self.0.display(), error = %e, "a checkout stays behind");
+        }
+    }
+}
+
+/// git with all that it starts, as long as it runs: when it is dropped, its group of processes ends.
+/// One that runs as the person is in theirs, where Ctrl-C reaches it, and leads none.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(git: &Child) -> Self {
+        Self(git.id().and_then(|id| Pid::from_raw(id as i32)))
+    }
+
+    /// It has ended, and its number may soon be another one's.
+    fn ended(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
@@ -83,7 +112,8 @@ const ELSEWHERE: &[&str] = &[
 /// repositories.
 const TRANSPORTS: &str = "http:https:ssh:git";
 
-const BY_OWN_KEYS: &str = "ssh -o BatchMode=yes";
+/// Nobody is asked, and nobody waits for a host that is gone.
+const PATIENCE: &str = "-o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15";
 
 /// With the client's agent: no key of this machine is offered, and nobody at the other end reaches the
 /// agent. Of a host that this machine knows no other key is taken, of whatever kind; the key of one
@@ -94,7 +124,7 @@ fn by_agent(hosts: Hosts) -> String {
         Hosts::Known => "yes",
     };
     format!(
-        "ssh -F none -o BatchMode=yes -o IdentityAgent=SSH_AUTH_SOCK -o IdentityFile=none \
+        "ssh -F none {PATIENCE} -o IdentityAgent=SSH_AUTH_SOCK -o IdentityFile=none \
          -o ForwardAgent=no -o StrictHostKeyChecking={unknown} \
          -o 'UserKnownHostsFile=\"${{SLIPWAY_KNOWN_HOSTS}}\" ~/.ssh/known_hosts ~/.ssh/known_hosts2'"
     )
@@ -125,7 +155,9 @@ impl Login {
         };
         match self {
             Self::Person if std::env::var_os("GIT_SSH_COMMAND").is_some() => &mut command,
-            Self::Person | Self::Machine => command.env("GIT_SSH_COMMAND", BY_OWN_KEYS),
+            Self::Person | Self::Machine => {
+                command.env("GIT_SSH_COMMAND", format!("ssh {PATIENCE}"))
+            }
             Self::Agent(forwarded) => command
                 .env("GIT_SSH_COMMAND", by_agent(hosts))
                 .env("SSH_AUTH_SOCK", forwarded.socket())
@@ -181,7 +213,7 @@ fn of_nobody() -> Command {
         }
     }
     command.env("HOME", "/dev/null").env("GIT_CONFIG_GLOBAL", "/dev/null");
-    command.env("GIT_CONFIG_NOSYSTEM", "1");
+    command.env("GIT_CONFIG_NOSYSTEM", "1").process_group(0);
     command
 }
 
@@ -203,22 +235,44 @@ async fn here(dir: &Path, args: &[&str]) -> Result<String, Failure> {
 }
 
 async fn run(mut command: Command, dir: &Path, args: &[&str]) -> Result<String, Failure> {
-    command.args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
+    command.args(args).current_dir(dir).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut git = command.spawn().map_err(|e| not_started(&e))?;
+    let mut group = Group::of(&git);
+    let (said, complaint) = (git.stdout.take(), git.stderr.take());
+    let ended = tokio::try_join!(read(said, SAID_MAX), read(complaint, SAID_MAX), git.wait());
+    let what = args.iter().find(|arg| !arg.starts_with('-')).unwrap_or(&"git");
+    let failed =
+        |why: String| Failure::new(Class::Unavailable, format!("`git {what}` failed: {why}"));
+    let (said, complaint, status) = ended.map_err(|e| failed(e.to_string()))?;
+    group.ended();
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&said).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&complaint);
+    Err(failed(complaint.trim().chars().take(SHOWN).collect()))
+}
+
+fn not_started(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
             Failure::new(Class::Unavailable, "The program `git` is not installed").hint(
                 "Install it on the machine that runs the build (Debian: apt-get install git).",
             )
         }
-        _ => Failure::new(Class::Unavailable, format!("Starting git failed: {e}")),
-    })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        _ => Failure::new(Class::Unavailable, format!("Starting git failed: {error}")),
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said: String = said.trim().chars().take(SHOWN).collect();
-    let what = args.iter().find(|arg| !arg.starts_with('-')).unwrap_or(&"git");
-    Err(Failure::new(Class::Unavailable, format!("`git {what}` failed: {said}")))
+}
+
+async fn read(from: Option<impl AsyncRead + Unpin>, most: u64) -> io::Result<Vec<u8>> {
+    let mut said = Vec::new();
+    if let Some(from) = from {
+        from.take(most + 1).read_to_end(&mut said).await?;
+    }
+    if said.len() as u64 > most {
+        return Err(io::Error::other(format!("it says more than {most} bytes")));
+    }
+    Ok(said)
 }
 
 fn is_commit(text: &str) -> bool {
@@ -346,7 +400,7 @@ async fn prepare(
     build: &BuildId,
     remote: &str,
 ) -> Result<(Scratch, Login), Failure> {
-    let failed = |e: std::io::Error| {
+    let failed = |e: io::Error| {
         Failure::new(Class::Unavailable, format!("Making a folder for a checkout failed: {e}"))
     };
     std::fs::create_dir_all(&machine.scratch).map_err(failed)?;
@@ -379,7 +433,7 @@ pub(super) async fn checkout(
 }
 
 fn tree(store: &dyn Store, dir: &Path, op: &GitOp, time: i64) -> Result<RootId, Failure> {
-    let io = |e: std::io::Error| {
+    let io = |e: io::Error| {
         Failure::new(Class::Unavailable, format!("Reading a checkout of {} failed: {e}", op.remote))
     };
     if !op.keep_git_dir {
@@ -402,7 +456,7 @@ fn tree(store: &dyn Store, dir: &Path, op: &GitOp, time: i64) -> Result<RootId, 
 }
 
 /// A folder of the checkout: no link in it leads out.
-pub fn inside(dir: &Path, subdir: &str) -> std::io::Result<PathBuf> {
+pub fn inside(dir: &Path, subdir: &str) -> io::Result<PathBuf> {
     use std::os::fd::AsRawFd;
     let root = at::open_host_dir(dir)?;
     let there = at::resolve(&root, format!("/{subdir}").as_bytes())?;
@@ -410,7 +464,7 @@ pub fn inside(dir: &Path, subdir: &str) -> std::io::Result<PathBuf> {
 }
 
 /// Gives everything below, links too, this time.
-pub fn set_times(dir: &Path, time: i64) -> std::io::Result<()> {
+pub fn set_times(dir: &Path, time: i64) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
     let at = Timespec { tv_sec: time, tv_nsec: 0 };
     let times = Timestamps { last_access: at, last_modification: at };
@@ -497,6 +551,39 @@ mod tests {
         }
         let left: Vec<_> = std::fs::read_dir(marks.path()).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn what_git_started_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut shell = Command::new("sh");
+        shell.process_group(0);
+        let script = ["-c", "sleep 1000 & echo $! > started; mv started child; wait"];
+        let child = dir.path().join("child");
+        let started = async {
+            while !child.exists() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            ended = run(shell, dir.path(), &script) => panic!("{ended:?}"),
+            () = started => {}
+        }
+        let child = std::fs::read_to_string(child).unwrap();
+        let command_line = format!("/proc/{}/cmdline", child.trim());
+        let begin = std::time::Instant::now();
+        // One that has ended has none, even if nobody has asked how it ended.
+        while std::fs::read(&command_line).is_ok_and(|line| !line.is_empty()) {
+            assert!(begin.elapsed().as_secs() < 30, "{command_line} is still there");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_git_says_is_bounded() {
+        assert_eq!(read(Some(&b"abc"[..]), 3).await.unwrap(), b"abc");
+        let refused = read(Some(&b"abcd"[..]), 3).await.unwrap_err();
+        assert_eq!(refused.to_string(), "it says more than 3 bytes");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The client's ssh agents in a RUN, and for git.
 //!
 //! Each mount has a socket of its own for as long as the step runs, and so has git for as long as it
-//! fetches. What is asked there goes to the
-//! client, one message at a time, and so comes what its agent says: nothing of it is kept here.
+//! fetches. What is asked there goes to the client, one message at a time, and so comes what its agent
+//! says: nothing of it is kept here.
 
 use super::link::Link;
 use super::{Machine, now};
@@ -231,9 +231,10 @@ impl Agent {
     /// Says in the step's log why the agent refuses, which its programs do not hear: once.
     async fn tell(&self, failure: &Failure) {
         let text = format!("The ssh agent `{}` cannot be asked: {}", self.id, failure.message);
-        let (false, Some(lease)) = (self.trouble.set(text.clone()).is_err(), self.lease) else {
+        if self.trouble.set(text.clone()).is_err() {
             return;
-        };
+        }
+        let Some(lease) = self.lease else { return };
         let link = self.link.clone();
         let told = move || link.log(lease, Stream::Stderr, now(), format!("{text}\n").into_bytes());
         let _ = tokio::task::spawn_blocking(told).await;
