@@ -325,7 +325,8 @@ pub enum Notice {
     Moved(Traffic),
     /// It failed.
     Failed(Failure),
-    /// It will run again, because a worker or its result was lost.
+    /// It will run again: a worker or its result was lost, or it failed with what another build's
+    /// client has.
     Again(String),
     /// The build is over: nothing more will be noticed. Not from the core.
     Over,

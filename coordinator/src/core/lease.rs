@@ -73,7 +73,7 @@ impl Core {
                 let by = Some((worker.clone(), report.epoch));
                 self.made(turn, id, Some(todo.key), layers, by);
             }
-            Outcome::Failed(failure) => self.fail(turn, id, failure),
+            Outcome::Failed(failure) => self.failed(turn, id, todo, failure),
             Outcome::Lost(what) => self.trouble(turn, id, Trouble::Lost(what)),
             Outcome::Stopped => self.again(turn, id, todo, "It was stopped by its worker"),
         }
@@ -101,6 +101,26 @@ impl Core {
         self.placer.ended(turn.now, id);
         self.leases.remove(&epoch);
         self.held.remove(&(worker.clone(), epoch));
+    }
+
+    /// A worker could not do a row. If that may be because of what the client has that was asked, only
+    /// that client's build fails, and the row is tried with the client of the next one.
+    fn failed(&mut self, turn: &mut Turn<'_>, id: WorkId, todo: Todo, failure: Failure) {
+        let asked = self.works[&id].asked.clone();
+        let is_other = |build: &BuildId| Some(build) != asked.as_ref() && self.lives(build);
+        let others = self.steps_of(id).iter().any(|(build, _)| is_other(build));
+        let Some(asked) = asked.filter(|_| others && self.works[&id].hangs_on_client()) else {
+            return self.fail(turn, id, failure);
+        };
+        self.make_ready(turn, id, todo);
+        let is_asked = |row: &WorkId| self.works[row].wanted.contains_key(&asked);
+        let row = self.rows_of(id).find(is_asked).filter(|_| self.lives(&asked));
+        if let Some(row) = row {
+            self.notify_one(turn, row, &asked, Notice::Failed(failure.clone()));
+            self.fail_build(turn, &asked, Some(row), failure);
+        }
+        let why = "It failed with the ssh agent of another build's client";
+        self.notify(turn, id, &Notice::Again(why.to_owned()));
     }
 
     /// A lease ended without a result: the step goes to another worker, but not for ever.
@@ -173,12 +193,17 @@ impl Core {
         })
     }
 
+    /// A row, and those that follow it.
+    fn rows_of(&self, id: WorkId) -> impl Iterator<Item = WorkId> {
+        [id].into_iter().chain(self.works[&id].followers.iter().copied())
+    }
+
     /// The build whose client is asked for secrets and logins: the oldest that needs the row or
-    /// one of its followers.
+    /// one of its followers. It stays the same as long as that one does.
     fn asker(&self, id: WorkId) -> Option<BuildId> {
-        let work = &self.works[&id];
-        let follower = |f: &WorkId| self.works[f].wanted.keys().next();
-        work.wanted.keys().next().or_else(|| work.followers.iter().find_map(follower)).cloned()
+        let asked = self.works[&id].asked.as_ref();
+        let builds = self.rows_of(id).flat_map(|row| self.works[&row].wanted.keys());
+        builds.min_by_key(|build| (!self.lives(build), Some(*build) != asked)).cloned()
     }
 
     /// Whether a worker has a lease of a step of a build of which `is` says that it is one. Any
@@ -224,7 +249,9 @@ impl Core {
         worker: WorkerId,
         epoch: LeaseEpoch,
     ) {
+        let asked = self.asker(id);
         let work = self.works.get_mut(&id).expect("what waits is in the table");
+        work.asked = asked;
         let Phase::Ready(todo) = &work.phase else { unreachable!("it was ready: {work:?}") };
         work.phase = Phase::Leased(todo.clone(), epoch, worker.clone());
         work.queued = None;

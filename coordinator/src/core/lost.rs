@@ -74,12 +74,11 @@ impl Core {
     fn doubt(&mut self, again: &[WorkId]) -> Vec<WorkId> {
         let mut changed: BTreeSet<WorkId> = again.iter().copied().collect();
         let mut doubted = Vec::new();
-        let lives = |build: &BuildId| self.builds.get(build).is_some_and(|b| !b.over);
         // Inputs have lower numbers than those that use them.
         for (id, work) in &self.works {
             let is_above = work.inputs.iter().any(|input| changed.contains(input));
             let is_done = matches!(work.phase, Phase::Done(_)) && !changed.contains(id);
-            if is_above && is_done && work.wanted.keys().any(lives) {
+            if is_above && is_done && work.wanted.keys().any(|build| self.lives(build)) {
                 changed.insert(*id);
                 doubted.push(*id);
             }

@@ -241,6 +241,8 @@ impl Core {
         turn.agenda.insert(id);
         turn.queue.insert(work.leader().unwrap_or(id));
         match &work.phase {
+            // It failed with what another client has.
+            Phase::Failed(_) if work.hangs_on_client() => work.phase = Phase::Idle,
             Phase::Failed(failure) => {
                 let failure = failure.clone();
                 self.fail_build(turn, build, Some(id), failure);
@@ -557,6 +559,11 @@ impl Core {
         }
     }
 
+    /// Whether a build still waits for something.
+    fn lives(&self, build: &BuildId) -> bool {
+        self.builds.get(build).is_some_and(|b| !b.over)
+    }
+
     fn fail_build(
         &mut self,
         turn: &mut Turn<'_>,
@@ -713,6 +720,7 @@ fn new_work(plan: Arc<Plan>, step: StepId, keys: StepKeys, inputs: Vec<WorkId>) 
         lost: 0,
         path: 0,
         queued: None,
+        asked: None,
         started: None,
         cost: Default::default(),
     }

@@ -324,6 +324,87 @@ fn what_is_moved_for_a_step_is_told_once_to_each_build_that_takes_it() {
     assert_eq!(moved.collect::<Vec<_>>(), told);
 }
 
+/// A world in which builds want the same step; each has it by a definition of its own, or all by one.
+fn wanting(op: &Op, builds: &[usize], own: bool) -> World {
+    let mut world = World::with_slots(1);
+    for n in builds {
+        want(&mut world, op, *n, own);
+        world.settle();
+    }
+    world
+}
+
+fn want(world: &mut World, op: &Op, n: usize, own: bool) {
+    let inputs = if op.is_run() { vec![StepId(0)] } else { Vec::new() };
+    let mut plan = all_targets(vec![step(Op::Scratch, Vec::new()), step(op.clone(), inputs)]);
+    if own {
+        plan.keys[1].work = DefKey::from_bytes([n as u8; 32]);
+    }
+    world.apply(Event::Submitted { build: build_id(n), plan: Arc::new(plan) });
+}
+
+#[test]
+fn what_fails_with_the_agent_of_one_build_is_tried_with_that_of_the_next() {
+    for own in [false, true] {
+        let mut world = wanting(&git(), &[1, 0, 2], own);
+        assert_eq!(world.asked(), [build_id(1)], "it came first");
+        world.fail_all();
+        world.settle();
+        assert_eq!(world.ended, [(build_id(1), End::Failed)].into(), "{own}");
+        assert_eq!(world.asked(), [build_id(0)], "{own}");
+        world.end_all(1);
+        let ends = [(1, End::Failed), (0, End::Ready), (2, End::Ready)];
+        assert_eq!(world.ended, ends.map(|(n, end)| (build_id(n), end)).into(), "{own}");
+        assert!(world.core.works.is_empty() && world.core.leases.is_empty(), "{own}");
+    }
+}
+
+#[test]
+fn each_agent_is_tried_once() {
+    for own in [false, true] {
+        let mut world = wanting(&git(), &[0, 1, 2], own);
+        for n in 0..3 {
+            assert_eq!(world.asked(), [build_id(n)], "{own}");
+            world.fail_all();
+            world.settle();
+            assert_eq!(world.ended.len(), n + 1, "{own}");
+        }
+        assert!(world.asked().is_empty() && world.core.works.is_empty(), "{own}");
+    }
+}
+
+#[test]
+fn an_agent_that_failed_does_not_count_for_who_comes_later() {
+    let mut world = wanting(&git(), &[0], false);
+    world.fail_all();
+    assert!(world.core.builds.contains_key(&build_id(0)), "its end is not known yet");
+    want(&mut world, &git(), 1, false);
+    world.settle();
+    assert_eq!(world.asked(), [build_id(1)]);
+    world.end_all(1);
+    assert_eq!(world.ended, [(build_id(0), End::Failed), (build_id(1), End::Ready)].into());
+}
+
+#[test]
+fn an_agent_whose_build_went_away_is_nobody_elses_failure() {
+    let mut world = wanting(&git(), &[0, 1], false);
+    world.apply(Event::Ended { build: build_id(0) });
+    world.fail_all();
+    world.settle();
+    assert_eq!(world.ended, BTreeMap::new());
+    world.end_all(1);
+    assert_eq!(world.ended, [(build_id(1), End::Ready)].into());
+}
+
+#[test]
+fn a_command_that_fails_fails_for_all() {
+    let mut world = wanting(&run("one"), &[0, 1], false);
+    world.fail_all();
+    world.settle();
+    assert_eq!(world.ended, [(build_id(0), End::Failed), (build_id(1), End::Failed)].into());
+    assert!(world.asked().is_empty());
+}
+
 #[test]
 fn a_late_report_changes_nothing() {
     let steps = vec![step(image("base"), vec![])];

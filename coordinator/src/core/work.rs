@@ -6,7 +6,7 @@ use super::plan::{Plan, StepKeys};
 use proto::error::Failure;
 use proto::id::{BuildId, ContentKey, DefKey, LeaseEpoch, Millis, RootId, WorkerId};
 use proto::record::{Alias, Cost, Record};
-use proto::step::{CacheUse, Op, Step, StepId};
+use proto::step::{CacheUse, Op, Step, StepId, is_by_ssh};
 use proto::wire::worker::RunTask;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -112,6 +112,8 @@ pub(super) struct Work {
     pub path: u64,
     /// For which build, and with how long a path, it waits for a worker.
     pub queued: Option<(BuildId, u64)>,
+    /// The build whose client its present or last lease asks.
+    pub asked: Option<BuildId>,
     /// When it was begun.
     pub started: Option<Millis>,
     pub cost: Cost,
@@ -124,6 +126,13 @@ impl Work {
 
     pub fn definition(&self) -> &Step {
         &self.plan.graph.steps[self.step.index()]
+    }
+
+    /// Whether what comes of it may hang on whose client is asked, although it is the same step: with
+    /// one agent a repository can be reached, and with another one not. So it may with secrets, but
+    /// a RUN that fails mostly fails with all of them, and would do so for each build in turn.
+    pub fn hangs_on_client(&self) -> bool {
+        matches!(self.op(), Op::Git(git) if is_by_ssh(&git.remote))
     }
 
     pub fn refresh(&self) -> bool {

@@ -99,6 +99,19 @@ pub fn run_with_cache(text: &str, id: &str) -> Op {
     Op::Run(op)
 }
 
+/// A repository that it takes the client's agent to reach.
+pub fn git() -> Op {
+    let commit = "c0ffee".to_owned();
+    Op::Git(GitOp {
+        remote: "git@host:a/b".to_owned(),
+        reference: commit.clone(),
+        commit,
+        subdir: String::new(),
+        keep_git_dir: false,
+        submodules: false,
+    })
+}
+
 pub fn copy() -> Op {
     let path = "/x".to_owned();
     let source = CopySource { input: 1, path, pattern: false, unpack: Unpack::Never };
@@ -450,6 +463,9 @@ impl World {
                     Task::Run(run) if run.op.args[0].contains("fail") => {
                         Outcome::Failed(Failure::new(Class::User, "exit code 1"))
                     }
+                    Task::Git(_) if self.chance.one_in(2) => {
+                        Outcome::Failed(Failure::new(Class::User, "no key is taken"))
+                    }
                     _ => Outcome::Done(vec![root_id(&[&self.contents[&epoch], b"layer"])]),
                 };
                 let wall_ms = self.chance.below(3) as u64 * 1000;
@@ -497,6 +513,10 @@ pub fn worker_id(n: usize) -> WorkerId {
 pub fn random_plan(chance: &mut Chance, nonce: &str, failing: bool) -> Arc<Plan> {
     let mut steps = vec![step(Op::Scratch, vec![]), step(image("base"), vec![])];
     let mut ends = vec![StepId(0), StepId(1)];
+    if failing {
+        steps.push(step(git(), vec![]));
+        ends.push(StepId(2));
+    }
     for _ in 0..1 + chance.below(4) {
         let mut at = ends[chance.below(ends.len())];
         for _ in 0..chance.below(5) {
@@ -572,16 +592,32 @@ impl World {
     /// All that runs has ended, after so long.
     pub fn end_all(&mut self, wall_ms: u64) {
         self.now += wall_ms;
+        let contents = self.contents.clone();
+        let made = |lease: &Lease| root_id(&[&contents[&lease.epoch], b"layer"]);
+        self.report_all(wall_ms, |lease| Outcome::Done(vec![made(lease)]));
+        self.settle();
+    }
+
+    /// All that runs has failed. What that leads to is still to be answered.
+    pub fn fail_all(&mut self) {
+        self.report_all(1, |_| Outcome::Failed(Failure::new(Class::User, "it failed")));
+    }
+
+    fn report_all(&mut self, wall_ms: u64, outcome: impl Fn(&Lease) -> Outcome) {
         for (worker, leases) in self.desired.clone() {
             let report = |lease: &Lease| Report {
                 epoch: lease.epoch,
-                outcome: Outcome::Done(vec![root_id(&[&self.contents[&lease.epoch], b"layer"])]),
+                outcome: outcome(lease),
                 cost: Cost { wall_ms, ..Cost::default() },
                 traffic: Traffic::default(),
             };
             let reports = leases.iter().map(report).collect();
             self.worker_state(&worker, reports);
         }
-        self.settle();
+    }
+
+    /// The builds whose clients are asked for what runs.
+    pub fn asked(&self) -> Vec<BuildId> {
+        self.desired.values().flatten().map(|lease| lease.build.clone()).collect()
     }
 }
