@@ -12,6 +12,7 @@ use proto::error::{Class, Failure};
 use proto::id::Scope;
 use proto::platform::Platform;
 use proto::wire::admin::{MountInfo, MountOrder, Reply, Request};
+use proto::wire::build::FilesRoot;
 use std::path::Path;
 
 /// Does what the person asked for.
@@ -140,15 +141,15 @@ async fn export(
         return Err(Failure::new(Class::User, what)
             .hint(format!("See `slipway cache mounts history {}`.", mount.id)));
     };
-    let roots = [(Platform::host(), generation.tree)];
+    let roots = [FilesRoot { platform: Platform::host(), root: generation.tree, time: None }];
     if output == Path::new("-") {
-        return write_tar(&farm.blobs, &roots, None, &Place::Stdout, Split::Never).await;
+        return write_tar(&farm.blobs, &roots, &Place::Stdout, Split::Never).await;
     }
     match output.extension().is_some_and(|extension| extension == "tar") {
         true => {
             let place = Place::File(output.to_owned());
-            write_tar(&farm.blobs, &roots, None, &place, Split::Never).await
+            write_tar(&farm.blobs, &roots, &place, Split::Never).await
         }
-        false => write_directory(&farm.blobs, &roots, None, output, Split::Never).await,
+        false => write_directory(&farm.blobs, &roots, output, Split::Never).await,
     }
 }

@@ -10,6 +10,7 @@ use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::platform::Platform;
 use proto::tree::{AnyNode, DirRef, LinkId, Meta, Mtime, Node, Root, is_host_xattr};
+use proto::wire::build::FilesRoot;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,24 +19,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use worker::image::pack::{self, Files};
 
 /// Batches of small files that are on their way at once.
 const AT_ONCE: usize = 4;
 
-/// Writes the roots of all platforms. With `time` all files get that one, in seconds since 1970.
+/// Writes the roots of all platforms.
 pub async fn write_directory(
     blobs: &Arc<Cluster>,
-    roots: &[(Platform, RootId)],
-    time: Option<i64>,
+    roots: &[FilesRoot],
     dest: &Path,
     split: Split,
 ) -> Result<(), Failure> {
-    for (platform, root) in roots {
+    for FilesRoot { platform, root, time } in roots {
         let dir = match in_own(split, roots.len()) {
-            true => dest.join(platform.to_string().replace('/', "_")),
+            true => dest.join(own_name(platform)),
             false => dest.to_owned(),
         };
-        write_root(blobs, root, time, &dir).await?;
+        write_root(blobs, root, *time, &dir).await?;
     }
     Ok(())
 }
@@ -46,6 +47,11 @@ fn in_own(split: Split, platforms: usize) -> bool {
         Split::Always => true,
         Split::Never => false,
     }
+}
+
+/// The directory of a platform's files among those of others.
+fn own_name(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
 }
 
 /// A file to write, when its bytes are there.
@@ -376,39 +382,39 @@ fn set_meta(path: &Path, meta: &Meta) -> Result<(), Failure> {
     set().map_err(|e| io("Writing", path, &e))
 }
 
-/// Writes the roots of all platforms as one tar. With `time` all files get that one, in seconds since
-/// 1970.
+/// Writes the roots of all platforms as one tar.
 pub async fn write_tar(
     blobs: &Arc<Cluster>,
-    roots: &[(Platform, RootId)],
-    time: Option<i64>,
+    roots: &[FilesRoot],
     place: &Place,
     split: Split,
 ) -> Result<(), Failure> {
     let own = in_own(split, roots.len());
-    let parts = roots.iter().map(|(platform, root)| {
-        let prefix = own.then(|| platform.to_string().replace('/', "_"));
-        (prefix.map_or_else(Vec::new, |p| (p + "/").into_bytes()), *root)
-    });
-    let (parts, remote) = (parts.collect::<Vec<_>>(), cache::net::remote::Remote::new(blobs));
+    let files = |files: &FilesRoot| Files {
+        prefix: if own { (own_name(&files.platform) + "/").into_bytes() } else { Vec::new() },
+        root: files.root,
+        time: files.time,
+    };
+    let trees: Vec<Files> = roots.iter().map(files).collect();
+    let remote = cache::net::remote::Remote::new(blobs);
     let place = place.clone();
     blocking(move || {
         let shown = match &place {
             Place::File(path) => path.as_path(),
             Place::Stdout | Place::Engine => Path::new("standard output"),
         };
-        let bad = |e: worker::image::pack::PackError| {
+        let bad = |e: pack::PackError| {
             Failure::new(e.class(), format!("Writing {} failed: {e}", shown.display()))
         };
         match &place {
             Place::File(path) => {
                 let mut file = WholeFile::create(path)?;
-                worker::image::pack::write_tar(&remote, &parts, time, &mut file).map_err(bad)?;
+                pack::write_tar(&remote, trees, &mut file).map_err(bad)?;
                 file.finish()
             }
             Place::Stdout | Place::Engine => {
                 let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-                worker::image::pack::write_tar(&remote, &parts, time, &mut out).map_err(bad)?;
+                pack::write_tar(&remote, trees, &mut out).map_err(bad)?;
                 out.flush().map_err(|e| io("Writing", Path::new("standard output"), &e))
             }
         }

@@ -383,10 +383,10 @@ async fn write_outputs(
                 archive::write_layout(&farm.blobs, entries.clone(), dir).await?;
             }
             (OutputResult::Files(made), Target::Directory(dir, split)) => {
-                files::write_directory(&farm.blobs, &made.roots, made.time, dir, *split).await?;
+                files::write_directory(&farm.blobs, &made.roots, dir, *split).await?;
             }
             (OutputResult::Files(made), Target::Tar(place, split)) => {
-                files::write_tar(&farm.blobs, &made.roots, made.time, place, *split).await?;
+                files::write_tar(&farm.blobs, &made.roots, place, *split).await?;
             }
             (OutputResult::Image(_) | OutputResult::CacheOnly, Target::Farm) => {}
             (output, target) => {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use worker::agent::git::{self, Login};
 use worker::agent::modified;
 use worker::image::registry::{Registry, causes};
-use worker::image::unpack::{begins_archive, newest_file, to_directory};
+use worker::image::unpack::{begins_archive, to_directory};
 
 /// What was fetched.
 pub struct Fetched {
@@ -103,15 +103,14 @@ async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
     let url = url.to_owned();
     let opened = tokio::task::spawn_blocking(move || {
         file.rewind().map_err(|e| failed(&url, e))?;
-        let time = time.or_else(|| newest_file(&file));
-        file.rewind().map_err(|e| failed(&url, e))?;
-        Ok(Fetched { what: open(&url, file)?, time })
+        let fetched = open(&url, file)?;
+        Ok(Fetched { time: time.or(fetched.time), ..fetched })
     });
     opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// An archive's files, or the Dockerfile that it is.
-fn open(url: &str, mut file: File) -> Result<What, Failure> {
+fn open(url: &str, mut file: File) -> Result<Fetched, Failure> {
     let mut head = Vec::new();
     (&file).take(512).read_to_end(&mut head).map_err(|e| failed(url, e))?;
     file.rewind().map_err(|e| failed(url, e))?;
@@ -119,11 +118,13 @@ fn open(url: &str, mut file: File) -> Result<What, Failure> {
         let dir = directory()?;
         let files = dir.path().join("files");
         std::fs::create_dir(&files).map_err(|e| failed(url, e))?;
-        to_directory(file, &files).map_err(|e| user(format!("The archive {url}: {e}")))?;
-        return Ok(What::Files(files, dir));
+        let time = to_directory(file, &files);
+        let time = time.map_err(|e| user(format!("The archive {url}: {e}")))?;
+        return Ok(Fetched { what: What::Files(files, dir), time });
     }
     let text = super::context::read_bounded(&mut file, limit::DOCKERFILE_BYTES_MAX);
-    Ok(What::Dockerfile(text.map_err(|e| failed(url, e))?))
+    let what = What::Dockerfile(text.map_err(|e| failed(url, e))?);
+    Ok(Fetched { what, time: None })
 }
 
 /// What is said of a context, without the login that its URL may hold.

@@ -1,7 +1,7 @@
 //! Global ARGs, and what `--build-arg` says.
 
 use super::env::Env;
-use super::{Inputs, LowerError, LowerProblem, Need, epoch};
+use super::{Answer, Inputs, LowerError, LowerProblem, Need, epoch};
 use crate::dockerfile::{Escape, Expander};
 use proto::platform::Platform;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,13 +74,13 @@ impl Args {
         let value = self.given.get(EPOCH).map(String::as_str).or_else(|| self.get(EPOCH));
         let Some(value) = value else { return Ok(()) };
         let time = match value.parse() {
-            Ok(seconds) => Ok(Some(seconds)),
-            Err(_) if value.is_empty() => Ok(None),
+            Ok(seconds) => Answer::Known(Some(seconds)),
+            Err(_) if value.is_empty() => Answer::Known(None),
             Err(_) => epoch::time_of(value, self, inputs)?,
         };
         (self.epoch, self.wanted) = match time {
-            Ok(time) => (time, None),
-            Err(need) => (None, Some(need)),
+            Answer::Known(time) => (time, None),
+            Answer::Wanted(need) => (None, Some(need)),
         };
         match self.epoch.map(|seconds| seconds.to_string()) {
             Some(text) => {

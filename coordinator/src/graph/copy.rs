@@ -3,7 +3,7 @@
 use super::dispatch::{At, Dispatcher};
 use super::remote::{self, AddOnly};
 use super::stages::Base;
-use super::{LookedAt, LowerProblem, Need, StageState};
+use super::{Answer, LookedAt, LowerProblem, Need, StageState};
 use crate::dockerfile::instruction::{AddFiles, CopyFiles, Transfer};
 use crate::dockerfile::source::{GitRef, Source, classify};
 use crate::dockerfile::value::Chmod;
@@ -142,8 +142,8 @@ impl Dispatcher<'_, '_> {
         at: &At<'_>,
     ) -> Result<(), LowerProblem> {
         let (found, checksum) = match remote::file(self.inputs.found, url, only)? {
-            Ok(found) => found,
-            Err(what) => {
+            Answer::Known(found) => found,
+            Answer::Wanted(what) => {
                 self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
                 return Ok(());
             }
@@ -172,8 +172,8 @@ impl Dispatcher<'_, '_> {
         at: &At<'_>,
     ) -> Result<(), LowerProblem> {
         let commit = match remote::commit(self.inputs.found, git, only)? {
-            Ok(commit) => commit,
-            Err(what) => {
+            Answer::Known(commit) => commit,
+            Answer::Wanted(what) => {
                 self.wanted.push(Need { what, at: Some(at.instruction.at.clone()) });
                 return Ok(());
             }

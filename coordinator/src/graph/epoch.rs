@@ -6,23 +6,22 @@
 use super::args::{Args, EPOCH};
 use super::env::Env;
 use super::remote::{self, AddOnly};
-use super::{Found, Inputs, LowerError, LowerProblem, Need, Wanted};
+use super::{Answer, Found, Inputs, LowerError, LowerProblem, Need, Wanted};
 use crate::dockerfile::instruction::{AddFiles, ArgItem};
 use crate::dockerfile::source::{Source, classify};
 use crate::dockerfile::{ExpandError, Expander, Instruction, Kind, Stage};
 use proto::wire::worker::Dated;
 
-/// The time of what goes by that name, in seconds since 1970; or what has to be looked up first.
-/// A directory has none.
+/// The time of what goes by that name, in seconds since 1970. A directory has none.
 pub(super) fn time_of(
     name: &str,
     args: &Args,
     inputs: &Inputs<'_>,
-) -> Result<Result<Option<i64>, Need>, LowerError> {
+) -> Result<Answer<Option<i64>, Need>, LowerError> {
     let request = inputs.request;
     if name == "context" || request.contexts.iter().any(|(known, _)| known == name) {
         let time = request.context_times.iter().find(|(known, _)| known == name);
-        return Ok(Ok(time.map(|(_, time)| *time)));
+        return Ok(Answer::Known(time.map(|(_, time)| *time)));
     }
     let has_name = |stage: &&Stage| stage.lower_name() == Some(name.to_lowercase().as_str());
     match inputs.dockerfile.stages.iter().find(has_name) {
@@ -36,7 +35,7 @@ fn of_stage(
     name: &str,
     args: &Args,
     found: &Found,
-) -> Result<Result<Option<i64>, Need>, LowerError> {
+) -> Result<Answer<Option<i64>, Need>, LowerError> {
     let has_none = |why: String| LowerProblem::EpochStage { stage: name.to_owned(), why };
     // As BuildKit does it: the stage sees the global ARGs without declaring them, but not the one
     // that asks for its time.
@@ -76,14 +75,16 @@ fn of_add(
     add: &AddFiles<String>,
     found: &Found,
     has_none: impl Fn(String) -> LowerProblem,
-) -> Result<Result<Option<i64>, Need>, LowerError> {
+) -> Result<Answer<Option<i64>, Need>, LowerError> {
     let time = match (add.files.sources.as_slice(), add.files.inline.as_slice()) {
         ([source], []) => of_source(source, &AddOnly::of(add), found, has_none),
         _ => Err(has_none("its ADD does not have one source".to_owned())),
     };
     let at = &instruction.at;
-    let time = time.map_err(|problem| problem.at(at))?;
-    Ok(time.map_err(|what| Need { what, at: Some(at.clone()) }))
+    Ok(match time.map_err(|problem| problem.at(at))? {
+        Answer::Known(time) => Answer::Known(time),
+        Answer::Wanted(what) => Answer::Wanted(Need { what, at: Some(at.clone()) }),
+    })
 }
 
 fn of_source(
@@ -91,23 +92,32 @@ fn of_source(
     only: &AddOnly<'_>,
     found: &Found,
     has_none: impl Fn(String) -> LowerProblem,
-) -> Result<Result<Option<i64>, Wanted>, LowerProblem> {
+) -> Result<Answer<Option<i64>, Wanted>, LowerProblem> {
     let dated = match classify(source)? {
         Source::Path => {
             let why = format!("its ADD takes `{source}`, which is no URL and no git repository");
             return Err(has_none(why));
         }
         Source::Http { .. } => match remote::file(found, source, only)? {
-            Err(wanted) => return Ok(Err(wanted)),
-            Ok((file, _)) if file.modified.is_some() => return Ok(Ok(file.modified)),
-            Ok((file, _)) => Dated::Archive { url: source.to_owned(), digest: file.digest },
+            Answer::Wanted(wanted) => return Ok(Answer::Wanted(wanted)),
+            Answer::Known((file, _)) if file.modified.is_some() => {
+                return Ok(Answer::Known(file.modified));
+            }
+            Answer::Known((file, _)) => {
+                Dated::Archive { url: source.to_owned(), digest: file.digest }
+            }
         },
         Source::Git(git) => match remote::commit(found, &git, only)? {
-            Err(wanted) => return Ok(Err(wanted)),
-            Ok(commit) => Dated::Commit { remote: git.remote, commit: commit.to_owned() },
+            Answer::Wanted(wanted) => return Ok(Answer::Wanted(wanted)),
+            Answer::Known(commit) => {
+                Dated::Commit { remote: git.remote, commit: commit.to_owned() }
+            }
         },
     };
-    Ok(found.times.get(&dated).copied().ok_or(Wanted::Time(dated)))
+    Ok(match found.times.get(&dated) {
+        Some(time) => Answer::Known(*time),
+        None => Answer::Wanted(Wanted::Time(dated)),
+    })
 }
 
 fn declare(env: &mut Env, items: &[ArgItem], args: &Args) -> Result<(), LowerProblem> {

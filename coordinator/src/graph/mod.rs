@@ -94,6 +94,12 @@ pub struct Need {
     pub at: Option<SourceRange>,
 }
 
+/// What is known, or what has to be looked up before it is.
+enum Answer<T, W> {
+    Known(T),
+    Wanted(W),
+}
+
 /// What has to be looked up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {

@@ -1,6 +1,6 @@
 //! What ADD takes from web servers and git repositories.
 
-use super::{Found, FoundFile, LowerProblem, Wanted};
+use super::{Answer, Found, FoundFile, LowerProblem, Wanted};
 use crate::dockerfile::instruction::AddFiles;
 use crate::dockerfile::source::GitRef;
 use proto::id::OciDigest;
@@ -22,31 +22,30 @@ impl<'a> AddOnly<'a> {
     }
 }
 
-/// What is at a URL, with the digest that it must have, if one is given; or what has to be looked
-/// up.
+/// What is at a URL, with the digest that it must have, if one is given.
 pub(super) fn file<'f>(
     found: &'f Found,
     url: &str,
     only: &AddOnly<'_>,
-) -> Result<Result<(&'f FoundFile, Option<OciDigest>), Wanted>, LowerProblem> {
+) -> Result<Answer<(&'f FoundFile, Option<OciDigest>), Wanted>, LowerProblem> {
     let not_a_digest = |e| LowerProblem::Checksum(format!("of a URL is `sha256:…`: {e}"));
     let checksum = only.checksum.map(OciDigest::parse).transpose().map_err(not_a_digest)?;
     let Some(found) = found.files.get(url) else {
-        return Ok(Err(Wanted::File { url: url.to_owned() }));
+        return Ok(Answer::Wanted(Wanted::File { url: url.to_owned() }));
     };
     if let Some(expected) = checksum.filter(|c| *c != found.digest) {
         let why = format!("says {expected}, but {url} has {}", found.digest);
         return Err(LowerProblem::Checksum(why));
     }
-    Ok(Ok((found, checksum)))
+    Ok(Answer::Known((found, checksum)))
 }
 
-/// The commit that a git reference stands for; or what has to be looked up.
+/// The commit that a git reference stands for.
 pub(super) fn commit<'f>(
     found: &'f Found,
     git: &GitRef,
     only: &AddOnly<'_>,
-) -> Result<Result<&'f str, Wanted>, LowerProblem> {
+) -> Result<Answer<&'f str, Wanted>, LowerProblem> {
     if only.keep_git_dir.zip(git.keep_git_dir).is_some_and(|(a, b)| a != b) {
         return Err(LowerProblem::Inconsistent("keep-git-dir"));
     }
@@ -57,11 +56,11 @@ pub(super) fn commit<'f>(
     let key = (git.remote.clone(), git.reference.clone());
     let Some(commit) = found.commits.get(&key) else {
         let (remote, reference) = key;
-        return Ok(Err(Wanted::Commit { remote, reference }));
+        return Ok(Answer::Wanted(Wanted::Commit { remote, reference }));
     };
     if let Some(checksum) = checksum.filter(|c| !commit.starts_with(*c)) {
         let why = format!("says {checksum}, but the commit is {commit}");
         return Err(LowerProblem::Checksum(why));
     }
-    Ok(Ok(commit))
+    Ok(Answer::Known(commit))
 }

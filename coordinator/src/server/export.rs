@@ -6,7 +6,7 @@ use super::{Server, gallery};
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
 use proto::step::Target;
-use proto::wire::build::{ArchiveFormat, FilesResult, Output, OutputResult, Times};
+use proto::wire::build::{ArchiveFormat, FilesResult, FilesRoot, Output, OutputResult, Times};
 use proto::wire::worker::{Call, Export, ExportImage, ExportRow, Reply};
 use std::sync::Arc;
 
@@ -23,14 +23,10 @@ pub async fn make(
             Output::CacheOnly => OutputResult::CacheOnly,
             Output::Files { epoch } => {
                 let targets = plan.graph.targets.iter().zip(&states);
-                let files = |(target, state): (&Target, &TargetState)| {
-                    Some((target.platform.clone(), state.root?))
-                };
+                let files = |(target, state)| files_of(target, state, *epoch);
                 let roots = targets.map(files).collect::<Option<_>>();
                 let lost = || Failure::new(Class::Bug, "A target has no merged root");
-                // All targets are of one Dockerfile.
-                let time = epoch.or(plan.graph.targets.first().and_then(|target| target.epoch));
-                OutputResult::Files(FilesResult { roots: roots.ok_or_else(lost)?, time })
+                OutputResult::Files(FilesResult { roots: roots.ok_or_else(lost)? })
             }
             Output::Image(_) | Output::Archive(_) => {
                 image(server, build, plan, &states, output).await?
@@ -39,6 +35,12 @@ pub async fn make(
         results.push(made);
     }
     Ok(results)
+}
+
+/// The files of one target, with its own time unless the output says one.
+fn files_of(target: &Target, state: &TargetState, epoch: Option<i64>) -> Option<FilesRoot> {
+    let time = epoch.or(target.epoch);
+    Some(FilesRoot { platform: target.platform.clone(), root: state.root?, time })
 }
 
 async fn image(
@@ -104,5 +106,36 @@ fn export_image(target: &Target, state: &TargetState, times: Times) -> ExportIma
         layers: state.layers.iter().map(|(_, layer, created)| (*layer, *created)).collect(),
         epoch: times.epoch.or(target.epoch),
         rewrite: times.rewrite,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::id::{RootId, TreeId};
+    use proto::platform::Platform;
+    use proto::step::StepId;
+
+    #[test]
+    fn files_have_the_time_of_their_platform() {
+        let root = RootId(TreeId::from_bytes([1; 32]));
+        let time_of = |platform: &str, epoch, of_output| {
+            let target = Target {
+                platform: Platform::parse(platform).expect("a platform"),
+                step: StepId(0),
+                config: String::new(),
+                base: None,
+                history: Vec::new(),
+                epoch,
+            };
+            let state = TargetState { layers: Vec::new(), root: Some(root) };
+            let files = files_of(&target, &state, of_output).expect("a root");
+            assert_eq!((files.platform.to_string().as_str(), files.root), (platform, root));
+            files.time
+        };
+        assert_eq!(time_of("linux/amd64", Some(5), None), Some(5));
+        assert_eq!(time_of("linux/arm64", Some(-6), None), Some(-6));
+        assert_eq!(time_of("linux/arm64", None, None), None);
+        assert_eq!(time_of("linux/arm64", Some(6), Some(7)), Some(7), "what the output says");
     }
 }

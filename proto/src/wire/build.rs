@@ -464,8 +464,17 @@ pub enum OutputResult {
 /// Files that the client writes.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct FilesResult {
-    /// For each platform, their merged root.
-    pub roots: Vec<(Platform, RootId)>,
+    /// Those of each platform.
+    pub roots: Vec<FilesRoot>,
+}
+
+/// The files of one platform.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct FilesRoot {
+    /// The platform.
+    pub platform: Platform,
+    /// The merged root.
+    pub root: RootId,
     /// The time that all of them get, in seconds since 1970, if they do not keep their own.
     pub time: Option<i64>,
 }

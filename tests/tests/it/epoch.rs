@@ -162,3 +162,41 @@ fn a_stage_that_fetches_one_thing_says_the_time() {
     place.dockerfile("FROM scratch AS src\nADD . /\n");
     place.build(&epoch).fails(1).says("the stage `src` has no time").says("Dockerfile:2");
 }
+
+#[test]
+fn files_of_each_platform_get_the_time_of_what_was_fetched_for_it() {
+    let dated = |day: &str| {
+        Response::new(200, "x").with("Last-Modified", format!("{day} Oct 2015 07:28:00 GMT"))
+    };
+    let server = Server::start(move |request| match request.path.as_str() {
+        "/amd64" => dated("Wed, 21"),
+        "/arm64" => dated("Thu, 22"),
+        _ => Response::new(404, ""),
+    });
+    let place = Place::of(&format!(
+        "FROM scratch AS src\nARG TARGETARCH\nADD {}$TARGETARCH /\nFROM scratch\nCOPY file /\n",
+        server.url("")
+    ));
+    place.write("file", "of the context\n");
+    let out = Scratch::new("out");
+    let (tar, files, unpacked) = (out.join("out.tar"), out.join("files"), out.join("unpacked"));
+    fs::create_dir(&unpacked).expect("a directory");
+    let output = |kind: &str, dest: &Path| format!("type={kind},dest={}", dest.display());
+    place
+        .build(&[
+            "--platform=linux/amd64,linux/arm64",
+            "--build-arg=SOURCE_DATE_EPOCH=src",
+            "-o",
+            &output("local", &files),
+            "-o",
+            &output("tar", &tar),
+        ])
+        .ok();
+    run(command("tar").arg("-xf").arg(&tar).arg("-C").arg(&unpacked)).ok();
+    for top in [files, unpacked] {
+        for (platform, time) in [("linux_amd64", 1_445_412_480), ("linux_arm64", 1_445_498_880)] {
+            let file = top.join(platform).join("file");
+            assert_eq!(fs::metadata(&file).expect("a file").mtime(), time, "{}", file.display());
+        }
+    }
+}

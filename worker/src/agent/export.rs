@@ -6,7 +6,7 @@ use super::{Machine, original};
 use crate::image::local::{self, How, LocalError};
 use crate::image::manifest::{
     Annotations, Document, HistoryRow, ImageSet, ManifestError, PackedPart, assemble, config,
-    convert_layer_media, read_time, time_text,
+    convert_layer_media, is_later, read_time, seconds_text, time_text,
 };
 use crate::image::registry::{Reference, Session, parse_reference};
 use crate::image::{Progress, archive, blocking, pack, push, rows};
@@ -250,11 +250,12 @@ fn configure(
         history.splice(0..0, std::iter::repeat_n(missing, diff_ids.len() - named));
     }
     let created = match export.epoch {
-        Some(epoch) => {
-            u64::try_from(epoch).ok().map(|seconds| Millis(seconds.saturating_mul(1000)))
+        Some(epoch) => Some(seconds_text(epoch)),
+        None => {
+            history.iter().rev().find_map(|row| read_time(row.created.as_deref()?)).map(time_text)
         }
-        None => history.iter().rev().find_map(|row| read_time(row.created.as_deref()?)),
     };
+    let created = created.as_deref();
     let made = config(media, export.config.as_bytes(), created, &history, &diff_ids);
     let config = made.map_err(|e| manifest_failure(&e))?;
     let trees: Vec<RootId> = layers.iter().filter_map(|layer| layer.diff).collect();
@@ -265,7 +266,7 @@ fn configure(
         config: BlobId::of(&config.bytes),
         layers,
         tagged_ms: super::now().0,
-        created_ms: created.unwrap_or(Millis(0)).0,
+        created_ms: created.and_then(read_time).unwrap_or(Millis(0)).0,
         size: local::size_of(store, &trees).map_err(|e| store_failure(&e))?,
         references,
         archive,
@@ -381,13 +382,9 @@ fn fill_times(rows: &mut [HistoryRow]) {
 
 /// Nothing is newer than `SOURCE_DATE_EPOCH`.
 fn clamp_rows(rows: &mut [HistoryRow], epoch: i64) {
-    let Ok(limit) = u64::try_from(epoch).map(|seconds| Millis(seconds.saturating_mul(1000))) else {
-        return;
-    };
     for row in rows {
-        let newer = row.created.as_deref().and_then(read_time).is_none_or(|at| at > limit);
-        if newer {
-            row.created = Some(time_text(limit));
+        if row.created.as_deref().is_none_or(|created| is_later(created, epoch)) {
+            row.created = Some(seconds_text(epoch));
         }
     }
 }
@@ -416,5 +413,23 @@ pub fn prepare(machine: &Machine, diff: &RootId, packing: Option<&Packing>) -> R
             let how = how(packing)?;
             machine.packer.layer(diff, how.compression).map(drop).map_err(failed)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_newer_than_a_time_before_1970() {
+        let row = |created: Option<&str>| HistoryRow {
+            created: created.map(str::to_owned),
+            ..HistoryRow::default()
+        };
+        let older = row(Some("1960-01-01T00:00:00Z"));
+        let mut rows = [row(Some("2023-11-14T22:13:20Z")), row(None), older.clone()];
+        clamp_rows(&mut rows, -1);
+        let clamped = row(Some("1969-12-31T23:59:59Z"));
+        assert_eq!(rows, [clamped.clone(), clamped, older]);
     }
 }

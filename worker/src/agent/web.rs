@@ -217,7 +217,10 @@ pub async fn newest(
     blocking(move || {
         let row = row(&*store, &url, &digest)?;
         let file = store.open(&row.blob, 0).map_err(|e| store_failure(&e))?;
-        Ok(newest_file(file))
+        newest_file(file).map_err(|e| {
+            let message = format!("Reading what {url} gave, from the store, failed: {e}");
+            Failure::new(Class::Unavailable, message)
+        })
     })
     .await
 }

@@ -72,11 +72,28 @@ pub struct HistoryRow {
 
 /// A time as configs have it: `2026-11-22T16:09:00.123Z`.
 pub fn time_text(at: Millis) -> String {
-    let nanos = i128::from(at.0) * 1_000_000;
+    text_of(i128::from(at.0) * 1_000_000)
+}
+
+/// The same of seconds since 1970, or before it.
+pub fn seconds_text(seconds: i64) -> String {
+    text_of(i128::from(seconds) * NANOS)
+}
+
+const NANOS: i128 = 1_000_000_000;
+
+fn text_of(nanos: i128) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos);
-    // Beyond the year 9999, which RFC 3339 cannot write.
-    let last = "9999-12-31T23:59:59.999Z";
-    time.ok().and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_else(|| last.to_owned())
+    // RFC 3339 has the years 0 to 9999.
+    let outside = if nanos < 0 { "0000-01-01T00:00:00Z" } else { "9999-12-31T23:59:59.999Z" };
+    time.ok().and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_else(|| outside.to_owned())
+}
+
+/// Whether a time of a config is later than these seconds since 1970. A text that is no time counts
+/// as later than all.
+pub fn is_later(text: &str, seconds: i64) -> bool {
+    let time = OffsetDateTime::parse(text, &Rfc3339);
+    time.map_or(true, |time| time.unix_timestamp_nanos() > i128::from(seconds) * NANOS)
 }
 
 /// Reads a time of a config. None for texts that are none, and for times before 1970.
@@ -222,7 +239,7 @@ fn index_media(media: MediaTypes) -> &'static str {
 pub fn config(
     media: MediaTypes,
     base: &[u8],
-    created: Option<Millis>,
+    created: Option<&str>,
     history: &[HistoryRow],
     diff_ids: &[OciDigest],
 ) -> Result<Document, ManifestError> {
@@ -236,7 +253,7 @@ pub fn config(
     let to_value = |v: Result<Value, serde_json::Error>| v.expect("texts and lists are JSON");
     all.remove("created");
     if let Some(created) = created {
-        all.insert("created".into(), time_text(created).into());
+        all.insert("created".into(), created.into());
     }
     all.insert("history".into(), to_value(serde_json::to_value(history)));
     let ids: Vec<String> = diff_ids.iter().map(ToString::to_string).collect();
@@ -406,7 +423,7 @@ mod tests {
         let rows = [row("RUN x", false), row("CMD", true)];
         let ids = [OciDigest::from_bytes([7; 32])];
         let made =
-            config(MediaTypes::Oci, base, Some(Millis(1_700_000_000_123)), &rows, &ids).unwrap();
+            config(MediaTypes::Oci, base, Some("2023-11-14T22:13:20.123Z"), &rows, &ids).unwrap();
         let expected = format!(
             "{{\"architecture\":\"amd64\",\"config\":{{\"Cmd\":[\"sh\"],\"Env\":[\"A=b\"]}},\
              \"created\":\"2023-11-14T22:13:20.123Z\",\"history\":[\
@@ -470,5 +487,17 @@ mod tests {
         );
         assert_eq!(read_time("yesterday"), None);
         assert_eq!(read_time("1960-01-01T00:00:00Z"), None);
+        assert_eq!(seconds_text(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(seconds_text(i64::MIN), "0000-01-01T00:00:00Z");
+        assert_eq!(seconds_text(i64::MAX), "9999-12-31T23:59:59.999Z");
+        for (text, seconds, later) in [
+            ("1970-01-01T00:00:07.001Z", 7, true),
+            ("1970-01-01T01:00:07+01:00", 7, false),
+            ("1960-01-01T00:00:00Z", -1, false),
+            ("1970-01-01T00:00:00Z", -1, true),
+            ("yesterday", i64::MAX, true),
+        ] {
+            assert_eq!(is_later(text, seconds), later, "{text}, {seconds}");
+        }
     }
 }

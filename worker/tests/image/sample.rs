@@ -3,7 +3,7 @@
 use crate::server::{Reply, Request};
 use crate::setup::amd64;
 use cache::store::Store;
-use proto::id::{Millis, OciDigest, RootId};
+use proto::id::{OciDigest, RootId};
 use proto::step::PackedRef;
 use proto::tree::{AnyNode, DirRef, Node};
 use proto::wire::build::MediaTypes;
@@ -90,7 +90,7 @@ pub fn image(store: &Arc<dyn Store>, layers: &[RootId], media: MediaTypes) -> As
     let base = br#"{"os":"linux","architecture":"amd64","config":{"Cmd":["/bin/sh"]}}"#;
     let rows: Vec<_> = parts.iter().map(|_| HistoryRow::default()).collect();
     let ids: Vec<OciDigest> = parts.iter().map(|p| p.diff_id).collect();
-    let config = config(media, base, Some(Millis(1_700_000_000_000)), &rows, &ids).unwrap();
+    let config = config(media, base, Some("2023-11-14T22:13:20Z"), &rows, &ids).unwrap();
     assemble(media, amd64(), config, parts, &Annotations::new()).unwrap()
 }
 

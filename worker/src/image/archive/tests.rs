@@ -41,7 +41,7 @@ fn sample(arch: &str) -> (Arc<MemoryStore>, Image) {
     let diff_id = Packer::new(store.clone(), 1).diff_id(&diff).unwrap();
     let base = format!(r#"{{"os":"linux","architecture":"{arch}","config":{{"Cmd":["sh"]}}}}"#);
     let rows = [HistoryRow { created_by: Some("COPY".into()), ..HistoryRow::default() }];
-    let created = Some(Millis(5000));
+    let created = Some("1970-01-01T00:00:05Z");
     let config =
         manifest::config(MediaTypes::Oci, base.as_bytes(), created, &rows, &[diff_id]).unwrap();
     let blob = BlobId::of(&config.bytes);

@@ -37,14 +37,13 @@ impl<E: Into<PackError>> From<E> for Stopped {
 /// Sends the whole archive of these trees, each under its prefix, end included.
 pub fn feed(
     store: &dyn Source,
-    roots: &[(Vec<u8>, RootId)],
-    form: Form,
+    roots: &[(Vec<u8>, RootId, Form)],
     to: SyncSender<Batch>,
 ) -> Result<(), Stopped> {
     let mut feeder = Feeder { store, to, parts: Vec::new(), wanted: Vec::new(), bytes: 0 };
     let mut unwanted = false;
-    for (prefix, root) in roots {
-        let walked = walk(store, root, form, prefix, &mut |head, content| {
+    for (prefix, root, form) in roots {
+        let walked = walk(store, root, *form, prefix, &mut |head, content| {
             feeder.entry(head, content).map_err(|stopped| match stopped {
                 Stopped::Failed(error) => error,
                 Stopped::Unwanted => {

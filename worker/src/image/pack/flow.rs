@@ -26,7 +26,7 @@ const BATCHES: usize = 2;
 /// The diff id of the layer that `diff` makes: nothing is compressed, nothing is kept.
 pub fn diff_id(store: &dyn Store, diff: &RootId) -> Result<OciDigest, PackError> {
     let mut sha = Sha::new();
-    archive(&store, &[(Vec::new(), *diff)], Form::Layer, &mut |batch| {
+    archive(&store, &[(Vec::new(), *diff, Form::Layer)], &mut |batch| {
         batch.iter().for_each(|bytes| sha.update(bytes));
         Ok(())
     })?;
@@ -36,14 +36,13 @@ pub fn diff_id(store: &dyn Store, diff: &RootId) -> Result<OciDigest, PackError>
 /// Hands the archive of these trees to `take`, batch by batch. Another thread reads ahead.
 pub fn archive(
     store: &dyn Source,
-    roots: &[(Vec<u8>, RootId)],
-    form: Form,
+    roots: &[(Vec<u8>, RootId, Form)],
     take: &mut dyn FnMut(Batch) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
     let (to, batches) = sync_channel(BATCHES);
     let counted = Carried::here();
     std::thread::scope(|scope| {
-        let feeding = scope.spawn(move || counted.within(|| feed(store, roots, form, to)));
+        let feeding = scope.spawn(move || counted.within(|| feed(store, roots, to)));
         let taken = batches.iter().try_for_each(take);
         drop(batches);
         let fed = feeding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -64,8 +63,8 @@ pub fn pack(
     compression: Compression,
     threads: usize,
 ) -> Result<(OciDigest, PackedLayer), PackError> {
-    let roots = [(Vec::new(), *diff)];
-    let source = |take: &mut Take<'_>| archive(&store, &roots, Form::Layer, take);
+    let roots = [(Vec::new(), *diff, Form::Layer)];
+    let source = |take: &mut Take<'_>| archive(&store, &roots, take);
     compress(store, &source, compression, threads)
 }
 
@@ -241,8 +240,8 @@ mod tests {
     async fn what_its_threads_fetch_is_counted_for_the_work() {
         let packing = async {
             let far = Far(MemoryStore::new());
-            let roots = [(Vec::new(), tree(&far.0, "seven b"))];
-            let source = |take: &mut Take<'_>| archive(&far, &roots, Form::Layer, take);
+            let roots = [(Vec::new(), tree(&far.0, "seven b"), Form::Layer)];
+            let source = |take: &mut Take<'_>| archive(&far, &roots, take);
             compress(&MemoryStore::new(), &source, Compression::Gzip(6), 2).unwrap();
         };
         assert_eq!(meter::count(packing).await.1.inputs, 7);

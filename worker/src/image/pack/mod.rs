@@ -145,17 +145,26 @@ impl Packer {
     }
 }
 
-/// Writes the files of merged trees as one tar (`-o type=tar`): each under its prefix, which is
-/// empty or ends with a slash. With `time` all files are of that time, in seconds since 1970. Answers
-/// how many bytes were written.
+/// A merged tree in a tar.
+pub struct Files {
+    /// What all names begin with: nothing, or a text that ends with a slash.
+    pub prefix: Vec<u8>,
+    /// The tree.
+    pub root: RootId,
+    /// The time that all files get, in seconds since 1970, if they do not keep their own.
+    pub time: Option<i64>,
+}
+
+/// Writes the files of merged trees as one tar (`-o type=tar`). Answers how many bytes were written.
 pub fn write_tar(
     store: &dyn Source,
-    roots: &[(Vec<u8>, RootId)],
-    time: Option<i64>,
+    trees: Vec<Files>,
     out: &mut dyn Write,
 ) -> Result<u64, PackError> {
+    let form = |files: Files| (files.prefix, files.root, walk::Form::Plain { time: files.time });
+    let roots: Vec<_> = trees.into_iter().map(form).collect();
     let mut size = 0;
-    flow::archive(store, roots, walk::Form::Plain { time }, &mut |batch| {
+    flow::archive(store, &roots, &mut |batch| {
         for bytes in batch {
             size += bytes.len() as u64;
             out.write_all(&bytes).map_err(PackError::Write)?;

@@ -295,16 +295,14 @@ fn what_a_layer_cannot_hold_is_said() {
     assert!(packer.diff_id(&one("d", Leaf::Char(1 << 30, 0))).is_err());
     let missing = RootId(proto::tree::empty_dir().dir.tree);
     assert!(matches!(packer.diff_id(&missing), Err(PackError::Store(_))));
+    let files = |prefix: &[u8], time| Files { prefix: prefix.to_vec(), root: reserved, time };
     let mut tar = Vec::new();
-    let size =
-        write_tar(&&*store, &[(b"linux_amd64/".to_vec(), reserved)], None, &mut tar).unwrap();
-    assert_eq!((size as usize, tar.len()), (2048, 2048));
+    let trees = vec![files(b"linux_amd64/", None), files(b"linux_arm64/", Some(8))];
+    let size = write_tar(&&*store, trees, &mut tar).unwrap();
+    assert_eq!((size as usize, tar.len()), (3072, 3072));
     assert!(tar.starts_with(b"linux_amd64/\0") && tar[512..].starts_with(b"linux_amd64/.wh.x\0"));
-    let mut old = Vec::new();
-    write_tar(&&*store, &[(b"linux_amd64/".to_vec(), reserved)], Some(8), &mut old).unwrap();
-    let times = |tar: &[u8]| [136, 512 + 136].map(|at| tar[at..at + 11].to_vec());
-    assert_eq!(times(&tar), [b"00000000000", b"00000000000"].map(|time| time.to_vec()));
-    assert_eq!(times(&old), [b"00000000010", b"00000000010"].map(|time| time.to_vec()));
+    let times = [0, 1, 2, 3].map(|head| &tar[head * 512 + 136..][..11]);
+    assert_eq!(times, [b"00000000000", b"00000000000", b"00000000010", b"00000000010"]);
     struct Full;
     impl Write for Full {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
@@ -314,6 +312,6 @@ fn what_a_layer_cannot_hold_is_said() {
             Ok(())
         }
     }
-    let error = write_tar(&&*store, &[(Vec::new(), reserved)], None, &mut Full).unwrap_err();
+    let error = write_tar(&&*store, vec![files(b"", None)], &mut Full).unwrap_err();
     assert!(matches!(error, PackError::Write(_)));
 }

@@ -4,6 +4,7 @@ use super::super::tape::{Head, Kind, Reader};
 use super::error::BadArchive;
 use super::name::components;
 use super::stream::decompressed;
+use super::time_of_file;
 use super::tree::show;
 use crate::rootfs::at;
 use proto::limit;
@@ -16,17 +17,21 @@ use std::path::Path;
 
 /// Unpacks an archive, compressed or not, below `dir`. Whatever names and links it holds, nothing
 /// is written elsewhere: the kernel resolves them inside of `dir`. Files belong to whoever calls;
-/// devices are left out, and so are extended attributes: no COPY takes them from a context.
-pub fn to_directory(input: impl Read + Send, dir: &Path) -> Result<(), BadArchive> {
+/// devices are left out, and so are extended attributes: no COPY takes them from a context. Answers
+/// the time of the newest file, as [`newest_file`](super::newest_file) does.
+pub fn to_directory(input: impl Read + Send, dir: &Path) -> Result<Option<i64>, BadArchive> {
     let root = at::open_host_dir(dir).map_err(BadArchive::Read)?;
     decompressed(input, |pieces| {
         let mut tape = Reader::new(pieces);
         let mut growing = Growing { root, dirs: Vec::new(), entries: 0 };
+        let mut newest = None;
         while let Some(head) = tape.next_head()? {
             growing.put(&head, &mut tape)?;
+            newest = newest.max(time_of_file(&head));
         }
         tape.into_inner().drain();
-        growing.finish().map_err(BadArchive::Read)
+        growing.finish().map_err(BadArchive::Read)?;
+        Ok(newest)
     })?
 }
 
@@ -180,7 +185,7 @@ mod tests {
         entry(&mut tar, "out", Kind::Symlink, "../..", b"");
         entry(&mut tar, "out/c", Kind::File, "", b"inside");
         tar.extend_from_slice(&END);
-        to_directory(&tar[..], &dir).unwrap();
+        assert_eq!(to_directory(&tar[..], &dir).unwrap(), Some(1_600_000_000));
         assert_eq!(std::fs::read(dir.join("d/a")).unwrap(), b"hello");
         assert_eq!(std::fs::read(dir.join("b")).unwrap(), b"hello");
         assert_eq!(std::fs::read(dir.join("c")).unwrap(), b"inside");

@@ -45,7 +45,7 @@ use keep::{Keeper, NotKept, keep};
 use proto::id::{BlobId, OciDigest, RootId};
 use proto::limit;
 use proto::tree::{Meta, Xattrs, is_host_xattr};
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::mpsc::sync_channel;
 use stream::{Pieces, hash, stream};
 use tree::{Growing, Leaf, LeafNode, Refused, show};
@@ -105,7 +105,7 @@ pub fn unpack(
         (grown, pumping.join(), keeping.join(), hashing.join())
     });
     let bad = |why| UnpackError::Archive { what: what.to_owned(), why };
-    let panicked = |_| bad(BadArchive::Read(std::io::Error::other("the decompressor gave up")));
+    let panicked = |_| bad(BadArchive::Read(io::Error::other("the decompressor gave up")));
     // The first cause is said, not what followed from it.
     kept.map_err(panicked)??;
     pumped.map_err(panicked)?.map_err(bad)?;
@@ -137,16 +137,42 @@ pub fn is_archive(input: impl Read + Send) -> bool {
 
 /// The time of the newest file in an archive, in seconds since 1970, as BuildKit takes it for
 /// `SOURCE_DATE_EPOCH`: none when there is no file in it, or when it is no archive to its end.
-pub fn newest_file(input: impl Read + Send) -> Option<i64> {
+pub fn newest_file(input: impl Read + Send) -> io::Result<Option<i64>> {
+    let mut input = Failing { input, error: None };
+    let newest = newest_of(&mut input);
+    input.error.map_or(Ok(newest), Err)
+}
+
+fn newest_of(input: impl Read + Send) -> Option<i64> {
     let (_, plain) = decoder(BufReader::new(input)).ok()?;
     let mut tape = Reader::new(plain);
     let mut newest = None;
     while let Some(head) = tape.next_head().ok()? {
-        if matches!(head.kind, Kind::File | Kind::HardLink) {
-            newest = newest.max(Some(head.mtime.seconds));
-        }
+        newest = newest.max(time_of_file(&head));
     }
     newest
+}
+
+fn time_of_file(head: &Head) -> Option<i64> {
+    matches!(head.kind, Kind::File | Kind::HardLink).then_some(head.mtime.seconds)
+}
+
+/// Keeps why reading failed: behind a decompressor it looks like bytes that are no archive.
+struct Failing<R> {
+    input: R,
+    error: Option<io::Error>,
+}
+
+impl<R: Read> Read for Failing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.input.read(buffer).map_err(|e| {
+            let kind = e.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.error = Some(e);
+            }
+            kind.into()
+        })
+    }
 }
 
 /// Whether an archive, compressed or not, begins so: for who has only some 512 bytes to look at.
@@ -166,7 +192,7 @@ pub fn unpack_blob(store: &dyn Store, blob: &BlobId) -> Result<Option<RootId>, U
 }
 
 fn stopped() -> StoreError {
-    let source = std::io::Error::other("the store's writer stopped");
+    let source = io::Error::other("the store's writer stopped");
     StoreError::Io { action: "Writing", path: "blobs".into(), source }
 }
 

@@ -319,11 +319,29 @@ fn the_newest_file_of_an_archive_counts() {
     };
     let files = || Tar::default().file("a", "x").put(dated("b", Kind::File, 9), b"content");
     let tar = files().file("c", "").put(dated("d", Kind::Dir, 11), b"").end();
-    assert_eq!(newest_file(&tar[..]), Some(9));
-    assert_eq!(newest_file(&gzip(&tar)[..]), Some(9));
-    assert_eq!(newest_file(&Tar::default().dir("d").end()[..]), None, "no file");
-    assert_eq!(newest_file(&b"no archive"[..]), None);
-    assert_eq!(newest_file(&[&files().0[..], b"garbage"].concat()[..]), None, "it breaks off");
+    let newest = |archive: &[u8]| newest_file(archive).expect("bytes that can be read");
+    assert_eq!(newest(&tar), Some(9));
+    assert_eq!(newest(&gzip(&tar)), Some(9));
+    assert_eq!(newest(&Tar::default().dir("d").end()), None, "no file");
+    assert_eq!(newest(b"no archive"), None);
+    assert_eq!(newest(&[&files().0[..], b"garbage"].concat()), None, "it breaks off");
+    assert_eq!(newest(&gzip(&tar)[..20]), None, "it breaks off");
+}
+
+#[test]
+fn an_archive_that_cannot_be_read_is_an_error_and_not_one_without_a_time() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("the disk is broken"))
+        }
+    }
+    let tar = Tar::default().file("a", "x").end();
+    let packed = gzip(&tar);
+    for start in [&tar[..0], &tar[..100], &tar[..1024], &packed[..20]] {
+        let error = newest_file(start.chain(Broken)).expect_err("what cannot be read");
+        assert_eq!(error.to_string(), "the disk is broken", "after {} bytes", start.len());
+    }
 }
 
 #[test]

@@ -391,8 +391,9 @@ impl Sorted {
     }
 }
 
-/// Whether an entry changes nothing. Of linked files only those are the same whose links are: a
-/// file that lost its other names by being copied up, and nothing else, is no change.
+/// Whether an entry changes nothing. A file with a link is the same only as one with that link. One
+/// without is the same with whatever link: it was copied up, and lost its other names by that or got
+/// a new one, which is a file of its own.
 fn is_same(entry: &Entry, lower: &Entry) -> bool {
     let same_node = match (&entry.node, &lower.node) {
         (
