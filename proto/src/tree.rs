@@ -26,6 +26,7 @@
 //!   2 symlink   target: len:u16 + bytes
 //!   3 character device, 4 block device  major:u32, minor:u32
 //!   5 fifo, 6 socket, 7 whiteout        nothing
+//!   8 relink    link:u64 (0: no other name)
 //! ```
 
 use crate::canon::{self, Canon, Reader};
@@ -109,8 +110,9 @@ pub struct Summary {
     /// Whether a copy of it is another tree: a file in it has several names, or there is a block
     /// device.
     pub remade: bool,
-    /// Whether anything in it has a meaning in diffs only: a whiteout, an opaque or an implicit
-    /// directory. Without, a directory of a diff can be taken into a merged tree as it is.
+    /// Whether anything in it has a meaning in diffs only: a whiteout, a relinked file, an opaque or
+    /// an implicit directory. Without, a directory of a diff can be taken into a merged tree as it
+    /// is.
     pub marks: bool,
 }
 
@@ -185,6 +187,10 @@ pub enum Node {
     Socket,
     /// In a diff: nothing of this name is left.
     Whiteout,
+    /// In a diff: the file below stays as it is, but the names that share its inode are those of
+    /// this group from now on; without one, no others. A step that links an older file to a new name
+    /// does that. The entry's metadata say nothing, and archives of layers hold nothing of it.
+    Relink(Option<LinkId>),
 }
 
 /// One name in a directory.
@@ -310,7 +316,7 @@ impl Dir {
                     sum.marks |= dir.summary.marks || *presence != Presence::Merge;
                 }
                 Node::Block(..) => sum.remade = true,
-                Node::Whiteout => sum.marks = true,
+                Node::Whiteout | Node::Relink(_) => sum.marks = true,
                 _ => {}
             }
             sum
@@ -510,6 +516,9 @@ fn encode_entry(c: &mut Canon<'_>, name: &[u8], meta: &Meta, node: &Node) {
         Node::Whiteout => {
             c.tag(7);
         }
+        Node::Relink(link) => {
+            c.tag(8).u64(link.map_or(0, LinkId::get));
+        }
     }
 }
 
@@ -570,6 +579,7 @@ fn decode_entry<'a>(r: &mut Reader<'a>) -> Result<RawEntry<'a>, NodeError> {
         5 => Node::Fifo,
         6 => Node::Socket,
         7 => Node::Whiteout,
+        8 => Node::Relink(decode_link(r).ok_or(NodeError::Length)?),
         _ => {
             return Err(NodeError::Unknown { what: "kind of entry", value: tag.into() });
         }
@@ -615,8 +625,11 @@ fn decode_meta(r: &mut Reader<'_>) -> Result<Meta, NodeError> {
 fn decode_file(r: &mut Reader<'_>) -> Option<Node> {
     let blob = BlobId::from_bytes(r.hash32()?);
     let size = r.u64()?;
-    let link = std::num::NonZeroU64::new(r.u64()?).map(LinkId);
-    Some(Node::File { blob, size, link })
+    Some(Node::File { blob, size, link: decode_link(r)? })
+}
+
+fn decode_link(r: &mut Reader<'_>) -> Option<Option<LinkId>> {
+    Some(std::num::NonZeroU64::new(r.u64()?).map(LinkId))
 }
 
 fn decode_dir(r: &mut Reader<'_>) -> Result<Node, NodeError> {
@@ -688,6 +701,7 @@ fn content_node(c: &mut Canon<'_>, node: &Node) {
         Node::Fifo => c.tag(5),
         Node::Socket => c.tag(6),
         Node::Whiteout => c.tag(7),
+        Node::Relink(link) => c.tag(8).u64(link.map_or(0, LinkId::get)),
     };
 }
 
@@ -721,6 +735,7 @@ mod tests {
             (any::<u32>(), any::<u32>()).prop_map(|(a, b)| Node::Char(a, b)),
             Just(Node::Fifo),
             Just(Node::Whiteout),
+            any::<u64>().prop_map(|link| Node::Relink(std::num::NonZeroU64::new(link).map(LinkId))),
         ]
     }
 

@@ -2,7 +2,7 @@
 
 use super::nodes::{Made, Nodes, TreeError, dir, root};
 use proto::id::RootId;
-use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root};
+use proto::tree::{Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
 
 /// The merged root that `base` becomes under the layer `diff`.
 pub fn apply(nodes: &dyn Nodes, base: &RootId, diff: &RootId) -> Result<(RootId, Made), TreeError> {
@@ -43,6 +43,11 @@ fn apply_dir(
             Node::Whiteout => {
                 entries.remove(name);
             }
+            Node::Relink(link) => {
+                if let Some(file) = entries.get(name).and_then(|below| relinked(below, *link)) {
+                    entries.insert(file);
+                }
+            }
             Node::Dir(upper, presence) => {
                 let lower = entries.get(name).filter(|e| e.as_dir().is_some()).cloned();
                 let below = lower.as_ref().filter(|_| *presence != Presence::Opaque);
@@ -62,8 +67,16 @@ fn apply_dir(
     Ok(made.dir(entries))
 }
 
-/// The layer with its implicit directories described as `base` has them: what a directory of the
-/// layer on disk must look like, so that an overlay mount shows the right metadata.
+/// The file below with other names than it had; none if there is no file. What a
+/// [`Node::Relink`] makes of it.
+pub fn relinked(below: &Entry, link: Option<LinkId>) -> Option<Entry> {
+    let Node::File { blob, size, .. } = below.node else { return None };
+    let (name, meta) = (below.name.clone(), below.meta.clone());
+    Some(Entry { name, meta, node: Node::File { blob, size, link } })
+}
+
+/// The layer with its implicit directories and relinked files described as `base` has them: what a
+/// directory of the layer on disk must look like, so that an overlay mount shows the right ones.
 pub fn explicit(
     nodes: &dyn Nodes,
     base: &RootId,
@@ -91,10 +104,16 @@ fn explicit_dir(
         return Ok(*diff);
     }
     let below = base.map(|b| dir(nodes, &b.tree)).transpose()?;
+    let below = |name: &[u8]| below.as_ref().and_then(|b| b.get(name));
     let mut entries = Dir::clone(&*dir(nodes, &diff.tree)?).into_entries();
+    entries.retain_mut(|entry| {
+        let Node::Relink(link) = entry.node else { return true };
+        let file = below(entry.name.as_bytes()).and_then(|lower| relinked(lower, link));
+        file.map(|file| *entry = file).is_some()
+    });
     for entry in &mut entries {
         let Node::Dir(upper, presence) = entry.node else { continue };
-        let lower = below.as_ref().and_then(|b| b.get(entry.name.as_bytes()));
+        let lower = below(entry.name.as_bytes());
         let lower = lower.filter(|l| presence != Presence::Opaque && l.as_dir().is_some());
         let lower_dir = lower.and_then(Entry::as_dir).copied();
         let dir = explicit_dir(nodes, made, lower_dir, &upper)?;
@@ -106,4 +125,37 @@ fn explicit_dir(
         entry.node = Node::Dir(dir, presence);
     }
     Ok(made.dir(Dir::new(entries)))
+}
+
+/// The layer as an archive can hold it: without [`Node::Relink`], and without the directories that
+/// are there for nothing else.
+pub fn archived(nodes: &dyn Nodes, diff: &RootId) -> Result<(RootId, Made), TreeError> {
+    let root = root(nodes, diff)?;
+    let mut made = Made::default();
+    let dir = archived_dir(nodes, &mut made, &root.dir)?;
+    let id = if dir == root.dir { *diff } else { made.root(&Root { dir, ..root }) };
+    Ok((id, made))
+}
+
+fn archived_dir(nodes: &dyn Nodes, made: &mut Made, diff: &DirRef) -> Result<DirRef, TreeError> {
+    if !diff.summary.marks {
+        return Ok(*diff);
+    }
+    let all = dir(nodes, &diff.tree)?;
+    let mut entries = Vec::with_capacity(all.entries().len());
+    for entry in all.entries() {
+        let node = match &entry.node {
+            Node::Relink(_) => continue,
+            Node::Dir(below, presence) => {
+                let left = archived_dir(nodes, made, below)?;
+                if *presence == Presence::Implicit && left.summary.entries == 0 && left != *below {
+                    continue;
+                }
+                Node::Dir(left, *presence)
+            }
+            other => other.clone(),
+        };
+        entries.push(Entry { name: entry.name.clone(), meta: entry.meta.clone(), node });
+    }
+    if entries == all.entries() { Ok(*diff) } else { Ok(made.dir(Dir::new(entries))) }
 }

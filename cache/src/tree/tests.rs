@@ -1,6 +1,6 @@
 //! The algebra against a plain map from paths to files, and its rules by example.
 
-use super::apply::{apply, explicit};
+use super::apply::{apply, archived, explicit};
 use super::graft::{CopyRules, copy, mkdir};
 use super::select::{Bound, Picked, bind, select};
 use super::{TreeError, root};
@@ -28,16 +28,19 @@ fn parse(spec: &str) -> (Meta, Option<Node>) {
     let (mode, uid) = head.split_once(':').unwrap_or((head, "0"));
     let mode = u16::from_str_radix(mode.trim_start_matches(['!', '~']), 8).expect("a mode");
     let meta = meta(mode, uid.parse().expect("a uid"));
+    let group = |name: &str| LinkId::of(&[name.as_bytes()]);
     let node = match rest {
         "" => None,
         "whiteout" => Some(Node::Whiteout),
+        "relink" => Some(Node::Relink(None)),
         "fifo" => Some(Node::Fifo),
         "block(7, 1)" => Some(Node::Block(7, 1)),
-        text => Some(match text.strip_prefix("-> ") {
-            Some(target) => Node::Symlink(target.as_bytes().to_vec()),
-            None => {
-                let (text, link) = match text.split_once(" = ") {
-                    Some((text, link)) => (text, Some(LinkId::of(&[link.as_bytes()]))),
+        text => Some(match (text.strip_prefix("-> "), text.split_once(" = ")) {
+            (Some(target), _) => Node::Symlink(target.as_bytes().to_vec()),
+            (None, Some(("relink", link))) => Node::Relink(Some(group(link))),
+            (None, split) => {
+                let (text, link) = match split {
+                    Some((text, link)) => (text, Some(group(link))),
                     None => (text, None),
                 };
                 let (blob, size) = (BlobId::of(text.as_bytes()), text.len() as u64);
@@ -117,6 +120,10 @@ fn read(store: &MemoryStore, id: RootId) -> Model {
                     out.insert(path, format!("{head} -> {target}"));
                 }
                 Node::Whiteout => _ = out.insert(path, format!("{head} whiteout")),
+                Node::Relink(link) => {
+                    let link = link.map_or(String::new(), |l| format!(" = {}", l.get()));
+                    out.insert(path, format!("{head} relink{link}"));
+                }
                 other => _ = out.insert(path, format!("{head} {other:?}").to_lowercase()),
             }
         }
@@ -125,6 +132,15 @@ fn read(store: &MemoryStore, id: RootId) -> Model {
     let root = root(&StoreNodes(store), &id).expect("a root");
     walk(store, &root.dir, "", &mut out);
     out
+}
+
+/// With the names of groups of links as [`read`] shows them.
+fn numbered(model: &Model) -> Model {
+    let number = |what: &String| match what.split_once(" = ") {
+        Some((text, link)) => format!("{text} = {}", LinkId::of(&[link.as_bytes()]).get()),
+        None => what.clone(),
+    };
+    model.iter().map(|(path, what)| (path.clone(), number(what))).collect()
 }
 
 fn show(model: &Model) -> Vec<String> {
@@ -417,6 +433,57 @@ fn layers_of_registries_are_applied() {
     assert_eq!((&layer["d/"][..], &layer["g/"][..], &layer["e/"][..]), ("700:1", "755", "!755"));
 }
 
+#[test]
+fn a_file_can_get_other_names_and_stay_what_it_is() {
+    let store = MemoryStore::new();
+    let base = build(
+        &store,
+        &[
+            ("a", "640:7 A"),
+            ("d/", "700:1"),
+            ("d/one", "644 P = g"),
+            ("d/two", "644 P = g"),
+            ("e/", "750:2"),
+            ("e/x", "600 X"),
+            ("no-file", "777 -> a"),
+        ],
+    );
+    let diff = build(
+        &store,
+        &[
+            ("a", "0 relink = h"),
+            ("b", "640:7 A = h"),
+            ("d/", "700:1"),
+            ("d/one", "0 relink"),
+            ("e/", "~750:2"),
+            ("e/x", "0 relink = i"),
+            ("no-file", "0 relink = j"),
+            ("nothing", "0 relink = j"),
+        ],
+    );
+    let nodes = StoreNodes(&store);
+    let linked =
+        |model: &[(&str, &str)]| -> Vec<String> { show(&read(&store, build(&store, model))) };
+    let (whole, made) = apply(&nodes, &base, &diff).unwrap();
+    store.put_nodes(&made.into_nodes()).unwrap();
+    let expected = [
+        ("a", "640:7 A = h"),
+        ("b", "640:7 A = h"),
+        ("d/", "700:1"),
+        ("d/one", "644 P"),
+        ("d/two", "644 P = g"),
+        ("e/", "750:2"),
+        ("e/x", "600 X = i"),
+        ("no-file", "777 -> a"),
+    ];
+    assert_eq!(show(&read(&store, whole)), linked(&expected));
+    let (layer, made) = archived(&nodes, &diff).unwrap();
+    store.put_nodes(&made.into_nodes()).unwrap();
+    let expected = linked(&[("b", "640:7 A = h"), ("d/", "700:1")]);
+    assert_eq!(show(&read(&store, layer)), expected);
+    assert_eq!(archived(&nodes, &layer).unwrap().0, layer);
+}
+
 /// The layer put upon the tree, the slow way.
 fn apply_slowly(base: &Model, diff: &Model) -> Model {
     let mut out = base.clone();
@@ -429,6 +496,13 @@ fn apply_slowly(base: &Model, diff: &Model) -> Model {
         if what.ends_with(" whiteout") {
             below(&mut out, name);
             out.remove(name);
+            continue;
+        }
+        if let Some(link) = what.strip_prefix("0 relink") {
+            if let Some(file) = out.get_mut(name).filter(|file| !file.contains(" -> ")) {
+                let plain = file.split(" = ").next().expect("a file").to_owned();
+                *file = format!("{plain}{link}");
+            }
             continue;
         }
         if !path.ends_with('/') {
@@ -455,7 +529,9 @@ fn tree(marks: bool) -> impl Strategy<Value = Vec<(String, String)>> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
     let path = prop::collection::vec(name, 1..4).prop_map(|p| p.join("/"));
     let leaf = if marks {
-        prop_oneof![Just("644 x"), Just("600 y"), Just("777 -> a"), Just("0 whiteout")].boxed()
+        let relink = prop_oneof![Just("0 relink"), Just("0 relink = g"), Just("0 relink = h")];
+        let file = prop_oneof![Just("644 x"), Just("600 y"), Just("644 x = g")];
+        prop_oneof![3 => file, 1 => Just("777 -> a"), 1 => Just("0 whiteout"), 1 => relink].boxed()
     } else {
         prop_oneof![Just("644 x"), Just("600 y"), Just("777 -> a")].boxed()
     };
@@ -518,11 +594,12 @@ proptest! {
         let (whole, made) = apply(&StoreNodes(&store), &b, &d).unwrap();
         store.put_nodes(&made.into_nodes()).unwrap();
         let expected = apply_slowly(&base.iter().cloned().collect(), &diff.iter().cloned().collect());
-        prop_assert_eq!(show(&read(&store, whole)), show(&expected));
+        prop_assert_eq!(show(&read(&store, whole)), show(&numbered(&expected)));
         // Made explicit first, a layer gives the same.
         let (layer, made) = explicit(&StoreNodes(&store), &b, &d).unwrap();
         store.put_nodes(&made.into_nodes()).unwrap();
-        prop_assert!(read(&store, layer).values().all(|v| !v.starts_with('~')));
+        let is_explicit = |v: &String| !v.starts_with('~') && !v.contains(" relink");
+        prop_assert!(read(&store, layer).values().all(is_explicit));
         let (again, made) = apply(&StoreNodes(&store), &b, &layer).unwrap();
         store.put_nodes(&made.into_nodes()).unwrap();
         prop_assert_eq!(again, whole);

@@ -198,7 +198,7 @@ async fn plan(
                     }
                     plan.files.push(Todo { path, meta, blob: *blob, size: *size });
                 }
-                Node::Socket | Node::Whiteout => {}
+                Node::Socket | Node::Whiteout | Node::Relink(_) => {}
                 node => plan.others.push((path, meta, node.clone())),
             }
         }

@@ -144,6 +144,23 @@ fn images_are_pulled_and_pushed() {
     other.slipway.assert_store_intact();
 }
 
+/// Steps of the build see one file with two names, and everybody who has the image two files.
+#[test]
+fn an_image_is_the_same_where_it_was_made_and_where_it_was_pulled() {
+    let made = "FROM conf/busybox:1\nRUN echo x > /old\nRUN ln /old /new\nRUN test /old -ef /new\n";
+    let (site, there, other) = (Site::of(made), Registry::empty(), Site::new());
+    let name = there.image("made:1");
+    site.build(&["-t", &name]).ok();
+    site.slipway.run(&["push", &name]).ok();
+    other.slipway.run(&["pull", &name]).ok();
+    for site in [&site, &other] {
+        site.run(&name, &["test", "/old", "-ef", "/new"]).fails(1);
+        site.dockerfile(&format!("FROM {name}\nRUN test ! /old -ef /new\n"));
+        site.build(&[]).ok();
+        site.slipway.assert_store_intact();
+    }
+}
+
 #[test]
 fn builds_and_their_logs_stay_readable() {
     let site = Site::of("FROM conf/busybox:1\nRUN echo remember me\nRUN echo and fail; exit 4\n");

@@ -12,6 +12,7 @@ use crate::image::registry::{Reference, Session, parse_reference};
 use crate::image::{Progress, archive, blocking, pack, push, rows};
 use cache::store::{Compression, Image, ImageLayer, Store, StoreError, StoreNodes};
 use cache::tree::TreeError;
+use cache::tree::apply::archived;
 use cache::tree::clamp::clamp;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, Millis, OciDigest, RootId};
@@ -390,13 +391,18 @@ fn clamp_rows(rows: &mut [HistoryRow], epoch: i64) {
 }
 
 /// Keeps what an image of the image store needs; its row is the coordinator's. Blocks.
-fn keep(store: &dyn Store, one: Configured) -> Result<Image, Failure> {
+fn keep(store: &dyn Store, mut one: Configured) -> Result<Image, Failure> {
     let failed = |e: cache::store::StoreError| store_failure(&e);
     let size = one.config.bytes.len() as u64;
     crate::image::put_any(store, one.image.config, one.config.bytes).map_err(failed)?;
     store.publish(&[(one.image.config, size)]).map_err(failed)?;
-    for layer in &one.image.layers {
+    for layer in &mut one.image.layers {
         if let Some(diff) = layer.diff.filter(|_| layer.original.is_none()) {
+            // Here the image is what everybody has who pulls it.
+            let (diff, made) = archived(&StoreNodes(store), &diff)
+                .map_err(|e| Failure::new(Class::Corrupt, e.to_string()))?;
+            store.put_nodes(&made.into_nodes()).map_err(failed)?;
+            layer.diff = Some(diff);
             // Whoever builds upon the image finds the layer by its diff id.
             rows::put_unpacked(store, &layer.diff_id, diff).map_err(failed)?;
         }

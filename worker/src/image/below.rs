@@ -51,6 +51,8 @@ impl Below<'_> {
             let last = index + 1 == path.len();
             match &entry.node {
                 Node::Whiteout => return Ok(Says::Gone),
+                // The file is the one below.
+                Node::Relink(_) if last => return Ok(Says::Nothing),
                 _ if last => return Ok(Says::Has(entry.clone())),
                 Node::Dir(below, presence) => {
                     opaque |= *presence == Presence::Opaque;

@@ -215,18 +215,21 @@ impl LayerCache {
         }
     }
 
-    /// Makes a captured upper directory the layer of its diff, without copying. The overlay that it
-    /// was the upper of is gone.
+    /// Makes a captured upper directory the layer that its diff is upon those below it, without
+    /// copying. The overlay that it was the upper of is gone.
     pub fn adopt(&self, upper: Upper, diff: &RootId) -> Result<(), RootfsError> {
+        let store = &*self.inner.store;
+        let diffs = [upper.diffs(), &[*diff]].concat();
+        let Some(layer) = self.inner.resolver.resolve(store, &diffs)?.pop() else { return Ok(()) };
         let mut state = self.state();
-        if state.layers.contains_key(diff) {
+        if state.layers.contains_key(&layer) {
             return Ok(());
         }
-        state.layers.insert(*diff, Slot::Making);
+        state.layers.insert(layer, Slot::Making);
         drop(state);
-        let claim = Claim { inner: &self.inner, id: diff };
-        let bytes = layer_bytes(&*self.inner.store, diff)?;
-        let name = self.inner.disk.keep(diff, &upper.path())?;
+        let claim = Claim { inner: &self.inner, id: &layer };
+        let bytes = layer_bytes(store, &layer)?;
+        let name = self.inner.disk.keep(&layer, &upper.path())?;
         claim.done(LayerDir::new(&self.inner.disk, name, bytes));
         self.evict();
         Ok(())

@@ -26,7 +26,7 @@ const FILES_AT_ONCE: usize = 128;
 /// diff's root, which only matters where nothing lies above.
 ///
 /// A directory that is only [`Presence::Implicit`] gets the metadata that its entry carries;
-/// [`super::resolve`] puts the right ones there.
+/// [`super::resolve`] puts the right ones there, and files in the place of [`Node::Relink`].
 pub(crate) fn materialize(
     store: &dyn Store,
     diff: &RootId,
@@ -85,6 +85,10 @@ pub(crate) fn make_entry(
                 .map_err(|e| failed(e.into()))
         }
         Node::Dir(dir, _) => Err(RootfsError::Kind(dir.tree)),
+        Node::Relink(_) => {
+            let why = "its file is not known".to_owned();
+            Err(RootfsError::Limit { path: entry.name.to_string().into(), why })
+        }
     }
 }
 

@@ -34,14 +34,14 @@ pub enum Access {
 pub struct Overlay {
     mount: OwnedFd,
     work: WorkDir,
-    below: RootId,
+    below: Stack,
     layers: Vec<Arc<LayerDir>>,
 }
 
 /// What was written to an overlay that is gone. Dropping it deletes it.
 pub struct Upper {
     work: WorkDir,
-    below: RootId,
+    below: Stack,
     _layers: Vec<Arc<LayerDir>>,
 }
 
@@ -94,7 +94,7 @@ impl LayerCache {
         let mount = options
             .mount(&tag(disk.path()), &work.path)
             .map_err(|source| RootfsError::Mount { layers: layers.len(), source })?;
-        Ok(Overlay { mount, work, below: stack.merged, layers })
+        Ok(Overlay { mount, work, below: stack.clone(), layers })
     }
 }
 
@@ -130,12 +130,17 @@ impl Upper {
 
     /// The tree that it was written upon.
     pub fn below(&self) -> RootId {
-        self.below
+        self.below.merged
+    }
+
+    /// The layers that it was written upon, lowest first.
+    pub(crate) fn diffs(&self) -> &[RootId] {
+        &self.below.diffs
     }
 
     /// Reads back what was changed ([`capture`]).
     pub fn capture(&self, store: &dyn Store, written: WrittenAs) -> Result<Diff, RootfsError> {
-        capture(store, &self.path(), &self.below, written)
+        capture(store, &self.path(), &self.below.merged, written)
     }
 }
 

@@ -3,6 +3,8 @@
 //! - overlayfs shows a directory with the metadata of the topmost layer that has it. So a layer that
 //!   only names a directory on the way ([`Presence::Implicit`]) has to repeat the metadata that it
 //!   has below.
+//! - overlayfs shows which names share an inode in one layer only. So a layer that gives a file below
+//!   other names ([`Node::Relink`]) has to repeat the file.
 //! - overlayfs shows whiteouts in a directory that it merges with nothing as names of nothing. So
 //!   whiteouts that hide nothing go.
 //!
@@ -12,6 +14,7 @@
 use super::fold::{self, Fold};
 use super::{RootfsError, load_dir, load_root};
 use cache::store::Store;
+use cache::tree::apply::relinked;
 use proto::id::{RootId, TreeId};
 use proto::limit;
 use proto::path::FileName;
@@ -30,7 +33,7 @@ pub(crate) struct Resolver {
 
 #[derive(Default)]
 struct State {
-    /// Layers without implicit directories and whiteouts.
+    /// Layers without implicit directories, relinked files and whiteouts.
     plain: HashSet<RootId>,
     /// What a layer becomes upon those below it, by a hash of their names.
     upon: HashMap<(RootId, blake3::Hash), RootId>,
@@ -93,7 +96,9 @@ fn is_plain(store: &dyn Store, top: TreeId) -> Result<bool, RootfsError> {
         let AnyNode::Dir(dir) = &*node else { return Err(RootfsError::Kind(tree)) };
         for entry in dir.entries() {
             match &entry.node {
-                Node::Dir(_, Presence::Implicit) | Node::Whiteout => return Ok(false),
+                Node::Dir(_, Presence::Implicit) | Node::Whiteout | Node::Relink(_) => {
+                    return Ok(false);
+                }
                 Node::Dir(below, _) if seen.insert(below.tree) => next.push(below.tree),
                 _ => {}
             }
@@ -161,6 +166,10 @@ impl Fold for Rewrite<'_> {
                     entries.push(Entry { name: entry.name.clone(), meta, node });
                 }
                 Node::Whiteout if self.below(&job, &entry.name)?.is_none() => {}
+                Node::Relink(link) => {
+                    let below = self.below(&job, &entry.name)?;
+                    entries.extend(below.and_then(|below| relinked(&below, *link)));
+                }
                 _ => entries.push(entry.clone()),
             }
         }

@@ -1,8 +1,9 @@
 use super::*;
 use crate::image::sha::sha256;
 use crate::image::unpack::{Reading, unpack};
-use cache::store::PackedBlock;
 use cache::store::memory::MemoryStore;
+use cache::store::{PackedBlock, StoreNodes};
+use cache::tree::apply::archived;
 use proptest::prelude::*;
 use proto::id::BlobId;
 use proto::path::FileName;
@@ -25,6 +26,8 @@ enum Leaf {
     Char(u32, u32),
     Fifo,
     Whiteout,
+    /// A file of a layer below.
+    Relink(u8),
 }
 
 fn meta() -> impl Strategy<Value = Meta> {
@@ -50,6 +53,7 @@ fn item() -> impl Strategy<Value = Item> {
         (0u32..4096, 0u32..1 << 20).prop_map(|(a, b)| Leaf::Char(a, b)),
         Just(Leaf::Fifo),
         Just(Leaf::Whiteout),
+        (0u8..3).prop_map(Leaf::Relink),
     ];
     let leaf = (meta(), leaf).prop_map(|(meta, leaf)| Item::Leaf(meta, leaf));
     leaf.prop_recursive(5, 40, 6, |inner| {
@@ -99,6 +103,7 @@ fn put_leaf(store: &MemoryStore, meta: &Meta, leaf: &Leaf) -> (Meta, Node) {
         Leaf::Char(major, minor) => (meta.clone(), Node::Char(*major, *minor)),
         Leaf::Fifo => (meta.clone(), Node::Fifo),
         Leaf::Whiteout => (meta.clone(), Node::Whiteout),
+        Leaf::Relink(n) => (meta.clone(), Node::Relink(Some(LinkId::of(&[&[*n]])))),
     }
 }
 
@@ -165,7 +170,9 @@ proptest! {
         prop_assert_eq!(sha256(&bytes), layer.packed.digest);
         let reading = Reading::Layer { diff_id: Some(layer.diff_id), lower: None };
         let back = unpack(&*store, "x", &bytes[..], reading).unwrap();
-        prop_assert_eq!(canonical(&store, &back.root), canonical(&store, &diff));
+        let (held, made) = archived(&StoreNodes(&*store), &diff).unwrap();
+        store.put_nodes(&made.into_nodes()).unwrap();
+        prop_assert_eq!(canonical(&store, &back.root), canonical(&store, &held));
         // What came back makes the same layer again.
         let again = Packer::new(Arc::new(MemoryStore::new()), 1);
         prop_assert!(again.diff_id(&back.root).is_err(), "another store has nothing");

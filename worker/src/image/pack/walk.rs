@@ -34,7 +34,7 @@ type Sink<'s> = dyn FnMut(&Head, Option<Content>) -> Result<(), PackError> + 's;
 /// with `prefix`.
 ///
 /// * A whiteout stands where the name that it hides would; an opaque directory's mark stands first
-///   in it.
+///   in it. What a layer only gives other names ([`Node::Relink`]) is not in it.
 /// * Of several names of one file the first is the file, the others are hard links to it.
 /// * Times are whole seconds, owners have no names, and attributes that belong to a host are left
 ///   out. Sockets are left out: tar cannot hold them.
@@ -116,6 +116,10 @@ impl<'w> Walk<'w> {
             }
             return Ok(None);
         }
+        // The file is in a layer below.
+        if let Node::Relink(_) = entry.node {
+            return Ok(None);
+        }
         self.path.extend_from_slice(entry.name.as_bytes());
         if self.form == Form::Layer && entry.name.as_bytes().starts_with(b".wh.") {
             let why = "in a layer, a name that begins with `.wh.` takes a file away";
@@ -148,7 +152,7 @@ impl<'w> Walk<'w> {
             Node::Block(major, minor) => (head.kind, head.device) = (Kind::Block, (*major, *minor)),
             Node::Fifo => head.kind = Kind::Fifo,
             Node::Socket => return Ok(None),
-            Node::Whiteout => unreachable!("handled above"),
+            Node::Whiteout | Node::Relink(_) => unreachable!("handled above"),
         }
         if head.device.0.max(head.device.1) > DEVICE_MAX {
             let why = "tar cannot hold its device number";

@@ -267,7 +267,7 @@ impl Growing {
                 return Ok(leaf);
             }
             Node::Fifo => return Ok(leaf),
-            Node::Dir(..) | Node::Socket | Node::Whiteout => {
+            Node::Dir(..) | Node::Socket | Node::Whiteout | Node::Relink(_) => {
                 return Err(bad("is no file that can have several names").into());
             }
         };

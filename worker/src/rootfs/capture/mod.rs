@@ -12,18 +12,18 @@ mod seal;
 use super::{RootfsError, at, fold, load_root};
 use cache::store::Store;
 use proto::id::RootId;
-use proto::tree::{AnyNode, Dir, Meta, Mtime, Presence, Root, Summary};
+use proto::tree::{Meta, Mtime, Presence, Root, Summary};
 use std::path::Path;
 
 /// What the directory was written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrittenAs {
     /// The root of a step. As in BuildKit, the step's change of `/` itself does not outlive it, and
-    /// a file that is the same as below is that one: a new name that shares its inode (`ln old new`
-    /// copies `old` up) is a file of its own.
+    /// a file that is the same as below but for its other names (`ln old new` copies `old` up) is
+    /// one for the steps to come, and not part of the layer ([`proto::tree::Node::Relink`]).
     StepRoot,
-    /// A directory by itself: the metadata of `/` are part of the diff, and so is which names share
-    /// an inode.
+    /// A directory by itself: the metadata of `/` are part of the diff, and files that got other
+    /// names are there as they are.
     Directory,
 }
 
@@ -59,13 +59,9 @@ pub fn capture(
     let xattrs =
         at::dir_xattrs(&fd).map_err(RootfsError::io("Reading the attributes of", upper))?;
     let meta = at::meta(&stat, scan::own(xattrs));
-    let old = match written {
-        WrittenAs::StepRoot => Some(below.dir.tree),
-        WrittenAs::Directory => None,
-    };
-    let (found, links) = scan::scan(store, fd, upper, old)?;
+    let (found, links) = scan::scan(fd, upper)?;
     let fd = at::open_host_dir(upper).map_err(RootfsError::io("Opening", upper))?;
-    let work = seal::Seal::new(store, upper, links);
+    let work = seal::Seal::new(store, upper, links, written);
     let dir = fold::fold(&work, seal::root_job(fd, found, &meta, &below), fold::threads())?;
     let dir = work.finish(dir)?;
     let root = match written {
@@ -78,13 +74,6 @@ pub fn capture(
     let (id, bytes) = root.seal();
     store.put_nodes(&[bytes])?;
     Ok(Diff { id, root_meta: meta, summary: dir.summary })
-}
-
-fn as_dir(node: &AnyNode) -> Option<&Dir> {
-    match node {
-        AnyNode::Dir(dir) => Some(dir),
-        AnyNode::Root(_) => None,
-    }
 }
 
 #[cfg(test)]

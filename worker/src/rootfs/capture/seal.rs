@@ -3,14 +3,14 @@
 use super::super::fold::Fold;
 use super::super::materialize::own_meta;
 use super::super::{RootfsError, at, load_dir};
-use super::as_dir;
+use super::WrittenAs;
 use super::scan::{Found, Links, What};
 use bytes::Bytes;
 use cache::store::{Store, StoreError, hash_file};
 use proto::id::{BlobId, TreeId};
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Node, Presence, Root};
+use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
 use rustix::fs::AtFlags;
 use std::collections::HashMap;
 use std::io::Read;
@@ -27,7 +27,8 @@ const NODES_AT_ONCE: usize = 1 << 20;
 pub(super) struct Seal<'a> {
     store: &'a dyn Store,
     top: &'a Path,
-    links: HashMap<u64, LinkId>,
+    links: Links,
+    written: WrittenAs,
     /// What was hashed under another name.
     hashed: Mutex<HashMap<u64, (BlobId, u64)>>,
     /// Nodes on their way to the store, children before parents.
@@ -105,9 +106,14 @@ impl Fold for Seal<'_> {
 }
 
 impl<'a> Seal<'a> {
-    pub(super) fn new(store: &'a dyn Store, top: &'a Path, links: Links) -> Self {
-        let Links { groups, below } = links;
-        Self { store, top, links: groups, hashed: Mutex::new(below), nodes: Mutex::default() }
+    pub(super) fn new(
+        store: &'a dyn Store,
+        top: &'a Path,
+        links: Links,
+        written: WrittenAs,
+    ) -> Self {
+        let (hashed, nodes) = (Mutex::default(), Mutex::default());
+        Self { store, top, links, written, hashed, nodes }
     }
 
     /// Puts what is left of the nodes; answers the top directory.
@@ -187,7 +193,7 @@ impl<'a> Seal<'a> {
         &self,
         dir: &Open,
         meta: Meta,
-        presence: Presence,
+        mut presence: Presence,
         below: &Below,
         mut entries: Vec<Entry>,
         outs: Vec<Out>,
@@ -206,12 +212,18 @@ impl<'a> Seal<'a> {
         if let (Below::Dir(tree, _), Presence::Merge) = (below, presence) {
             let node = load_dir(self.store, tree)?;
             let lower = as_dir(&node).ok_or(RootfsError::Kind(*tree))?;
-            entries.retain(|entry| {
-                let drop = lower.get(entry.name.as_bytes()).is_some_and(|l| is_same(entry, l));
-                if drop {
-                    same.push((entry.name.clone(), AtFlags::empty()));
+            entries.retain_mut(|entry| {
+                let Some(lower) = lower.get(entry.name.as_bytes()) else { return true };
+                match change(entry, lower, self.written) {
+                    Change::None => same.push((entry.name.clone(), AtFlags::empty())),
+                    Change::Names(link) => {
+                        entry.meta = Meta::root_owned(0, Mtime::default());
+                        entry.node = Node::Relink(link);
+                        return true;
+                    }
+                    Change::All => return true,
                 }
-                !drop
+                false
             });
         }
         for (name, flags) in &same {
@@ -222,10 +234,14 @@ impl<'a> Seal<'a> {
         }
         let name = dir.above.as_ref().map(|(_, name)| name.clone());
         if let (Below::Dir(_, Some(lower)), Presence::Merge, Some(name)) = (below, presence, &name)
-            && entries.is_empty()
             && *own_meta(lower) == meta
         {
-            return Ok(Out::Same(name.clone()));
+            if entries.is_empty() {
+                return Ok(Out::Same(name.clone()));
+            }
+            if entries.iter().all(is_in_no_layer) {
+                presence = Presence::Implicit;
+            }
         }
         let sealed = Dir::new(entries).seal();
         self.put_node(sealed.bytes)?;
@@ -267,7 +283,7 @@ impl<'a> Seal<'a> {
         let mut batch = Batch { store: self.store, blobs: Vec::new(), bytes: 0 };
         let mut entries = Vec::with_capacity(files.len());
         for Found { name, meta, what } in files {
-            let What::File { size, inode, same } = what else { continue };
+            let What::File { size, inode } = what else { continue };
             let known = inode.and_then(|inode| self.hashed().get(&inode).copied());
             let (blob, size) = match known {
                 Some(known) => known,
@@ -283,8 +299,7 @@ impl<'a> Seal<'a> {
             if let Some(inode) = inode {
                 self.hashed().insert(inode, (blob, size));
             }
-            let new = inode.filter(|_| !same);
-            let link = new.and_then(|inode| self.links.get(&inode).copied());
+            let link = inode.and_then(|inode| self.links.get(&inode).copied());
             entries.push(Entry { name, meta, node: Node::File { blob, size, link } });
         }
         batch.put()?;
@@ -391,19 +406,48 @@ impl Sorted {
     }
 }
 
-/// Whether an entry changes nothing. A file with a link is the same only as one with that link. One
-/// without is the same with whatever link: it was copied up, and lost its other names by that or got
-/// a new one, which is a file of its own.
-fn is_same(entry: &Entry, lower: &Entry) -> bool {
-    let same_node = match (&entry.node, &lower.node) {
+/// What an entry does to the one below.
+enum Change {
+    /// Nothing.
+    None,
+    /// It is the same file, with these other names.
+    Names(Option<LinkId>),
+    /// It takes its place.
+    All,
+}
+
+/// overlayfs takes a file that it copies up away from its other names; and whoever gives it new ones
+/// has it copied up.
+fn change(entry: &Entry, lower: &Entry, written: WrittenAs) -> Change {
+    if *own_meta(&lower.meta) != entry.meta {
+        return Change::All;
+    }
+    match (&entry.node, &lower.node) {
         (
             Node::File { blob, size, link },
             Node::File { blob: lower_blob, size: lower_size, link: lower_link },
-        ) => blob == lower_blob && size == lower_size && (link.is_none() || link == lower_link),
-        (Node::Dir(..) | Node::Whiteout, _) => false,
-        (node, lower) => node == lower,
-    };
-    same_node && *own_meta(&lower.meta) == entry.meta
+        ) if blob == lower_blob && size == lower_size => match (written, link, lower_link) {
+            (_, None, None) | (WrittenAs::Directory, None, Some(_)) => Change::None,
+            (WrittenAs::StepRoot, ..) => Change::Names(*link),
+            (WrittenAs::Directory, ..) if link == lower_link => Change::None,
+            (WrittenAs::Directory, ..) => Change::All,
+        },
+        (Node::Dir(..) | Node::Whiteout, _) => Change::All,
+        (node, lower) if node == lower => Change::None,
+        _ => Change::All,
+    }
+}
+
+/// Whether the archive of a layer holds nothing of the entry.
+fn is_in_no_layer(entry: &Entry) -> bool {
+    matches!(entry.node, Node::Relink(_) | Node::Dir(_, Presence::Implicit))
+}
+
+fn as_dir(node: &AnyNode) -> Option<&Dir> {
+    match node {
+        AnyNode::Dir(dir) => Some(dir),
+        AnyNode::Root(_) => None,
+    }
 }
 
 struct Batch<'a> {

@@ -1,7 +1,10 @@
 use super::super::testing::*;
 use super::*;
 use crate::rootfs::materialize::materialize;
+use cache::store::StoreNodes;
 use cache::store::memory::MemoryStore;
+use cache::tree::apply::archived;
+use proto::tree::{AnyNode, LinkId, Node};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
@@ -150,12 +153,12 @@ fn links_are_named_by_their_paths() {
         let root = load_root(&store, &diff.id).unwrap();
         let mut node = crate::rootfs::load_dir(&store, &root.dir.tree).unwrap();
         for step in dir.into_iter().chain([name]) {
-            let proto::tree::AnyNode::Dir(entries) = &*node.clone() else { panic!() };
+            let AnyNode::Dir(entries) = &*node.clone() else { panic!() };
             match &entries.get(step.as_bytes()).unwrap().node {
-                proto::tree::Node::Dir(below, _) => {
+                Node::Dir(below, _) => {
                     node = crate::rootfs::load_dir(&store, &below.tree).unwrap();
                 }
-                proto::tree::Node::File { link, .. } => return *link,
+                Node::File { link, .. } => return *link,
                 other => panic!("{other:?}"),
             }
         }
@@ -167,34 +170,36 @@ fn links_are_named_by_their_paths() {
     assert_eq!(link(&one, None, "single"), None);
 }
 
-/// The files of a diff, each with the first name of its group.
+/// The files of a diff, each with the first name of its group; `~`: one of a layer below.
 fn files(store: &MemoryStore, diff: &Diff) -> Vec<String> {
     fn walk(
         store: &MemoryStore,
         tree: &proto::id::TreeId,
         at: &str,
-        first: &mut Vec<(proto::tree::LinkId, String)>,
+        first: &mut Vec<(LinkId, String)>,
         out: &mut Vec<String>,
     ) {
         let node = crate::rootfs::load_dir(store, tree).unwrap();
-        for entry in as_dir(&node).unwrap().entries() {
+        let AnyNode::Dir(dir) = &*node else { panic!("a root inside a tree") };
+        for entry in dir.entries() {
             let path = format!("{at}{}", entry.name);
-            match entry.node {
-                proto::tree::Node::Dir(below, _) => {
+            let (mark, link) = match entry.node {
+                Node::Dir(below, _) => {
                     walk(store, &below.tree, &format!("{path}/"), first, out);
+                    continue;
                 }
-                proto::tree::Node::File { link: Some(link), .. } => {
-                    let known = first.iter().find(|(id, _)| *id == link);
-                    match known {
-                        Some((_, name)) => out.push(format!("{path} = {name}")),
-                        None => {
-                            out.push(format!("{path} = {path}"));
-                            first.push((link, path));
-                        }
-                    }
-                }
-                _ => out.push(path),
-            }
+                Node::File { link, .. } => ("", link),
+                Node::Relink(link) => ("~", link),
+                _ => ("", None),
+            };
+            let Some(link) = link else {
+                out.push(format!("{mark}{path}"));
+                continue;
+            };
+            let known = first.iter().find(|(id, _)| *id == link);
+            let name = known.map_or_else(|| path.clone(), |(_, name)| name.clone());
+            out.push(format!("{mark}{path} = {name}"));
+            first.push((link, name));
         }
     }
     let root = load_root(store, &diff.id).unwrap();
@@ -204,7 +209,7 @@ fn files(store: &MemoryStore, diff: &Diff) -> Vec<String> {
 }
 
 #[test]
-fn only_new_names_of_a_file_are_linked() {
+fn older_files_get_other_names() {
     let store = MemoryStore::new();
     let a = || file("a", b"1", 0o644);
     let big = vec![7; 300 << 10];
@@ -214,22 +219,34 @@ fn only_new_names_of_a_file_are_linked() {
     let both = ["a = a", "b = a"];
     let opaque = Spec { presence: Presence::Opaque, ..dir("d", 0o755, links(&["a", "b"])) };
     let cases: Vec<(&str, Vec<Spec>, Vec<Spec>, Vec<&str>)> = vec![
-        ("a new name", vec![a()], links(&["a", "b"]), vec!["b"]),
+        ("a new name", vec![a()], links(&["a", "b"]), vec!["~a = a", "b = a"]),
         (
             "a new name that comes first",
             vec![file("b", b"1", 0o644)],
             links(&["a", "b"]),
-            vec!["a"],
+            vec!["a = a", "~b = a"],
         ),
-        ("two new names", vec![a()], links(&["a", "b", "c"]), vec!["b = b", "c = b"]),
-        ("a third name", links(&["a", "b"]), links(&["a", "c"]), vec!["c"]),
-        ("a third name, all seen", links(&["a", "b"]), links(&["a", "b", "c"]), vec!["c"]),
-        ("two files made one", vec![a(), file("b", b"1", 0o644)], links(&["a", "b"]), vec![]),
+        ("two new names", vec![a()], links(&["a", "b", "c"]), vec!["~a = a", "b = a", "c = a"]),
+        ("a third name", links(&["a", "b"]), links(&["a", "c"]), vec!["~a = a", "c = a"]),
+        (
+            "a third name, all seen",
+            links(&["a", "b"]),
+            links(&["a", "b", "c"]),
+            vec!["~a = a", "~b = a", "c = a"],
+        ),
+        (
+            "two files made one",
+            vec![a(), file("b", b"1", 0o644)],
+            links(&["a", "b"]),
+            vec!["~a = a", "~b = a"],
+        ),
+        ("a link taken away", links(&["a", "b"]), vec![a()], vec!["~a"]),
+        ("a link written to", links(&["a", "b"]), vec![file("a", b"2", 0o644)], vec!["a"]),
         (
             "one of a different content",
             vec![a(), file("b", b"2", 0o644)],
             links(&["a", "b"]),
-            vec!["b"],
+            vec!["~a = a", "b = a"],
         ),
         (
             "in other directories",
@@ -238,13 +255,13 @@ fn only_new_names_of_a_file_are_linked() {
                 dir("c", 0o755, links(&["x"])),
                 dir("d", 0o755, vec![dir("e", 0o755, links(&["a", "z"]))]),
             ],
-            vec!["c/x = c/x", "d/e/z = c/x"],
+            vec!["c/x = c/x", "~d/e/a = c/x", "d/e/z = c/x"],
         ),
         (
             "large",
             vec![file("a", &big, 0o644)],
             vec![linked("a", &big, "g"), linked("b", &big, "g")],
-            vec!["b"],
+            vec!["~a = a", "b = a"],
         ),
         (
             "large and changed",
@@ -275,10 +292,29 @@ fn only_new_names_of_a_file_are_linked() {
     for (what, below, change, want) in cases {
         let (diff, left) = changed(&store, below, change);
         assert_eq!(files(&store, &diff), want, "{what}");
-        let names: Vec<&str> = want.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        let name = |line: &&'static str| line.trim_start_matches('~').split(' ').next().unwrap();
+        let names: Vec<&str> = want.iter().map(name).collect();
         let is_file = |path: &&String| !left.iter().any(|p| p.starts_with(&format!("{path}/")));
         assert_eq!(left.iter().filter(is_file).collect::<Vec<_>>(), names, "{what}");
     }
+}
+
+/// The metadata of a directory that a file was only copied up in are as below.
+#[test]
+fn a_directory_with_nothing_but_other_names_is_in_no_layer() {
+    let store = MemoryStore::new();
+    let old = || dir("deep", 0o711, vec![dir("er", 0o700, vec![file("old", b"1", 0o644)])]);
+    let seen = dir("deep", 0o711, vec![dir("er", 0o700, vec![linked("old", b"1", "g")])]);
+    let (diff, left) = changed(&store, vec![old()], vec![seen, linked("new", b"1", "g")]);
+    assert_eq!(files(&store, &diff), ["~deep/er/old = deep/er/old", "new = deep/er/old"]);
+    assert_eq!(left, ["deep", "deep/er", "deep/er/old", "new"]);
+    let (layer, made) = archived(&StoreNodes(&store), &diff.id).unwrap();
+    store.put_nodes(&made.into_nodes()).unwrap();
+    let root = load_root(&store, &layer).unwrap();
+    let AnyNode::Dir(top) = &*crate::rootfs::load_dir(&store, &root.dir.tree).unwrap() else {
+        panic!("a root inside a tree")
+    };
+    assert_eq!(top.entries().iter().map(|e| e.name.to_string()).collect::<Vec<_>>(), ["new"]);
 }
 
 #[test]
