@@ -211,7 +211,27 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// What the names of one file have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OneFile {
+    link: LinkId,
+    blob: BlobId,
+    meta: Meta,
+}
+
 impl Entry {
+    /// What its other names are told by: those that have the same share its inode. Names whose bytes
+    /// or metadata differ are not one file, whatever their group says: a diff can come to lie upon
+    /// another tree than the one that it was made upon. None for what has one name.
+    pub fn one_file(&self) -> Option<OneFile> {
+        match self.node {
+            Node::File { blob, link: Some(link), .. } => {
+                Some(OneFile { link, blob, meta: self.meta.clone() })
+            }
+            _ => None,
+        }
+    }
+
     /// The entry as a directory.
     pub fn as_dir(&self) -> Option<&DirRef> {
         match &self.node {

@@ -9,7 +9,7 @@ use proto::error::{Class, Failure};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::platform::Platform;
-use proto::tree::{AnyNode, DirRef, LinkId, Meta, Mtime, Node, Root, is_host_xattr};
+use proto::tree::{AnyNode, DirRef, Meta, Mtime, Node, OneFile, Root, is_host_xattr};
 use proto::wire::build::FilesRoot;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use std::collections::HashMap;
@@ -173,7 +173,7 @@ async fn plan(
 ) -> Result<Plan, Failure> {
     let nodes = nodes(blobs, top).await?;
     let mut plan = Plan::default();
-    let mut first: HashMap<LinkId, PathBuf> = HashMap::new();
+    let mut first: HashMap<OneFile, PathBuf> = HashMap::new();
     let mut todo = vec![(dest.to_owned(), top)];
     while let Some((path, dir)) = todo.pop() {
         let AnyNode::Dir(entries) = &*nodes[&dir.tree] else { continue };
@@ -188,13 +188,14 @@ async fn plan(
                     plan.dirs.push((path.clone(), meta));
                     todo.push((path, *dir));
                 }
-                Node::File { blob, size, link } => {
-                    if let Some(known) = link.and_then(|l| first.get(&l)) {
-                        plan.links.push((known.clone(), path));
+                Node::File { blob, size, .. } => {
+                    let file = entry.one_file();
+                    if let Some(known) = file.as_ref().and_then(|file| first.get(file)) {
+                        plan.links.push((PathBuf::clone(known), path));
                         continue;
                     }
-                    if let Some(link) = link {
-                        first.insert(*link, path.clone());
+                    if let Some(file) = file {
+                        first.insert(file, path.clone());
                     }
                     plan.files.push(Todo { path, meta, blob: *blob, size: *size });
                 }

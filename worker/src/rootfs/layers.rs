@@ -273,7 +273,7 @@ impl LayerCache {
         let mut damages = Vec::new();
         for (id, layer) in ready {
             let found = match verify::differences(&*self.inner.store, &id, &layer.path()) {
-                // Collected: nobody can ask for the layer any more, and nothing is wrong with it.
+                // Collected: nothing is wrong with it, and who needs it again makes it anew.
                 Err(RootfsError::Store(StoreError::NoTree(_))) => {
                     let _layer = self.doom(&mut self.state(), &id);
                     continue;

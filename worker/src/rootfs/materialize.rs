@@ -11,7 +11,7 @@ use cache::store::{Store, StoreError};
 use proto::id::{RootId, TreeId};
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{AnyNode, Entry, LinkId, Meta, Node, Presence, Xattrs};
+use proto::tree::{AnyNode, Entry, Meta, Node, OneFile, Presence, Xattrs};
 use rustix::fs::{FileType, Mode};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -107,9 +107,9 @@ struct Materialize<'a> {
     store: &'a dyn Store,
     dest: &'a Path,
     top: OwnedFd,
-    /// Where the first name of each group of linked files is. Held while that name is made, so
+    /// Where the first name of each file with several is. Held while that name is made, so
     /// that whoever finds it finds the file too.
-    links: Mutex<HashMap<LinkId, Vec<FileName>>>,
+    links: Mutex<HashMap<OneFile, Vec<FileName>>>,
 }
 
 enum Job {
@@ -223,22 +223,27 @@ impl Materialize<'_> {
     }
 
     fn make(&self, dir: &Arc<Made>, entry: &Entry) -> Result<(), RootfsError> {
-        match &entry.node {
-            Node::Dir(..) => Ok(()),
-            Node::File { link: Some(link), .. } => self.make_linked(dir, entry, *link),
+        match (&entry.node, entry.one_file()) {
+            (Node::Dir(..), _) => Ok(()),
+            (_, Some(file)) => self.make_linked(dir, entry, file),
             _ => make_entry(self.store, dir.fd.as_fd(), entry)
                 .map_err(|e| self.placed(e, dir, &entry.name)),
         }
     }
 
-    fn make_linked(&self, dir: &Arc<Made>, entry: &Entry, link: LinkId) -> Result<(), RootfsError> {
+    fn make_linked(
+        &self,
+        dir: &Arc<Made>,
+        entry: &Entry,
+        file: OneFile,
+    ) -> Result<(), RootfsError> {
         let mut links = self.links.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let Some(first) = links.get(&link).cloned() else {
+        let Some(first) = links.get(&file).cloned() else {
             make_entry(self.store, dir.fd.as_fd(), entry)
                 .map_err(|e| self.placed(e, dir, &entry.name))?;
             let mut path = dir.path();
             path.push(entry.name.clone());
-            links.insert(link, path);
+            links.insert(file, path);
             return Ok(());
         };
         drop(links);

@@ -17,6 +17,7 @@ mod error;
 mod fold;
 mod layers;
 mod materialize;
+mod nodes;
 mod overlay;
 mod resolve;
 mod squash;

@@ -12,6 +12,7 @@
 //! base is another directory on disk, as it must be. Most layers are their own result.
 
 use super::fold::{self, Fold};
+use super::nodes::NewNodes;
 use super::{RootfsError, load_dir, load_root};
 use cache::store::Store;
 use cache::tree::apply::relinked;
@@ -67,8 +68,12 @@ impl Resolver {
             hasher.update(id.0.as_bytes());
         });
         let key = (*diff, hasher.finalize());
-        if let Some(known) = self.state().upon.get(&key) {
-            return Ok(*known);
+        let known = self.state().upon.get(&key).copied();
+        // Nothing refers to what a layer became, so it may have been collected since.
+        if let Some(known) = known
+            && store.missing_trees(&[known.0])?.is_empty()
+        {
+            return Ok(known);
         }
         let root = load_root(store, diff)?;
         if is_plain(store, root.dir.tree)? {
@@ -110,16 +115,17 @@ fn is_plain(store: &dyn Store, top: TreeId) -> Result<bool, RootfsError> {
 fn rewrite(store: &dyn Store, root: &Root, below: &[RootId]) -> Result<RootId, RootfsError> {
     let roots = below.iter().map(|id| load_root(store, id)).collect::<Result<Vec<_>, _>>()?;
     let tops = roots.iter().map(|root| root.dir.tree).collect();
-    let work = Rewrite { store, below: tops };
+    let work = Rewrite { store, made: NewNodes::new(store), below: tops };
     let job = Job { tree: root.dir.tree, path: Vec::new(), opaque: false };
     let dir = fold::fold(&work, job, fold::threads())?;
     let (id, bytes) = Root { dir, ..root.clone() }.seal();
-    store.put_nodes(&[bytes])?;
+    work.made.finish(bytes)?;
     Ok(id)
 }
 
 struct Rewrite<'a> {
     store: &'a dyn Store,
+    made: NewNodes<'a>,
     /// The entries of `/` in the layers below, lowest first.
     below: Vec<TreeId>,
 }
@@ -175,7 +181,7 @@ impl Fold for Rewrite<'_> {
         }
         let sealed = Dir::new(entries).seal();
         if sealed.dir.tree != job.tree {
-            self.store.put_nodes(&[sealed.bytes])?;
+            self.made.put(sealed.bytes)?;
         }
         Ok(sealed.dir)
     }
@@ -276,6 +282,24 @@ mod tests {
         );
         assert_eq!(out[2], want);
         assert_eq!(resolver.resolve(&store, &[a, b, c]).unwrap(), out);
+    }
+
+    #[test]
+    fn what_was_collected_is_made_again() {
+        let layers = |store: &MemoryStore| {
+            let relink = Spec { mtime: 0, ..special("f", What::Relink("g")) };
+            let new = linked("new", b"1", "g");
+            [vec![file("f", b"1", 0o644)], vec![Spec { mode: 0, ..relink }, new]]
+                .map(|entries| root(store, entries))
+        };
+        let resolver = Resolver::default();
+        // The second store is the first one without what a layer became.
+        for store in [MemoryStore::new(), MemoryStore::new()] {
+            let out = resolver.resolve(&store, &layers(&store)).unwrap();
+            assert_eq!(store.missing_trees(&[out[1].0]).unwrap(), []);
+            let want = root(&store, vec![linked("f", b"1", "g"), linked("new", b"1", "g")]);
+            assert_eq!(out[1], want);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Many layers made into one, where overlayfs could not take them all.
 
 use super::fold::{self, Fold};
+use super::nodes::NewNodes;
 use super::{RootfsError, load_dir, load_root};
 use cache::store::Store;
 use proto::id::{RootId, TreeId};
@@ -28,15 +29,17 @@ pub(crate) fn squash(store: &dyn Store, diffs: &[RootId]) -> Result<RootId, Root
     };
     let trees = roots.iter().map(|root| root.dir.tree).collect();
     let job = Job { name: None, meta: meta.clone(), trees, depth: 0 };
-    let top = fold::fold(&Squash { store }, job, fold::threads())?;
+    let work = Squash { store, made: NewNodes::new(store) };
+    let top = fold::fold(&work, job, fold::threads())?;
     let Node::Dir(dir, _) = top.node else { return Err(RootfsError::Kind(diffs[0].0)) };
     let (id, bytes) = Root { meta, dir, presence: Presence::Merge }.seal();
-    store.put_nodes(&[bytes])?;
+    work.made.finish(bytes)?;
     Ok(id)
 }
 
 struct Squash<'a> {
     store: &'a dyn Store,
+    made: NewNodes<'a>,
 }
 
 struct Job {
@@ -100,7 +103,7 @@ impl Fold for Squash<'_> {
             Frame::Merged { name, meta, mut entries } => {
                 entries.extend(outs);
                 let sealed = Dir::new(entries).seal();
-                self.store.put_nodes(&[sealed.bytes])?;
+                self.made.put(sealed.bytes)?;
                 Ok(Entry { name, meta, node: Node::Dir(sealed.dir, Presence::Merge) })
             }
         }

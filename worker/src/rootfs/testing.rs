@@ -33,6 +33,8 @@ pub(crate) enum What {
     Fifo,
     Socket,
     Whiteout,
+    /// A file below, of this group from now on.
+    Relink(&'static str),
 }
 
 fn spec(name: &str, mode: u16, what: What) -> Spec {
@@ -100,6 +102,7 @@ fn put(store: &dyn Store, spec: &Spec) -> Entry {
         What::Fifo => Node::Fifo,
         What::Socket => Node::Socket,
         What::Whiteout => Node::Whiteout,
+        What::Relink(group) => Node::Relink(Some(LinkId::of(&[group.as_bytes()]))),
     };
     let xattrs = spec.xattrs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.clone()));
     Entry {

@@ -6,7 +6,7 @@ use super::{RootfsError, at, load_dir, load_root};
 use cache::store::{Store, hash_file};
 use proto::id::{RootId, TreeId};
 use proto::path::FileName;
-use proto::tree::{AnyNode, Entry, LinkId, Node, Presence, Xattrs};
+use proto::tree::{AnyNode, Entry, Node, OneFile, Presence, Xattrs};
 use rustix::fs::{FileType, Stat};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,14 +34,14 @@ pub(crate) fn differences(
 struct Verify<'a> {
     store: &'a dyn Store,
     found: Mutex<Vec<String>>,
-    /// The inode of each file, and the group of links that it is of.
+    /// The inode of each file with several names, and the file that each inode is.
     inodes: Mutex<Inodes>,
 }
 
 #[derive(Default)]
 struct Inodes {
-    of_link: HashMap<LinkId, u64>,
-    seen: HashMap<u64, Option<LinkId>>,
+    of_file: HashMap<OneFile, u64>,
+    seen: HashMap<u64, Option<OneFile>>,
 }
 
 struct Job {
@@ -155,14 +155,15 @@ impl Verify<'_> {
     }
 
     fn check_file(&self, dir: &Open, entry: &Entry, stat: &Stat) -> Result<(), String> {
-        let Node::File { blob, size, link } = &entry.node else { return Ok(()) };
+        let Node::File { blob, size, .. } = &entry.node else { return Ok(()) };
+        let file = entry.one_file();
         let mut inodes = self.inodes.lock().unwrap_or_else(|p| p.into_inner());
-        let other = match link {
-            Some(link) => *inodes.of_link.entry(*link).or_insert(stat.st_ino) != stat.st_ino,
+        let other = match &file {
+            Some(file) => *inodes.of_file.entry(file.clone()).or_insert(stat.st_ino) != stat.st_ino,
             None => false,
         };
-        let before = inodes.seen.insert(stat.st_ino, *link);
-        let shared = before.is_some_and(|before| before != *link || link.is_none());
+        let before = inodes.seen.insert(stat.st_ino, file.clone());
+        let shared = before.is_some_and(|before| before != file || file.is_none());
         drop(inodes);
         if other || shared {
             return Err("shares its inode with other names than it should".to_owned());

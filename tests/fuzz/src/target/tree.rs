@@ -79,6 +79,8 @@ fn entries() -> Vec<Entry> {
         Node::Symlink(b"../x".to_vec()),
         Node::Fifo,
         Node::Whiteout,
+        Node::Relink(None),
+        Node::Relink(Some(link)),
     ];
     let entry = |(at, node): (usize, Node)| Entry {
         name: FileName::new(format!("name{at}").as_bytes()).expect("a name"),

@@ -5,8 +5,9 @@ use crate::image::tape::{Head, Kind};
 use cache::store::{Source, StoreError};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
-use proto::tree::{AnyNode, Entry, LinkId, Meta, Mtime, Node, Presence, Root, is_host_xattr};
+use proto::tree::{AnyNode, Entry, Meta, Mtime, Node, OneFile, Presence, Root, is_host_xattr};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 /// What an archive is made for.
@@ -65,16 +66,11 @@ pub fn walk(
     walk.all(store, root.dir.tree)
 }
 
-/// A name of a file with several.
-struct FirstName {
-    path: Vec<u8>,
-    meta: Meta,
-}
-
 struct Walk<'w> {
     form: Form,
     path: Vec<u8>,
-    links: HashMap<(LinkId, BlobId), Vec<FirstName>>,
+    /// The first name of each file with several.
+    links: HashMap<OneFile, Vec<u8>>,
     sink: &'w mut Sink<'w>,
 }
 
@@ -138,8 +134,8 @@ impl<'w> Walk<'w> {
                 }
                 return Ok(Some(dir.tree));
             }
-            Node::File { blob, size, link } => {
-                if let Some(first) = link.and_then(|link| self.first_name(link, *blob, entry)) {
+            Node::File { blob, size, .. } => {
+                if let Some(first) = self.first_name(entry) {
                     (head.kind, head.link) = (Kind::HardLink, first);
                 } else {
                     head.size = *size;
@@ -162,14 +158,12 @@ impl<'w> Walk<'w> {
         Ok(None)
     }
 
-    /// The first name of this file, unless this is the first. Names whose metadata differ cannot
-    /// share an inode, whatever their group says.
-    fn first_name(&mut self, link: LinkId, blob: BlobId, entry: &Entry) -> Option<Vec<u8>> {
-        let names = self.links.entry((link, blob)).or_default();
-        match names.iter().find(|first| first.meta == entry.meta) {
-            Some(first) => Some(first.path.clone()),
-            None => {
-                names.push(FirstName { path: self.path.clone(), meta: entry.meta.clone() });
+    /// The first name of this file, unless this is the first.
+    fn first_name(&mut self, entry: &Entry) -> Option<Vec<u8>> {
+        match self.links.entry(entry.one_file()?) {
+            Slot::Occupied(first) => Some(first.get().clone()),
+            Slot::Vacant(slot) => {
+                slot.insert(self.path.clone());
                 None
             }
         }

@@ -63,17 +63,14 @@ pub fn capture(
     let fd = at::open_host_dir(upper).map_err(RootfsError::io("Opening", upper))?;
     let work = seal::Seal::new(store, upper, links, written);
     let dir = fold::fold(&work, seal::root_job(fd, found, &meta, &below), fold::threads())?;
-    let dir = work.finish(dir)?;
-    let root = match written {
+    let (id, summary) = work.finish(dir, |dir| match written {
         WrittenAs::Directory => Root { meta: meta.clone(), dir, presence: Presence::Merge },
         WrittenAs::StepRoot => {
             let meta = Meta::root_owned(0o755, Mtime::default());
             Root { meta, dir, presence: Presence::Implicit }
         }
-    };
-    let (id, bytes) = root.seal();
-    store.put_nodes(&[bytes])?;
-    Ok(Diff { id, root_meta: meta, summary: dir.summary })
+    })?;
+    Ok(Diff { id, root_meta: meta, summary })
 }
 
 #[cfg(test)]

@@ -2,15 +2,18 @@
 
 use super::super::fold::Fold;
 use super::super::materialize::own_meta;
+use super::super::nodes::NewNodes;
 use super::super::{RootfsError, at, load_dir};
 use super::WrittenAs;
 use super::scan::{Found, Links, What};
 use bytes::Bytes;
 use cache::store::{Store, StoreError, hash_file};
-use proto::id::{BlobId, TreeId};
+use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
+use proto::tree::{
+    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Summary,
+};
 use rustix::fs::AtFlags;
 use std::collections::HashMap;
 use std::io::Read;
@@ -21,9 +24,6 @@ use std::sync::{Arc, Mutex};
 /// How many files one thread hashes at a time.
 const FILES_AT_ONCE: usize = 64;
 
-/// How many bytes of nodes are put at a time.
-const NODES_AT_ONCE: usize = 1 << 20;
-
 pub(super) struct Seal<'a> {
     store: &'a dyn Store,
     top: &'a Path,
@@ -31,8 +31,7 @@ pub(super) struct Seal<'a> {
     written: WrittenAs,
     /// What was hashed under another name.
     hashed: Mutex<HashMap<u64, (BlobId, u64)>>,
-    /// Nodes on their way to the store, children before parents.
-    nodes: Mutex<Vec<Vec<u8>>>,
+    made: NewNodes<'a>,
 }
 
 pub(super) enum Job {
@@ -112,18 +111,23 @@ impl<'a> Seal<'a> {
         links: Links,
         written: WrittenAs,
     ) -> Self {
-        let (hashed, nodes) = (Mutex::default(), Mutex::default());
-        Self { store, top, links, written, hashed, nodes }
+        let (hashed, made) = (Mutex::default(), NewNodes::new(store));
+        Self { store, top, links, written, hashed, made }
     }
 
-    /// Puts what is left of the nodes; answers the top directory.
-    pub(super) fn finish(&self, out: Out) -> Result<DirRef, RootfsError> {
+    /// Puts what is left of the nodes, with the root that `root` makes of the top directory.
+    /// Answers the root, and how much it holds.
+    pub(super) fn finish(
+        self,
+        out: Out,
+        root: impl FnOnce(DirRef) -> Root,
+    ) -> Result<(RootId, Summary), RootfsError> {
         let Out::Dir(_, _, dir, _) = out else {
             return Err(RootfsError::Changed { path: self.top.to_owned() });
         };
-        let nodes = std::mem::take(&mut *self.nodes.lock().unwrap_or_else(|p| p.into_inner()));
-        self.store.put_nodes(&nodes)?;
-        Ok(dir)
+        let (id, bytes) = root(dir).seal();
+        self.made.finish(bytes)?;
+        Ok((id, dir.summary))
     }
 
     fn enter_dir(
@@ -263,13 +267,7 @@ impl<'a> Seal<'a> {
             let why = format!("its list of entries takes {} bytes", bytes.len());
             return Err(RootfsError::Limit { path: self.top.to_owned(), why });
         }
-        // The lock is held while they are put: parents must not overtake their children.
-        let mut nodes = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
-        nodes.push(bytes);
-        if nodes.iter().map(Vec::len).sum::<usize>() >= NODES_AT_ONCE || nodes.len() >= 256 {
-            self.store.put_nodes(&std::mem::take(&mut *nodes))?;
-        }
-        Ok(())
+        self.made.put(bytes)
     }
 
     /// Hashes files and puts into the store what is not the same as below.

@@ -264,6 +264,27 @@ fn an_older_file_can_have_new_names() {
     assert_eq!(links(&path(&other.mount(&stack, Access::ReadOnly).unwrap())), want);
 }
 
+/// A layer can come to lie upon another tree than the one that it was made upon.
+#[test]
+fn names_whose_bytes_or_metadata_differ_are_not_one_file() {
+    let bench = bench();
+    let base = vec![f("old", "other")];
+    let change = vec![
+        Spec { mtime: 0, ..special("old", What::Relink("g")) },
+        linked("new", b"1", "g"),
+        linked("new-too", b"1", "g"),
+        Spec { mode: 0o600, ..linked("closed", b"1", "g") },
+    ];
+    let stack = bench.stack(&[bench.layer(base.clone()), bench.layer(change)], base);
+    let overlay = bench.cache.mount(&stack, Access::ReadOnly).unwrap();
+    let lines = look(&path(&overlay));
+    let linked: Vec<&String> = lines.iter().filter(|line| line.starts_with(LINKED)).collect();
+    assert_eq!(linked, [&format!("{LINKED}new new-too")]);
+    assert_eq!(fs::read(path(&overlay).join("old")).unwrap(), b"other");
+    let damage = bench.cache.verify().unwrap();
+    assert!(damage.is_empty(), "{damage:?}");
+}
+
 fn change_everything(root: &Path) {
     let p = |name: &str| root.join(name);
     fs::write(p("dir/new"), "new").unwrap();
