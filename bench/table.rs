@@ -124,7 +124,7 @@ fn about() -> String {
     format!(
         "{cores} cores ({}), Linux {kernel}; Slipway in the {profile} profile.\nPeers: the BuildKit \
          of {}; {}.\nMedians of at least {TIMES} runs, side by side; of {few} for the \
-         farm and the new machine; placement and the crowd once.\n\n",
+         farm and the new machine; the crowd once.\n\n",
         model.unwrap_or("unknown"),
         version("dockerd"),
         version("buildah"),

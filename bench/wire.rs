@@ -1,7 +1,8 @@
 //! What the store and the placement of steps do by themselves: the figures of other crates' own
 //! examples, which know their peers from inside.
 
-use crate::table::{Row, Table, Target};
+use crate::table::{Row, TIMES, Table, Target};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tests::command::{command, run};
 use tests::scratch::Scratch;
@@ -54,22 +55,37 @@ fn per_second() -> Target {
     Target::Within(Duration::from_secs_f64(SMALL / SMALL_PER_SECOND))
 }
 
-/// Steps on 10,000 workers, with few builds and with many.
+/// Steps on 10,000 workers, with few builds and with many, one after the other in each round.
 fn placement(table: &mut Table) {
-    let text = example("place_bench", &[]);
-    // `     1 builds:   123456 decisions/s,   234567 steps/s become ready,  300 bytes/step`
-    for line in text.lines().filter(|line| line.contains(" decisions/s")) {
-        let (builds, rest) = line.trim().split_once(" builds:").expect("a number of builds");
-        let number = |text: &str| text.trim().parse::<f64>().expect("a number");
-        let (decisions, rest) = rest.split_once(" decisions/s,").expect("decisions");
-        let (_, bytes) = rest.rsplit_once(',').expect("bytes");
-        let took = Duration::from_secs_f64(STEPS / number(decisions));
+    let mut rows: BTreeMap<u64, (Vec<Duration>, String)> = BTreeMap::new();
+    for _ in 0..TIMES {
+        let text = example("place_bench", &[]);
+        // `     1 builds:   123456 decisions/s,   234567 steps/s become ready,  300 bytes/step`
+        for line in text.lines().filter(|line| line.contains(" decisions/s")) {
+            let (builds, rest) = line.trim().split_once(" builds:").expect("a number of builds");
+            let (decisions, rest) = rest.split_once(" decisions/s,").expect("decisions");
+            let (_, bytes) = rest.rsplit_once(',').expect("bytes");
+            let decisions: f64 = decisions.trim().parse().expect("a number");
+            let row = rows.entry(builds.parse().expect("a number")).or_default();
+            row.0.push(Duration::from_secs_f64(STEPS / decisions));
+            row.1 = bytes.trim().to_owned();
+        }
+    }
+    let [few, many] = [1, 10_000].map(|builds| rows[&builds].0.clone());
+    let mut growth: Vec<f64> =
+        many.iter().zip(&few).map(|(many, few)| many.as_secs_f64() / few.as_secs_f64()).collect();
+    growth.sort_by(f64::total_cmp);
+    table.note(format!(
+        "A decision with 10,000 builds takes {:.2} times as long as with one (median of {TIMES} \
+         rounds; {:.2} to {:.2}).",
+        growth[TIMES / 2],
+        growth[0],
+        growth[TIMES - 1]
+    ));
+    for (builds, (ours, bytes)) in rows {
         table.add(Row {
-            work: format!(
-                "1,000,000 steps of {builds} build(s) placed on 10,000 workers, {}",
-                bytes.trim()
-            ),
-            ours: vec![took],
+            work: format!("1,000,000 steps of {builds} build(s) placed on 10,000 workers, {bytes}"),
+            ours,
             peer: None,
             target: Target::Within(Duration::from_secs_f64(STEPS / DECISIONS_PER_SECOND)),
             differences: String::new(),

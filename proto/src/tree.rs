@@ -52,7 +52,7 @@ pub struct Mtime {
 
 /// Extended attributes, sorted by name. Nearly nothing has any, so they take a pointer's room.
 #[allow(clippy::box_collection)]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Xattrs(Option<Box<Vec<(Vec<u8>, Vec<u8>)>>>);
 
 impl Xattrs {
@@ -79,7 +79,7 @@ impl Xattrs {
 }
 
 /// What is known of a file besides its content.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Meta {
     /// The permission bits, set-id and sticky bits: 07777.
     pub mode: u16,
@@ -212,7 +212,7 @@ impl fmt::Debug for Entry {
 }
 
 /// What the names of one file have in common.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OneFile {
     link: LinkId,
     blob: BlobId,

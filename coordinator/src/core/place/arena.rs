@@ -86,15 +86,16 @@ macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub struct $name(u32);
+        pub struct $name(std::num::NonZeroU32);
 
         impl Number for $name {
             fn from_slot(slot: usize) -> Self {
-                Self(u32::try_from(slot).expect("fewer than 2^32 of a kind"))
+                let number = u32::try_from(slot + 1).ok().and_then(std::num::NonZeroU32::new);
+                Self(number.expect("fewer than 2^32 of a kind"))
             }
 
             fn slot(self) -> usize {
-                self.0 as usize
+                self.0.get() as usize - 1
             }
         }
     )*};

@@ -3,6 +3,8 @@
 use super::super::arena::{ClassIx, ItemIx, NodeIx};
 use super::Shares;
 use super::node::{Line, Node};
+use super::works::Works;
+use std::collections::BTreeSet;
 
 impl Shares {
     /// The builds that wait in a class, each with its work in order.
@@ -26,7 +28,7 @@ impl Shares {
             Some(Line::Works(works)) => Some(works),
             Some(Line::Nodes(_)) | None => None,
         };
-        works.into_iter().flatten().map(|key| key.2)
+        works.into_iter().flat_map(Works::iter).map(|key| key.2)
     }
 
     /// The user and the project of a build.
@@ -37,7 +39,7 @@ impl Shares {
 
     /// A node's name.
     pub fn name(&self, at: NodeIx) -> &str {
-        &self.nodes[at].name
+        &self.nodes[at].more.name
     }
 
     /// A node's part of what its parent gets, if all that wait there got their parts; nothing when
@@ -45,35 +47,41 @@ impl Shares {
     pub fn part(&self, at: NodeIx) -> Option<(u64, u64)> {
         let node = &self.nodes[at];
         let waiting = self.nodes[node.parent?].waiting;
-        let own = if node.lines.is_empty() { 0 } else { node.weight };
-        (waiting > own).then_some((node.weight, waiting - own + node.weight))
+        let weight = u64::from(node.weight);
+        let own = if node.lines.is_empty() { 0 } else { weight };
+        (waiting > own).then_some((weight, waiting - own + weight))
     }
 
     /// Checks everything that must hold; answers what does not.
     pub fn broken_invariants(&self) -> Vec<String> {
         let mut broken = Vec::new();
         for (_, node) in self.nodes.iter() {
-            let children = || node.children.values().map(|child| (*child, &self.nodes[*child]));
+            let children =
+                || node.more.children.values().map(|child| (*child, &self.nodes[*child]));
             let is_lane = |at: NodeIx| self.nodes[at].parent == Some(self.root);
             let waiting = children().filter(|(_, child)| !child.lines.is_empty());
-            let weight = |(at, n): (NodeIx, &Node)| if is_lane(at) { n.waiting } else { n.weight };
+            let weight = |(at, n): (NodeIx, &Node)| match is_lane(at) {
+                true => n.waiting,
+                false => u64::from(n.weight),
+            };
             if waiting.map(weight).sum::<u64>() != node.waiting {
-                broken.push(format!("{} is wrong about the weight of who waits", node.name));
+                broken.push(format!("{} is wrong about the weight of who waits", node.more.name));
             }
-            if !node.children.is_empty() && node.refs as usize != node.children.len() {
-                broken.push(format!("{} is wrong about how many it has", node.name));
+            if !node.more.children.is_empty() && node.refs as usize != node.more.children.len() {
+                broken.push(format!("{} is wrong about how many it has", node.more.name));
             }
             for (class, line) in &node.lines {
                 let Line::Nodes(keys) = line else { continue };
-                let has = |n: &Node| n.lines.iter().any(|(c, _)| c == class);
+                let has = |n: &Node| n.line(*class).is_some();
                 let own = children().filter(|(_, n)| has(n)).map(|(child, n)| n.key(child));
                 if *keys != own.collect() || keys.is_empty() {
-                    broken.push(format!("{} has a wrong line", node.name));
+                    broken.push(format!("{} has a wrong line", node.more.name));
                 }
             }
-            let resting = children().filter_map(|(child, n)| Some((n.rests?, child)));
-            if node.resting != resting.collect() {
-                broken.push(format!("{} is wrong about who rests", node.name));
+            let resting = children().filter_map(|(child, n)| Some((n.more.rests?, child)));
+            let resting: BTreeSet<_> = resting.collect();
+            if (&node.more.resting, node.has_resting) != (&resting, !resting.is_empty()) {
+                broken.push(format!("{} is wrong about who rests", node.more.name));
             }
         }
         broken

@@ -22,6 +22,7 @@
 
 mod look;
 mod node;
+mod works;
 
 pub use node::{Rank, order};
 
@@ -32,6 +33,7 @@ use node::{Key, Line, Node, Tag};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use works::Works;
 
 /// Virtual time: milliseconds, times this, divided by weight.
 const SCALE: u64 = 1 << 10;
@@ -60,15 +62,15 @@ impl Shares {
     pub fn set_weight(&mut self, project: &str, weight: u32) {
         let weight = weight.max(1);
         self.weights.insert(project.into(), weight);
-        let lanes: Vec<NodeIx> = self.nodes[self.root].children.values().copied().collect();
+        let lanes: Vec<NodeIx> = self.nodes[self.root].more.children.values().copied().collect();
         for lane in lanes {
-            if let Some(node) = self.nodes[lane].children.get(project) {
-                self.reweigh(*node, u64::from(weight));
+            if let Some(node) = self.nodes[lane].more.children.get(project) {
+                self.reweigh(*node, weight);
             }
         }
     }
 
-    fn reweigh(&mut self, at: NodeIx, weight: u64) {
+    fn reweigh(&mut self, at: NodeIx, weight: u32) {
         let old = std::mem::replace(&mut self.nodes[at].weight, weight);
         if !self.nodes[at].lines.is_empty() {
             self.waits(at, old, false);
@@ -77,10 +79,10 @@ impl Shares {
     }
 
     /// The build's place in a lane, for one more piece of work, until [`Shares::release`].
-    pub fn enter(&mut self, lane: &str, flow: &Flow, weight: u64) -> NodeIx {
+    pub fn enter(&mut self, lane: &str, flow: &Flow, weight: u32) -> NodeIx {
         let lane = self.child(self.root, lane, 1);
         let of_project = self.weights.get(&flow.project).copied().unwrap_or(1);
-        let project = self.child(lane, &flow.project, u64::from(of_project));
+        let project = self.child(lane, &flow.project, of_project);
         let user = self.child(project, &flow.user, 1);
         let build = self.child(user, flow.build.as_str(), weight);
         if self.nodes[build].weight != weight {
@@ -90,16 +92,16 @@ impl Shares {
         build
     }
 
-    fn child(&mut self, parent: NodeIx, name: &str, weight: u64) -> NodeIx {
-        if let Some(child) = self.nodes[parent].children.get(name).copied() {
-            if let Some(tag) = self.nodes[child].rests.take() {
-                self.nodes[parent].resting.remove(&(tag, child));
+    fn child(&mut self, parent: NodeIx, name: &str, weight: u32) -> NodeIx {
+        if let Some(child) = self.nodes[parent].more.children.get(name).copied() {
+            if let Some(tag) = self.nodes[child].more.rests.take() {
+                self.nodes[parent].get_up(tag, child);
             }
             return child;
         }
         let name: Arc<str> = name.into();
         let child = self.nodes.insert(Node::new(Some(parent), name.clone(), weight));
-        self.nodes[parent].children.insert(name, child);
+        self.nodes[parent].more.children.insert(name, child);
         self.nodes[parent].refs += 1;
         child
     }
@@ -115,11 +117,11 @@ impl Shares {
         item: ItemIx,
     ) {
         let key = (Reverse(path), work, item);
-        let lines = &mut self.nodes[build].lines;
-        match lines.iter_mut().find(|(c, _)| *c == class) {
-            Some((_, Line::Works(works))) => drop(works.insert(key)),
+        let node = &mut self.nodes[build];
+        match node.line_mut(class) {
+            Some(Line::Works(works)) => works.insert(key),
             _ => {
-                lines.push((class, Line::Works(BTreeSet::from([key]))));
+                node.lines.push((class, Line::Works(Works::one(key))));
                 self.link(since, build, class);
             }
         }
@@ -135,12 +137,12 @@ impl Shares {
             if parent == self.root {
                 return;
             }
-            let lines = &mut self.nodes[parent].lines;
-            if let Some((_, Line::Nodes(nodes))) = lines.iter_mut().find(|(c, _)| *c == class) {
+            let node = &mut self.nodes[parent];
+            if let Some(Line::Nodes(nodes)) = node.line_mut(class) {
                 nodes.insert(key);
                 return;
             }
-            lines.push((class, Line::Nodes(BTreeSet::from([key]))));
+            node.lines.push((class, Line::Nodes(BTreeSet::from([key]))));
             at = parent;
         }
     }
@@ -157,7 +159,8 @@ impl Shares {
     }
 
     /// A child of that weight waits, or does not any more. A lane weighs what its projects weigh.
-    fn waits(&mut self, at: NodeIx, weight: u64, does: bool) {
+    fn waits(&mut self, at: NodeIx, weight: u32, does: bool) {
+        let weight = u64::from(weight);
         let Some(parent) = self.nodes[at].parent.filter(|p| *p != self.root) else { return };
         let mut count = |node: NodeIx| {
             let waiting = &mut self.nodes[node].waiting;
@@ -174,10 +177,8 @@ impl Shares {
 
     /// A piece of work does not wait any more: it was taken, or is not wanted.
     pub fn remove(&mut self, build: NodeIx, class: ClassIx, path: u64, work: WorkId, item: ItemIx) {
-        let node = &mut self.nodes[build];
-        let Some((_, Line::Works(works))) = node.lines.iter_mut().find(|(c, _)| *c == class) else {
-            return;
-        };
+        let line = self.nodes[build].line_mut(class);
+        let Some(Line::Works(works)) = line else { return };
         works.remove(&(Reverse(path), work, item));
         if works.is_empty() {
             self.unlink(build, class);
@@ -199,9 +200,7 @@ impl Shares {
             if parent == self.root {
                 return;
             }
-            let node = &mut self.nodes[parent];
-            let line = node.lines.iter_mut().find(|(c, _)| *c == class);
-            let Some((_, line)) = line else { return };
+            let Some(line) = self.nodes[parent].line_mut(class) else { return };
             if let Line::Nodes(nodes) = line {
                 nodes.remove(&key);
             }
@@ -263,7 +262,10 @@ impl Shares {
 
     fn weight(&self, at: NodeIx) -> u64 {
         let node = &self.nodes[at];
-        if node.parent == Some(self.root) { node.waiting.max(1) } else { node.weight }
+        match node.parent == Some(self.root) {
+            true => node.waiting.max(1),
+            false => u64::from(node.weight),
+        }
     }
 
     fn rekey(&mut self, at: NodeIx, parent: NodeIx, old: Key, new: Key) {
@@ -272,8 +274,7 @@ impl Shares {
         }
         for index in 0..self.nodes[at].lines.len() {
             let class = self.nodes[at].lines[index].0;
-            let lines = &mut self.nodes[parent].lines;
-            if let Some((_, Line::Nodes(nodes))) = lines.iter_mut().find(|(c, _)| *c == class) {
+            if let Some(Line::Nodes(nodes)) = self.nodes[parent].line_mut(class) {
                 nodes.remove(&old);
                 nodes.insert(new);
             }
@@ -309,13 +310,13 @@ impl Shares {
         let tag = node.tag.saturating_add_signed(node.debt);
         let above = &mut self.nodes[parent];
         if above.waiting > 0 && tag > above.clock {
-            above.resting.insert((tag, at));
-            self.nodes[at].rests = Some(tag);
+            above.lay_down(tag, at);
+            self.nodes[at].more.rests = Some(tag);
             return;
         }
         let node = self.nodes.remove(at);
         let above = &mut self.nodes[parent];
-        above.children.remove(&node.name);
+        above.more.children.remove(&node.more.name);
         above.refs -= 1;
         self.retire(parent);
     }
@@ -323,7 +324,7 @@ impl Shares {
     /// Forgets those whose time has come.
     fn wake(&mut self, at: NodeIx) {
         let clock = self.nodes[at].clock;
-        while let Some((tag, child)) = self.nodes[at].resting.first().copied()
+        while let Some((tag, child)) = self.nodes[at].first_resting()
             && tag <= clock
         {
             self.forget(at, tag, child);
@@ -332,7 +333,7 @@ impl Shares {
 
     /// Nobody waits: nobody is kept from anything by those who got more.
     fn wake_all(&mut self, at: NodeIx) {
-        while let Some((tag, child)) = self.nodes[at].resting.first().copied() {
+        while let Some((tag, child)) = self.nodes[at].first_resting() {
             self.forget(at, tag, child);
         }
     }
@@ -340,8 +341,8 @@ impl Shares {
     fn forget(&mut self, at: NodeIx, tag: Tag, child: NodeIx) {
         let node = self.nodes.remove(child);
         let above = &mut self.nodes[at];
-        above.resting.remove(&(tag, child));
-        above.children.remove(&node.name);
+        above.get_up(tag, child);
+        above.more.children.remove(&node.more.name);
         above.refs -= 1;
     }
 }
