@@ -139,7 +139,8 @@ pub struct DirRef {
     pub summary: Summary,
 }
 
-/// Several names of one file: names in one tree with the same `LinkId` share an inode. Never zero.
+/// Several names of one file: names in one tree with the same `LinkId` share an inode, if they are
+/// [one file](Entry::one_file) otherwise. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(std::num::NonZeroU64);
 

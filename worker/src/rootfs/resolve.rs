@@ -42,16 +42,33 @@ struct State {
 
 impl Resolver {
     /// The diffs, lowest first, as overlayfs has to be given them. New nodes go into the store.
+    /// `is_made` says which of those layers need no nodes, for they are on the disk already.
     pub(crate) fn resolve(
         &self,
         store: &dyn Store,
         diffs: &[RootId],
+        is_made: &dyn Fn(&RootId) -> bool,
     ) -> Result<Vec<RootId>, RootfsError> {
-        let mut out: Vec<RootId> = Vec::with_capacity(diffs.len());
-        for diff in diffs {
-            out.push(self.resolve_one(store, diff, &out)?);
+        loop {
+            let (mut out, mut remembered) = (Vec::with_capacity(diffs.len()), Vec::new());
+            for diff in diffs {
+                let resolved = self.resolve_one(store, diff, &out)?;
+                if resolved != *diff && !is_made(&resolved) {
+                    remembered.push(resolved.0);
+                }
+                out.push(resolved);
+            }
+            // Nothing refers to what a layer became, so it may have been collected since. In a farm
+            // it is a question to others: one for all.
+            if remembered.is_empty() {
+                return Ok(out);
+            }
+            let gone = store.missing_trees(&remembered)?;
+            if gone.is_empty() {
+                return Ok(out);
+            }
+            self.state().upon.retain(|_, resolved| !gone.contains(&resolved.0));
         }
-        Ok(out)
     }
 
     fn resolve_one(
@@ -68,12 +85,8 @@ impl Resolver {
             hasher.update(id.0.as_bytes());
         });
         let key = (*diff, hasher.finalize());
-        let known = self.state().upon.get(&key).copied();
-        // Nothing refers to what a layer became, so it may have been collected since.
-        if let Some(known) = known
-            && store.missing_trees(&[known.0])?.is_empty()
-        {
-            return Ok(known);
+        if let Some(known) = self.state().upon.get(&key) {
+            return Ok(*known);
         }
         let root = load_root(store, diff)?;
         if is_plain(store, root.dir.tree)? {
@@ -267,7 +280,7 @@ mod tests {
         let below = ["x", "new"].map(|name| implicit(name, vec![file("f", b"1", 0o644)]));
         let c = root(&store, vec![implicit("etc", below.into())]);
         let resolver = Resolver::default();
-        let out = resolver.resolve(&store, &[a, b, c]).unwrap();
+        let out = resolver.resolve(&store, &[a, b, c], &|_| false).unwrap();
         assert_eq!(out[..2], [a, b]);
         let want = root(
             &store,
@@ -281,7 +294,7 @@ mod tests {
             )],
         );
         assert_eq!(out[2], want);
-        assert_eq!(resolver.resolve(&store, &[a, b, c]).unwrap(), out);
+        assert_eq!(resolver.resolve(&store, &[a, b, c], &|_| false).unwrap(), out);
     }
 
     #[test]
@@ -295,7 +308,7 @@ mod tests {
         let resolver = Resolver::default();
         // The second store is the first one without what a layer became.
         for store in [MemoryStore::new(), MemoryStore::new()] {
-            let out = resolver.resolve(&store, &layers(&store)).unwrap();
+            let out = resolver.resolve(&store, &layers(&store), &|_| false).unwrap();
             assert_eq!(store.missing_trees(&[out[1].0]).unwrap(), []);
             let want = root(&store, vec![linked("f", b"1", "g"), linked("new", b"1", "g")]);
             assert_eq!(out[1], want);
@@ -314,7 +327,7 @@ mod tests {
         let want = root(&store, vec![dir("d", 0o755, vec![bare])]);
         let resolver = Resolver::default();
         for middle in [b, w] {
-            assert_eq!(resolver.resolve(&store, &[a, middle, c]).unwrap()[2], want);
+            assert_eq!(resolver.resolve(&store, &[a, middle, c], &|_| false).unwrap()[2], want);
         }
     }
 
@@ -334,11 +347,11 @@ mod tests {
             ),
         ] {
             let layer = root(&store, layer);
-            let out = Resolver::default().resolve(&store, &[a, layer]).unwrap();
+            let out = Resolver::default().resolve(&store, &[a, layer], &|_| false).unwrap();
             assert_eq!(out[1], root(&store, want));
             // Twice the same: the second time they hide nothing any more.
-            let twice = Resolver::default().resolve(&store, &[layer]).unwrap();
-            assert_eq!(Resolver::default().resolve(&store, &twice).unwrap(), twice);
+            let twice = Resolver::default().resolve(&store, &[layer], &|_| false).unwrap();
+            assert_eq!(Resolver::default().resolve(&store, &twice, &|_| false).unwrap(), twice);
         }
     }
 }

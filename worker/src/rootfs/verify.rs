@@ -40,8 +40,9 @@ struct Verify<'a> {
 
 #[derive(Default)]
 struct Inodes {
-    of_file: HashMap<OneFile, u64>,
-    seen: HashMap<u64, Option<OneFile>>,
+    of_file: HashMap<OneFile, (u64, usize)>,
+    /// By the files' numbers in that list.
+    seen: HashMap<u64, Option<usize>>,
 }
 
 struct Job {
@@ -156,14 +157,14 @@ impl Verify<'_> {
 
     fn check_file(&self, dir: &Open, entry: &Entry, stat: &Stat) -> Result<(), String> {
         let Node::File { blob, size, .. } = &entry.node else { return Ok(()) };
-        let file = entry.one_file();
         let mut inodes = self.inodes.lock().unwrap_or_else(|p| p.into_inner());
-        let other = match &file {
-            Some(file) => *inodes.of_file.entry(file.clone()).or_insert(stat.st_ino) != stat.st_ino,
-            None => false,
-        };
-        let before = inodes.seen.insert(stat.st_ino, file.clone());
-        let shared = before.is_some_and(|before| before != file || file.is_none());
+        let count = inodes.of_file.len();
+        let file = entry.one_file();
+        let file = file.map(|file| *inodes.of_file.entry(file).or_insert((stat.st_ino, count)));
+        let other = file.is_some_and(|(inode, _)| inode != stat.st_ino);
+        let number = file.map(|(_, number)| number);
+        let before = inodes.seen.insert(stat.st_ino, number);
+        let shared = before.is_some_and(|before| before != number || number.is_none());
         drop(inodes);
         if other || shared {
             return Err("shares its inode with other names than it should".to_owned());

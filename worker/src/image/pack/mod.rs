@@ -16,6 +16,7 @@ mod walk;
 
 pub(crate) use compress::Worker as Block;
 pub use compress::{BadLevel, GZIP_DEFAULT, ZSTD_DEFAULT, gzip, zstd};
+pub(crate) use feed::read_error;
 
 use super::rows;
 use cache::flight::Turns;

@@ -39,6 +39,7 @@ pub use error::{BadArchive, UnpackError};
 pub use name::{BadName, components};
 pub use tree::Lower;
 
+use super::pack::read_error;
 use super::tape::{Head, Kind, Reader};
 use cache::store::{Store, StoreError};
 use keep::{Keeper, NotKept, keep};
@@ -129,8 +130,13 @@ pub fn unpack(
 }
 
 /// Whether these bytes are an archive that ADD unpacks: a tar, plain or compressed, with at least
-/// one entry. The answer is by content, as BuildKit gives it.
-pub fn is_archive(input: impl Read + Send) -> bool {
+/// one entry. The answer is by content, as BuildKit gives it. What cannot be read is an error, and
+/// not something else than an archive.
+pub fn is_archive(input: impl Read + Send) -> io::Result<bool> {
+    readable(input, |input| begins(input))
+}
+
+fn begins(input: impl Read + Send) -> bool {
     let Ok((_, plain)) = decoder(BufReader::new(input)) else { return false };
     matches!(Reader::new(plain).next_head(), Ok(Some(_)))
 }
@@ -138,9 +144,14 @@ pub fn is_archive(input: impl Read + Send) -> bool {
 /// The time of the newest file in an archive, in seconds since 1970, as BuildKit takes it for
 /// `SOURCE_DATE_EPOCH`: none when there is no file in it, or when it is no archive to its end.
 pub fn newest_file(input: impl Read + Send) -> io::Result<Option<i64>> {
+    readable(input, |input| newest_of(input))
+}
+
+/// What `look` makes of the input, unless reading failed.
+fn readable<R: Read, T>(input: R, look: impl FnOnce(&mut Failing<R>) -> T) -> io::Result<T> {
     let mut input = Failing { input, error: None };
-    let newest = newest_of(&mut input);
-    input.error.map_or(Ok(newest), Err)
+    let found = look(&mut input);
+    input.error.map_or(Ok(found), Err)
 }
 
 fn newest_of(input: impl Read + Send) -> Option<i64> {
@@ -178,12 +189,12 @@ impl<R: Read> Read for Failing<R> {
 /// Whether an archive, compressed or not, begins so: for who has only some 512 bytes to look at.
 pub fn begins_archive(head: &[u8]) -> bool {
     let is_ustar = head.get(257..262) == Some(b"ustar");
-    Format::of(head) != Format::Plain || is_ustar || is_archive(head)
+    Format::of(head) != Format::Plain || is_ustar || begins(head)
 }
 
 /// What the blob unpacks to when it is an archive, as ADD asks.
 pub fn unpack_blob(store: &dyn Store, blob: &BlobId) -> Result<Option<RootId>, UnpackError> {
-    if !is_archive(store.open(blob, 0)?) {
+    if !is_archive(store.open(blob, 0)?).map_err(|e| read_error(blob, e))? {
         return Ok(None);
     }
     let what = format!("The archive {}", blob.short());

@@ -52,12 +52,13 @@ impl Works {
             rest.insert(key);
             return;
         }
-        let Err(at) = self.front.binary_search_by(|other| key.cmp(other)) else { return };
-        self.front.insert(at, key);
-        if self.front.len() > FRONT_MAX {
+        if self.front.len() == FRONT_MAX {
             let moved = self.front.drain(..FRONT_MAX / 2);
             self.rest.get_or_insert_default().extend(moved);
+            return self.insert(key);
         }
+        let Err(at) = self.front.binary_search_by(|other| key.cmp(other)) else { return };
+        self.front.insert(at, key);
     }
 
     /// Takes one away, if it is there.
