@@ -19,7 +19,8 @@ const FRONT_MAX: usize = 64;
 pub struct Works {
     /// The first ones, the very first last. Empty only if there are none at all.
     front: Vec<WorkKey>,
-    /// All others.
+    /// All others, in a pointer's room: a node has no more.
+    #[allow(clippy::box_collection)]
     rest: Option<Box<BTreeSet<WorkKey>>>,
 }
 
