@@ -55,7 +55,7 @@ fn own_name(platform: &Platform) -> String {
 }
 
 /// A file to write, when its bytes are there.
-struct Todo {
+struct Planned {
     path: PathBuf,
     meta: Meta,
     blob: BlobId,
@@ -66,7 +66,7 @@ struct Todo {
 #[derive(Default)]
 struct Plan {
     dirs: Vec<(PathBuf, Meta)>,
-    files: Vec<Todo>,
+    files: Vec<Planned>,
     /// Further names of files.
     links: Vec<(PathBuf, PathBuf)>,
     others: Vec<(PathBuf, Meta, Node)>,
@@ -174,8 +174,8 @@ async fn plan(
     let nodes = nodes(blobs, top).await?;
     let mut plan = Plan::default();
     let mut first: HashMap<OneFile, PathBuf> = HashMap::new();
-    let mut todo = vec![(dest.to_owned(), top)];
-    while let Some((path, dir)) = todo.pop() {
+    let mut dirs = vec![(dest.to_owned(), top)];
+    while let Some((path, dir)) = dirs.pop() {
         let AnyNode::Dir(entries) = &*nodes[&dir.tree] else { continue };
         for entry in entries.entries() {
             let path = path.join(OsStr::from_bytes(entry.name.as_bytes()));
@@ -186,7 +186,7 @@ async fn plan(
             match &entry.node {
                 Node::Dir(dir, _) => {
                     plan.dirs.push((path.clone(), meta));
-                    todo.push((path, *dir));
+                    dirs.push((path, *dir));
                 }
                 Node::File { blob, size, .. } => {
                     let file = entry.one_file();
@@ -197,7 +197,7 @@ async fn plan(
                     if let Some(file) = file {
                         first.insert(file, path.clone());
                     }
-                    plan.files.push(Todo { path, meta, blob: *blob, size: *size });
+                    plan.files.push(Planned { path, meta, blob: *blob, size: *size });
                 }
                 Node::Socket | Node::Whiteout | Node::Relink(_) => {}
                 node => plan.others.push((path, meta, node.clone())),
@@ -209,8 +209,12 @@ async fn plan(
     Ok(plan)
 }
 
-async fn write_files(blobs: &Arc<Cluster>, files: Vec<Todo>, fresh: bool) -> Result<(), Failure> {
-    let mut batches: Vec<Vec<Todo>> = vec![Vec::new()];
+async fn write_files(
+    blobs: &Arc<Cluster>,
+    files: Vec<Planned>,
+    fresh: bool,
+) -> Result<(), Failure> {
+    let mut batches: Vec<Vec<Planned>> = vec![Vec::new()];
     let mut bytes = 0;
     let mut large = Vec::new();
     for file in files {
@@ -245,8 +249,8 @@ async fn write_files(blobs: &Arc<Cluster>, files: Vec<Todo>, fresh: bool) -> Res
     Ok(())
 }
 
-fn write_small(file: &Todo, data: &Bytes, fresh: bool) -> Result<(), Failure> {
-    let Todo { path, meta, .. } = file;
+fn write_small(file: &Planned, data: &Bytes, fresh: bool) -> Result<(), Failure> {
+    let Planned { path, meta, .. } = file;
     let early = if fresh { path.clone() } else { early_name(path) };
     let write = || -> std::io::Result<()> {
         let mut options = std::fs::File::options();
@@ -291,7 +295,7 @@ fn at(path: &Path, error: &std::io::Error) -> std::io::Error {
     std::io::Error::new(error.kind(), format!("Writing {} failed: {error}", path.display()))
 }
 
-async fn write_large(blobs: &Arc<Cluster>, file: Todo) -> Result<(), Failure> {
+async fn write_large(blobs: &Arc<Cluster>, file: Planned) -> Result<(), Failure> {
     let out = WholeFile::create(&file.path)?;
     let state = std::sync::Mutex::new((out, blake3::Hasher::new()));
     let take = |piece: Bytes| {

@@ -156,7 +156,7 @@ impl LayerCache {
     /// The directories of a root's layers, topmost first; missing ones are made.
     pub(crate) fn lowers(&self, diffs: &[RootId]) -> Result<Vec<Arc<LayerDir>>, RootfsError> {
         let store = &*self.inner.store;
-        let mut ids = self.inner.resolver.resolve(store, diffs, &|id| self.has(id))?;
+        let mut ids = self.inner.resolver.resolve(store, diffs)?;
         // overlayfs takes a directory once. Of equal layers the topmost does all that the lower
         // ones do: steps that change nothing all have the same one.
         let mut seen = HashSet::new();
@@ -220,7 +220,7 @@ impl LayerCache {
     pub fn adopt(&self, upper: Upper, diff: &RootId) -> Result<(), RootfsError> {
         let store = &*self.inner.store;
         let diffs = [upper.diffs(), &[*diff]].concat();
-        let resolved = self.inner.resolver.resolve(store, &diffs, &|id| self.has(id))?.pop();
+        let resolved = self.inner.resolver.resolve(store, &diffs)?.pop();
         let Some(layer) = resolved else { return Ok(()) };
         let mut state = self.state();
         if state.layers.contains_key(&layer) {

@@ -42,33 +42,38 @@ struct State {
 
 impl Resolver {
     /// The diffs, lowest first, as overlayfs has to be given them. New nodes go into the store.
-    /// `is_made` says which of those layers need no nodes, for they are on the disk already.
     pub(crate) fn resolve(
         &self,
         store: &dyn Store,
         diffs: &[RootId],
-        is_made: &dyn Fn(&RootId) -> bool,
     ) -> Result<Vec<RootId>, RootfsError> {
+        let mut out: Vec<RootId> = Vec::with_capacity(diffs.len());
         loop {
-            let (mut out, mut remembered) = (Vec::with_capacity(diffs.len()), Vec::new());
-            for diff in diffs {
-                let resolved = self.resolve_one(store, diff, &out)?;
-                if resolved != *diff && !is_made(&resolved) {
-                    remembered.push(resolved.0);
-                }
-                out.push(resolved);
+            let sure = out.len();
+            while let Some(known) = diffs.get(out.len()).and_then(|d| self.remembered(d, &out)) {
+                out.push(known);
             }
             // Nothing refers to what a layer became, so it may have been collected since. In a farm
-            // it is a question to others: one for all.
-            if remembered.is_empty() {
-                return Ok(out);
+            // it is a question to others: one for many.
+            let other = out.iter().zip(diffs).skip(sure).filter(|(became, diff)| became != diff);
+            let asked: Vec<TreeId> = other.map(|(became, _)| became.0).collect();
+            let gone = if asked.is_empty() { Vec::new() } else { store.missing_trees(&asked)? };
+            if !gone.is_empty() {
+                self.state().upon.retain(|_, became| !gone.contains(&became.0));
+                out.truncate(sure);
+                continue;
             }
-            let gone = store.missing_trees(&remembered)?;
-            if gone.is_empty() {
-                return Ok(out);
-            }
-            self.state().upon.retain(|_, resolved| !gone.contains(&resolved.0));
+            let Some(diff) = diffs.get(out.len()) else { return Ok(out) };
+            out.push(self.resolve_one(store, diff, &out)?);
         }
+    }
+
+    fn remembered(&self, diff: &RootId, below: &[RootId]) -> Option<RootId> {
+        let state = self.state();
+        if state.plain.contains(diff) {
+            return Some(*diff);
+        }
+        state.upon.get(&(*diff, names(below))).copied()
     }
 
     fn resolve_one(
@@ -77,24 +82,13 @@ impl Resolver {
         diff: &RootId,
         below: &[RootId],
     ) -> Result<RootId, RootfsError> {
-        if self.state().plain.contains(diff) {
-            return Ok(*diff);
-        }
-        let mut hasher = blake3::Hasher::new();
-        below.iter().for_each(|id| {
-            hasher.update(id.0.as_bytes());
-        });
-        let key = (*diff, hasher.finalize());
-        if let Some(known) = self.state().upon.get(&key) {
-            return Ok(*known);
-        }
         let root = load_root(store, diff)?;
         if is_plain(store, root.dir.tree)? {
             self.state().plain.insert(*diff);
             return Ok(*diff);
         }
         let resolved = rewrite(store, &root, below)?;
-        self.state().upon.insert(key, resolved);
+        self.state().upon.insert((*diff, names(below)), resolved);
         Ok(resolved)
     }
 
@@ -105,6 +99,14 @@ impl Resolver {
         }
         state
     }
+}
+
+fn names(layers: &[RootId]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for layer in layers {
+        hasher.update(layer.0.as_bytes());
+    }
+    hasher.finalize()
 }
 
 fn is_plain(store: &dyn Store, top: TreeId) -> Result<bool, RootfsError> {
@@ -280,7 +282,7 @@ mod tests {
         let below = ["x", "new"].map(|name| implicit(name, vec![file("f", b"1", 0o644)]));
         let c = root(&store, vec![implicit("etc", below.into())]);
         let resolver = Resolver::default();
-        let out = resolver.resolve(&store, &[a, b, c], &|_| false).unwrap();
+        let out = resolver.resolve(&store, &[a, b, c]).unwrap();
         assert_eq!(out[..2], [a, b]);
         let want = root(
             &store,
@@ -294,7 +296,7 @@ mod tests {
             )],
         );
         assert_eq!(out[2], want);
-        assert_eq!(resolver.resolve(&store, &[a, b, c], &|_| false).unwrap(), out);
+        assert_eq!(resolver.resolve(&store, &[a, b, c]).unwrap(), out);
     }
 
     #[test]
@@ -306,13 +308,18 @@ mod tests {
                 .map(|entries| root(store, entries))
         };
         let resolver = Resolver::default();
-        // The second store is the first one without what a layer became.
-        for store in [MemoryStore::new(), MemoryStore::new()] {
-            let out = resolver.resolve(&store, &layers(&store), &|_| false).unwrap();
-            assert_eq!(store.missing_trees(&[out[1].0]).unwrap(), []);
-            let want = root(&store, vec![linked("f", b"1", "g"), linked("new", b"1", "g")]);
-            assert_eq!(out[1], want);
-        }
+        let known = MemoryStore::new();
+        let became = resolver.resolve(&known, &layers(&known)).unwrap()[1];
+        let want = vec![linked("f", b"1", "g"), linked("new", b"1", "g")];
+        assert_eq!(became, root(&known, want));
+        // Stores like the first one without what the layer became there.
+        let bare = MemoryStore::new();
+        assert_eq!(resolver.resolve(&bare, &layers(&bare)).unwrap()[1], became);
+        assert_eq!(bare.missing_trees(&[became.0]).unwrap(), []);
+        let bare = MemoryStore::new();
+        let above = [root(&bare, vec![whiteout("new"), whiteout("never")])];
+        let all = [&layers(&bare)[..], &above].concat();
+        assert_eq!(resolver.resolve(&bare, &all).unwrap()[2], root(&bare, vec![whiteout("new")]));
     }
 
     #[test]
@@ -327,7 +334,7 @@ mod tests {
         let want = root(&store, vec![dir("d", 0o755, vec![bare])]);
         let resolver = Resolver::default();
         for middle in [b, w] {
-            assert_eq!(resolver.resolve(&store, &[a, middle, c], &|_| false).unwrap()[2], want);
+            assert_eq!(resolver.resolve(&store, &[a, middle, c]).unwrap()[2], want);
         }
     }
 
@@ -347,11 +354,11 @@ mod tests {
             ),
         ] {
             let layer = root(&store, layer);
-            let out = Resolver::default().resolve(&store, &[a, layer], &|_| false).unwrap();
+            let out = Resolver::default().resolve(&store, &[a, layer]).unwrap();
             assert_eq!(out[1], root(&store, want));
             // Twice the same: the second time they hide nothing any more.
-            let twice = Resolver::default().resolve(&store, &[layer], &|_| false).unwrap();
-            assert_eq!(Resolver::default().resolve(&store, &twice, &|_| false).unwrap(), twice);
+            let twice = Resolver::default().resolve(&store, &[layer]).unwrap();
+            assert_eq!(Resolver::default().resolve(&store, &twice).unwrap(), twice);
         }
     }
 }

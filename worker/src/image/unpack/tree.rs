@@ -291,9 +291,9 @@ impl Growing {
     fn walk(&mut self, names: &[FileName], make: bool) -> Result<Option<SlotId>, BadArchive> {
         let parents = &names[..names.len() - 1];
         let mut way: Way = vec![0];
-        let mut todo: Vec<Vec<u8>> = parents.iter().rev().map(|n| n.as_bytes().to_vec()).collect();
+        let mut parts: Vec<Vec<u8>> = parents.iter().rev().map(|n| n.as_bytes().to_vec()).collect();
         let mut followed = 0;
-        while let Some(part) = todo.pop() {
+        while let Some(part) = parts.pop() {
             let here = *way.last().expect("the root stays");
             let name = match part.as_slice() {
                 b"" | b"." => continue,
@@ -318,7 +318,7 @@ impl Growing {
                     if target.starts_with(b"/") {
                         way.truncate(1);
                     }
-                    todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+                    parts.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
                 }
                 Some(_) => return Err(BadArchive::BelowFile { path: show_names(names) }),
                 None if !make => return Ok(None),

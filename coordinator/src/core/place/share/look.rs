@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 impl Shares {
     /// The builds that wait in a class, each with its work in order.
     pub fn lines(&self, lane: NodeIx, class: ClassIx) -> Vec<(NodeIx, Vec<ItemIx>)> {
-        let (mut todo, mut lines) = (vec![lane], Vec::new());
-        while let Some(at) = todo.pop() {
+        let (mut next, mut lines) = (vec![lane], Vec::new());
+        while let Some(at) = next.pop() {
             match self.nodes[at].line(class) {
-                Some(Line::Nodes(nodes)) => todo.extend(nodes.iter().map(|key| key.3)),
+                Some(Line::Nodes(nodes)) => next.extend(nodes.iter().map(|key| key.3)),
                 Some(Line::Works(works)) => {
                     lines.push((at, works.iter().map(|key| key.2).collect()));
                 }
