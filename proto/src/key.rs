@@ -269,7 +269,7 @@ fn copy_op(c: &mut Canon<'_>, copy: &CopyOp, which: Which) {
     c.list(exclude.iter(), |c, pattern| {
         c.text(pattern);
     });
-    c.list(sources.iter(), |c, CopySource { input: _, path, pattern, unpack }| {
+    c.list(sources.iter(), |c, CopySource { input: _, path, pattern, unpack, checked: _ }| {
         c.text(path).bool(*pattern).tag(*unpack as u8);
     });
 }

@@ -441,6 +441,10 @@ pub struct CopySource {
     pub pattern: bool,
     /// Whether an archive is unpacked.
     pub unpack: Unpack,
+    /// Whether the step fails when what `--parents` names is not there, or when a link at the top of
+    /// a tree of which a part is taken leads nowhere. BuildKit finds that out while it computes keys,
+    /// and for files that come from what they are put upon it computes none.
+    pub checked: bool,
 }
 
 /// What ADD does with a tar archive.

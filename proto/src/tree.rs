@@ -476,9 +476,13 @@ pub fn empty_dir() -> Sealed {
     Dir::default().seal()
 }
 
+/// The extended attribute that holds what a program may do without being root: `capabilities(7)`.
+/// The only one that layers are made with, as in BuildKit.
+pub const CAPABILITY: &[u8] = b"security.capability";
+
 /// Whether an extended attribute belongs to the host that a file lies on, and not to the file.
 pub fn is_host_xattr(name: &[u8]) -> bool {
-    (name.starts_with(b"security.") && name != b"security.capability")
+    (name.starts_with(b"security.") && name != CAPABILITY)
         || name.starts_with(b"system.")
         || name.starts_with(b"trusted.overlay.")
 }

@@ -23,14 +23,12 @@ use super::told::{Path, Told};
 use super::walk::{Loaded, Names, merged_root};
 use crate::tree::{Made, Nodes, TreeError};
 use proto::id::RootId;
-use proto::tree::{Dir, DirRef, Entry, LinkId, Meta, Node, Presence, Root, Xattrs};
+use proto::tree::{CAPABILITY, Dir, DirRef, Entry, LinkId, Meta, Node, Presence, Root, Xattrs};
 
 /// Set-user-id.
 const SETUID: u16 = 0o4000;
 /// Set-group-id.
 const SETGID: u16 = 0o2000;
-/// The attribute with a file's capabilities: what set-user-id is by another name.
-const CAPABILITY: &[u8] = b"security.capability";
 
 /// A tree that may become a generation.
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 
 use super::nodes::{Made, Nodes, TreeError, dir, root};
 use proto::id::RootId;
-use proto::tree::{Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
+use proto::tree::{
+    CAPABILITY, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs,
+};
 
 /// The merged root that `base` becomes under the layer `diff`.
 pub fn apply(nodes: &dyn Nodes, base: &RootId, diff: &RootId) -> Result<(RootId, Made), TreeError> {
@@ -127,20 +129,24 @@ fn explicit_dir(
     Ok(made.dir(Dir::new(entries)))
 }
 
-/// The layer as an archive can hold it: without [`Node::Relink`], and without the directories that
-/// are there for nothing else.
+/// The layer as its archive has it: of extended attributes only [`CAPABILITY`], no
+/// [`Node::Relink`], and no directories that are there for nothing else.
 pub fn archived(nodes: &dyn Nodes, diff: &RootId) -> Result<(RootId, Made), TreeError> {
-    let root = root(nodes, diff)?;
+    let old = root(nodes, diff)?;
     let mut made = Made::default();
-    let dir = archived_dir(nodes, &mut made, &root.dir)?;
-    let id = if dir == root.dir { *diff } else { made.root(&Root { dir, ..root }) };
+    let dir = archived_dir(nodes, &mut made, &old.dir)?;
+    let new = Root { dir, meta: archived_meta(&old.meta), ..old };
+    let id = if new == old { *diff } else { made.root(&new) };
     Ok((id, made))
 }
 
+fn archived_meta(meta: &Meta) -> Meta {
+    let kept = meta.xattrs.iter().filter(|(name, _)| *name == CAPABILITY);
+    let xattrs = Xattrs::new(kept.map(|(name, value)| (name.to_vec(), value.to_vec())));
+    Meta { xattrs, ..*meta }
+}
+
 fn archived_dir(nodes: &dyn Nodes, made: &mut Made, diff: &DirRef) -> Result<DirRef, TreeError> {
-    if !diff.summary.marks {
-        return Ok(*diff);
-    }
     let all = dir(nodes, &diff.tree)?;
     let mut entries = Vec::with_capacity(all.entries().len());
     for entry in all.entries() {
@@ -155,7 +161,7 @@ fn archived_dir(nodes: &dyn Nodes, made: &mut Made, diff: &DirRef) -> Result<Dir
             }
             other => other.clone(),
         };
-        entries.push(Entry { name: entry.name.clone(), meta: entry.meta.clone(), node });
+        entries.push(Entry { name: entry.name.clone(), meta: archived_meta(&entry.meta), node });
     }
     if entries == all.entries() { Ok(*diff) } else { Ok(made.dir(Dir::new(entries))) }
 }

@@ -44,7 +44,13 @@ fn tree(store: &MemoryStore, change: impl Fn(&mut Vec<Entry>, &mut Vec<Entry>)) 
 }
 
 fn source(path: &str) -> CopySource {
-    CopySource { input: 1, path: path.to_owned(), pattern: true, unpack: Unpack::Never }
+    CopySource {
+        input: 1,
+        path: path.to_owned(),
+        pattern: true,
+        unpack: Unpack::Never,
+        checked: true,
+    }
 }
 
 #[track_caller]

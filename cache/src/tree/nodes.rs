@@ -29,6 +29,14 @@ pub enum TreeError {
     /// A source of `--parents` of which nothing is left.
     #[error("`{0}` was not found: --exclude leaves it out")]
     Excluded(String),
+    /// A source of `--parents` that names a whole tree.
+    #[error(
+        "`{0}` names no file or directory in what it is copied from, whose path --parents could keep"
+    )]
+    NothingNamed(String),
+    /// A link at the top of a tree of which a part is taken.
+    #[error("`{0}` is a symbolic link that leads nowhere")]
+    Dangling(String),
     /// A source of `--parents` that is behind a symlink.
     #[error("`{path}` was not found: `{link}` is a symbolic link, and --parents follows none")]
     BehindLink {

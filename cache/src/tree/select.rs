@@ -129,6 +129,18 @@ impl View<'_> {
         Ok(())
     }
 
+    /// Makes sure that no link of a directory that is part of the root leads nowhere.
+    fn links_lead_somewhere(&self, work: &Work<'_>, dir: &DirRef) -> Result<(), TreeError> {
+        for entry in work.dir(&dir.tree)?.entries() {
+            if let Node::Symlink(_) = entry.node
+                && self.look(&self.follow(entry.name.as_bytes())?)?.is_none()
+            {
+                return Err(TreeError::Dangling(entry.name.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     /// What the path leads to.
     fn pick(&self, path: &[u8]) -> Result<Picked, TreeError> {
         let not_found = || TreeError::NotFound(String::from_utf8_lossy(path).into_owned());
@@ -194,7 +206,8 @@ fn join(parts: &[&[u8]]) -> Vec<u8> {
     if path.is_empty() { b"/".to_vec() } else { path }
 }
 
-/// What a source of COPY or ADD stands for in a tree. Empty when a pattern matches nothing.
+/// What a source of COPY or ADD stands for in a tree. Empty when a pattern matches nothing, or when
+/// what is named is not there and that is not checked.
 pub fn select(
     nodes: &dyn Nodes,
     source: &RootId,
@@ -209,9 +222,12 @@ pub fn select(
     if parents {
         let (pivot, pattern) = split_pivot(&path);
         let pattern = join(&proto::path::clamp(pattern));
-        if !glob::has_wildcards(pivot) && !glob::has_wildcards(&pattern) {
+        if what.checked && !glob::has_wildcards(pivot) && !glob::has_wildcards(&pattern) {
             view.is_there(pivot, &pattern)?;
             named = names(&pattern);
+            if named.is_empty() {
+                return Err(TreeError::NothingNamed(what.path.clone()));
+            }
         }
         filter.include = patterns(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
         path = pivot.to_vec();
@@ -232,6 +248,9 @@ pub fn select(
             if !is_in(&work, dir, &named)? {
                 let path = what.path.clone();
                 return Err(TreeError::Excluded(path));
+            }
+            if what.checked && what.pattern && names(&path).is_empty() {
+                view.links_lead_somewhere(&work, dir)?;
             }
         }
         items.push(Item { path: names(&path), picked, archive });

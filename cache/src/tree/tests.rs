@@ -156,6 +156,11 @@ struct Copy<'a> {
     chmod: Option<&'a str>,
     parents: bool,
     exclude: &'a [&'a str],
+    checked: bool,
+}
+
+fn source(path: String, pattern: bool) -> CopySource {
+    CopySource { input: 1, path, pattern, unpack: Unpack::Never, checked: true }
 }
 
 const COPY: Copy<'static> = Copy {
@@ -167,6 +172,7 @@ const COPY: Copy<'static> = Copy {
     chmod: None,
     parents: false,
     exclude: &[],
+    checked: true,
 };
 
 impl Copy<'_> {
@@ -180,7 +186,7 @@ impl Copy<'_> {
             .iter()
             .map(|path| {
                 let path = (*path).to_owned();
-                let what = CopySource { input: 1, path, pattern: true, unpack: Unpack::Never };
+                let what = CopySource { checked: self.checked, ..source(path, true) };
                 select(&nodes, &from, &what, self.parents, &exclude)
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -326,6 +332,62 @@ fn parents_are_kept() {
 }
 
 #[test]
+fn what_a_part_is_taken_of_has_no_dangling_links_at_its_top() {
+    let from = &[
+        ("d/", "755"),
+        ("d/lost", "777 -> gone"),
+        ("f", "644 F"),
+        ("good", "777 -> d/../f"),
+        ("lost", "777 -> gone"),
+    ];
+    let part = Copy { from, sources: &["/"], exclude: &["f"], ..COPY };
+    part.fails("`lost` is a symbolic link that leads nowhere");
+    let rest = &["d/ 755", "d/lost 777 -> gone", "good 777 -> d/../f"];
+    Copy { exclude: &["f", "lost"], ..part }.gives(rest, rest);
+    let all =
+        &["d/ 755", "d/lost 777 -> gone", "f 644 F", "good 777 -> d/../f", "lost 777 -> gone"];
+    Copy { exclude: &[], ..part }.gives(all, all);
+    Copy { exclude: &["x"], checked: false, ..part }.gives(all, all);
+    let inside = &["lost 777 -> gone"];
+    Copy { sources: &["d"], exclude: &["x"], ..part }.gives(inside, inside);
+    let named = Copy { parents: true, exclude: &[], ..part };
+    Copy { sources: &["lost"], ..named }.fails("leads nowhere");
+    Copy { sources: &["**/lost"], ..named }.fails("leads nowhere");
+    Copy { sources: &["d/lost"], ..named }
+        .gives(&["d/ 755", "d/lost 777 -> gone"], &["d/ 755", "d/lost 777 -> gone"]);
+    Copy { sources: &["d/./lost"], ..named }.gives(inside, inside);
+    Copy { sources: &["lost"], checked: false, ..named }.gives(inside, inside);
+    let turns = &[("turn", "777 -> turn")];
+    Copy { from: turns, sources: &["turn"], ..named }.fails("too many symbolic links");
+}
+
+#[test]
+fn parents_of_a_whole_tree_are_none() {
+    let from = &[("d/", "755"), ("d/f", "644 F")];
+    let copy = Copy { from, dest: "/t/", parents: true, ..COPY };
+    for source in [".", "/", "./", "d/./"] {
+        let copy = Copy { sources: &[source], ..copy };
+        copy.fails(&format!("`{source}` names no file or directory"));
+        Copy { checked: false, ..copy }.gives(&["t/ 755"], &["t/ 755"]);
+    }
+}
+
+#[test]
+fn what_is_not_checked_may_be_missing() {
+    let from = &[("d/", "755"), ("d/f", "644 F"), ("l", "777 -> d")];
+    let copy = Copy { from, dest: "/t/", parents: true, checked: false, ..COPY };
+    for source in ["gone", "gone/x", "d/gone", "d/f/x", "d/./gone", "l/f"] {
+        Copy { sources: &[source], ..copy }.gives(&["t/ 755"], &["t/ 755"]);
+        Copy { sources: &[source], checked: true, ..copy }.run().expect_err(source);
+    }
+    Copy { sources: &["d"], exclude: &["d"], ..copy }.gives(&["t/ 755"], &["t/ 755"]);
+    let found = &["t/ 755", "t/d/ 755", "t/d/f 644 F"];
+    Copy { sources: &["gone", "d/f"], ..copy }.gives(found, found);
+    Copy { sources: &["gone/./x"], ..copy }.fails("gone");
+    Copy { sources: &["gone"], parents: false, ..copy }.fails("gone");
+}
+
+#[test]
 fn hard_links_stay_within_one_copy() {
     let from = &[("d/", "755"), ("d/a", "644 X = g"), ("d/b", "644 X = g"), ("o", "644 X = g")];
     let copy = Copy { from, sources: &["d", "o"], dest: "/t/", ..COPY };
@@ -359,7 +421,7 @@ fn owners_are_looked_up() {
         let (from, to) = (build(&store, from), build(&store, to));
         let nodes = StoreNodes(&store);
         let path = "f".to_owned();
-        let what = CopySource { input: 1, path, pattern: true, unpack: Unpack::Never };
+        let what = source(path, true);
         let selection = select(&nodes, &from, &what, false, &[]).unwrap();
         let now = Mtime::default();
         let rules = CopyRules { dest: b"/g", chown: Some(text), chmod: None, now };
@@ -369,7 +431,7 @@ fn owners_are_looked_up() {
         let (bound, _, _) = bind(&nodes, &change.root, b"/g").unwrap();
         assert!(matches!(bound, Bound::File(_)));
         let path = "g".to_owned();
-        let what = CopySource { input: 1, path, pattern: false, unpack: Unpack::Never };
+        let what = source(path, false);
         let selection = select(&nodes, &change.root, &what, false, &[]).unwrap();
         match &selection.items[0].picked {
             Picked::Leaf(meta, _) => (meta.uid, meta.gid),

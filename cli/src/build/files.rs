@@ -9,7 +9,7 @@ use proto::error::{Class, Failure};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::platform::Platform;
-use proto::tree::{AnyNode, DirRef, Meta, Mtime, Node, OneFile, Root, is_host_xattr};
+use proto::tree::{AnyNode, CAPABILITY, DirRef, Meta, Mtime, Node, OneFile, Root, is_host_xattr};
 use proto::wire::build::FilesRoot;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use std::collections::HashMap;
@@ -369,9 +369,11 @@ fn times(meta: &Meta) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
-/// Attributes that the file system does not take are left out, as `cp` does.
+/// Attributes that the file system does not take are left out, as `cp` does, and so is what a program
+/// may do without being root: files get their owner here, too, and that is not the image's.
 fn set_xattrs(path: &Path, meta: &Meta) {
-    for (name, value) in meta.xattrs.iter().filter(|(name, _)| !is_host_xattr(name)) {
+    let is_wanted = |name: &[u8]| !is_host_xattr(name) && name != CAPABILITY;
+    for (name, value) in meta.xattrs.iter().filter(|(name, _)| is_wanted(name)) {
         let flags = rustix::fs::XattrFlags::empty();
         let _ = rustix::fs::lsetxattr(path, OsStr::from_bytes(name), value, flags);
     }

@@ -72,7 +72,8 @@ impl<'l> Line<'l> {
     }
 
     fn cut_text(text: &'l str, logical: &'l Logical, escape: Escape) -> Result<Self, Problem> {
-        let flag::Parts { keyword, flags, args } = flag::cut(text, escape);
+        let parts = flag::cut(text, escape).map_err(Problem::Flags)?;
+        let flag::Parts { keyword, flags, args } = parts;
         let name = NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(keyword));
         let json = match name {
             Some(name @ ("ADD" | "CMD" | "COPY" | "ENTRYPOINT" | "RUN" | "SHELL" | "VOLUME")) => {

@@ -86,6 +86,9 @@ pub enum Problem {
         /// What is wrong with it.
         why: FlagError,
     },
+    /// Flags that end inside of a letter.
+    #[error("The flags cannot be read: {0}")]
+    Flags(FlagError),
     /// No argument, where one is needed.
     #[error("{0} needs at least one argument")]
     NoArgument(&'static str),

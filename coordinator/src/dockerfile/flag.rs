@@ -29,6 +29,15 @@ pub enum FlagError {
         /// Its value.
         value: String,
     },
+    /// A byte of a letter beyond ASCII is a blank in Latin-1, and the letter goes on behind it.
+    #[error(
+        "a flag ends inside of a letter beyond ASCII, behind `{flag}`: BuildKit reads flags byte by \
+         byte, so only ASCII is safe in them"
+    )]
+    Letter {
+        /// As far as it was read.
+        flag: String,
+    },
 }
 
 /// What a flag takes.
@@ -115,13 +124,19 @@ pub(super) struct Parts<'l> {
 
 /// Cuts a logical line. Flags are the words at the head of the arguments that begin with `--`, up
 /// to the first that does not, or to a `--` alone; quotes and escapes in them are resolved.
-pub(super) fn cut(line: &str, escape: Escape) -> Parts<'_> {
+///
+/// As in BuildKit (`extractBuilderFlags`) they are read byte by byte: of a letter beyond ASCII each
+/// byte is taken for the letter of Latin-1 with that number, `é` for `Ã©`, and the second byte of `à`
+/// for a blank.
+pub(super) fn cut(line: &str, escape: Escape) -> Result<Parts<'_>, FlagError> {
     let (keyword, args) = split_once_blank(line.trim());
-    let mut rest = args.unwrap_or_default();
-    let mut flags = Vec::new();
+    let args = args.unwrap_or_default();
+    let mut rest = args.as_bytes();
+    let mut flags: Vec<String> = Vec::new();
     loop {
-        rest = rest.trim_start();
-        if !rest.starts_with("--") {
+        let blanks = rest.iter().take_while(|b| is_latin_blank(**b)).count();
+        rest = &rest[blanks..];
+        if !rest.starts_with(b"--") {
             break;
         }
         let (flag, after) = first_flag(rest, escape);
@@ -131,24 +146,44 @@ pub(super) fn cut(line: &str, escape: Escape) -> Parts<'_> {
         }
         flags.push(flag);
     }
-    Parts { keyword, flags, args: rest.trim() }
+    let inside = || FlagError::Letter { flag: shown(flags.last().map_or("--", String::as_str)) };
+    let args = args.get(args.len() - rest.len()..).ok_or_else(inside)?.trim();
+    Ok(Parts { keyword, flags, args })
+}
+
+/// The first flag of an instruction's text that is not read as it is written: as it is read, for
+/// people.
+pub(crate) fn first_garbled(text: &str, escape: Escape) -> Option<String> {
+    if text.is_ascii() {
+        return None;
+    }
+    let mut parts = cut(text, escape).ok()?;
+    if parts.keyword.eq_ignore_ascii_case("ONBUILD") {
+        parts = cut(parts.args, escape).ok()?;
+    }
+    parts.flags.iter().find(|flag| !flag.is_ascii()).map(|flag| shown(flag))
+}
+
+fn is_latin_blank(byte: u8) -> bool {
+    char::from(byte).is_whitespace()
 }
 
 /// The word at the head of `text`, and what follows it.
-fn first_flag(text: &str, escape: Escape) -> (String, &str) {
+fn first_flag(text: &[u8], escape: Escape) -> (String, &[u8]) {
     let mut flag = String::new();
     let mut quote = None;
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
+    let mut bytes = text.iter().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        let c = char::from(*byte);
         match quote {
-            None if c.is_whitespace() => return (flag, &text[at..]),
+            None if is_latin_blank(*byte) => return (flag, &text[at..]),
             None if matches!(c, '\'' | '"') => quote = Some(c),
             Some(open) if open == c => quote = None,
-            _ if c == escape.char() => flag.extend(chars.next().map(|(_, c)| c)),
+            _ if c == escape.char() => flag.extend(bytes.next().map(|(_, b)| char::from(*b))),
             _ => flag.push(c),
         }
     }
-    (flag, "")
+    (flag, b"")
 }
 
 #[cfg(test)]
@@ -156,7 +191,7 @@ mod tests {
     use super::*;
 
     fn check_cut(line: &str, expect: (&str, &[&str], &str)) {
-        let parts = cut(line, Escape::Backslash);
+        let parts = cut(line, Escape::Backslash).unwrap();
         let flags: Vec<&str> = parts.flags.iter().map(String::as_str).collect();
         assert_eq!((parts.keyword, flags.as_slice(), parts.args), expect, "{line}");
     }
@@ -173,7 +208,28 @@ mod tests {
         check_cut("RUN --a='b\\'c' d", ("RUN", &["--a=b'c"], "d"));
         check_cut("RUN --a=b\\ c d", ("RUN", &["--a=b c"], "d"));
         check_cut("RUN --a\\", ("RUN", &["--a"], ""));
-        check_cut("RUN --ä=ö x", ("RUN", &["--ä=ö"], "x"));
+    }
+
+    #[test]
+    fn flags_are_read_byte_by_byte() {
+        check_cut("COPY --exclude=é é x", ("COPY", &["--exclude=Ã©"], "é x"));
+        check_cut("COPY --exclude=à . x", ("COPY", &["--exclude=Ã"], ". x"));
+        check_cut("COPY --exclude='à' . x", ("COPY", &["--exclude=Ã\u{a0}"], ". x"));
+        check_cut("COPY --exclude=\\é . x", ("COPY", &["--exclude=Ã©"], ". x"));
+        check_cut("COPY --exclude=x\u{a0}. x", ("COPY", &["--exclude=xÂ"], ". x"));
+        check_cut("COPY --exclude=x\u{2003}. x", ("COPY", &["--exclude=xâ\u{80}\u{83}."], "x"));
+        check_cut("COPY --a \u{2003}--b c", ("COPY", &["--a"], "--b c"));
+        let letter = FlagError::Letter { flag: shown("--a=ð\u{9f}") };
+        assert_eq!(cut("COPY --a=\u{1f801} b c", Escape::Backslash), Err(letter));
+    }
+
+    #[test]
+    fn who_writes_letters_into_flags_is_told() {
+        let first = |text| first_garbled(text, Escape::Backslash);
+        assert_eq!(first("COPY --a=b --c=é d e"), Some("--c=Ã©".to_owned()));
+        assert_eq!(first("ONBUILD COPY --c=é d e"), Some("--c=Ã©".to_owned()));
+        assert_eq!(first("COPY --c=d é e"), None);
+        assert_eq!(first("COPY --c=d e f"), None);
     }
 
     const KNOWN: [(&str, Takes); 3] =

@@ -53,6 +53,7 @@ pub use directive::Escape;
 pub use error::{ParseError, Problem};
 pub use expand::{ExpandError, Expander, Word};
 pub use flag::FlagError;
+pub(crate) use flag::first_garbled;
 pub use instruction::{Instruction, Kind};
 pub use stage::{Dockerfile, Stage};
 

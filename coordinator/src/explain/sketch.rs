@@ -256,7 +256,7 @@ fn mount(c: &mut Canon<'_>, mount: &Mount) {
 
 fn copy_fields(copy: &CopyOp) -> Vec<Part> {
     let CopyOp { sources, dest, chown, chmod, parents, exclude } = copy;
-    let source = |CopySource { input, path, pattern, unpack }: &CopySource| {
+    let source = |CopySource { input, path, pattern, unpack, checked: _ }: &CopySource| {
         format!("{:?}", (input, path, pattern, unpack))
     };
     let sources: Vec<String> = sources.iter().map(source).collect();

@@ -18,6 +18,8 @@ const INLINE_MODE: u16 = 0o644;
 struct Sources {
     inputs: Vec<StepId>,
     list: Vec<CopySource>,
+    /// Whether they come from a stage or an image, and not from a directory of the client.
+    from_steps: bool,
 }
 
 impl Sources {
@@ -28,7 +30,8 @@ impl Sources {
         });
         // Input 0 is the root that is copied to.
         let input = place as u32 + 1;
-        self.list.push(CopySource { input, path: path.to_owned(), pattern, unpack });
+        let path = path.to_owned();
+        self.list.push(CopySource { input, path, pattern, unpack, checked: true });
     }
 }
 
@@ -53,7 +56,7 @@ impl Dispatcher<'_, '_> {
                 }
             };
             if let Some(from) = &copy.from {
-                self.narrow(from, true, source);
+                sources.from_steps = !self.narrow(from, true, source);
             }
             sources.add(input, source, true, Unpack::Never);
         }
@@ -105,16 +108,35 @@ impl Dispatcher<'_, '_> {
         self.build.local("context", LookedAt::Path(source), platform)
     }
 
-    /// Of a local directory that a name stands for, only what is copied is looked at.
-    pub(super) fn narrow(&mut self, from: &str, is_copy: bool, source: &str) {
-        let Ok(Some(index)) = self.stages.source(from, is_copy) else { return };
+    /// Of a local directory that a name stands for, only what is copied is looked at. Answers whether
+    /// the name stands for one.
+    pub(super) fn narrow(&mut self, from: &str, is_copy: bool, source: &str) -> bool {
+        let Ok(Some(index)) = self.stages.source(from, is_copy) else { return false };
         let stage = &self.stages.all[index];
         let (Base::Local(name), Some((_, platform))) = (&stage.base, self.done.get(&index)) else {
-            return;
+            return false;
         };
         // Of a directory that stands for a stage of the file, all is looked at already.
         if !stage.is_written {
             self.build.local(name, LookedAt::Path(source), platform);
+        }
+        !stage.is_written
+    }
+
+    /// Files that come from what they are put upon, or from nothing at all, are not looked for in
+    /// advance.
+    fn check(&mut self, sources: &mut Sources, base: StepId, parents: bool, at: &At<'_>) {
+        if !sources.from_steps {
+            return;
+        }
+        for source in sources.list.iter_mut().filter(|source| source.pattern) {
+            let from = sources.inputs[source.input as usize - 1];
+            source.checked = !self.build.is_scratch(from) && !self.build.are_same(from, base);
+        }
+        if parents && sources.list.iter().any(|source| !source.checked) {
+            let message = "COPY --parents from what it is put upon, or from an empty stage: as in \
+                           BuildKit, what is not there is left out without an error";
+            self.build.remark(message.to_owned(), at.instruction);
         }
     }
 
@@ -210,6 +232,11 @@ impl Dispatcher<'_, '_> {
         if let Some(mode) = &files.chmod {
             Chmod::parse(mode)?;
         }
+        // A linked layer does not look at what it is put upon. (With --chmod BuildKit does not
+        // link.)
+        let link = files.link && files.chmod.is_none();
+        let base = if link { self.build.scratch(&state.platform) } else { state.step };
+        self.check(&mut sources, base, parents, at);
         let op = Op::Copy(CopyOp {
             sources: sources.list,
             dest: path::destination(&state.cwd, &files.dest),
@@ -219,10 +246,6 @@ impl Dispatcher<'_, '_> {
             exclude: files.exclude.clone(),
         });
         let name = self.title(state, at);
-        // A linked layer does not look at what it is put upon. (With --chmod BuildKit does not
-        // link.)
-        let link = files.link && files.chmod.is_none();
-        let base = if link { self.build.scratch(&state.platform) } else { state.step };
         let inputs = [vec![base], sources.inputs].concat();
         let mut step = self.push(state, at, op, inputs, name, at.cache());
         if link {

@@ -10,7 +10,7 @@ use super::stages::{Base, Stage, Stages};
 use super::{Builder, Inputs, LookedAt, LowerError, LowerProblem, Need, Rows, StageState};
 use crate::dockerfile::instruction::{ArgItem, CommandLine, Healthcheck, Pairs};
 use crate::dockerfile::lint::StageChecks;
-use crate::dockerfile::{Expander, Instruction, Kind, Word, history, path, value};
+use crate::dockerfile::{self, Expander, Instruction, Kind, Word, history, path, value};
 use proto::error::SourceRange;
 use proto::limit;
 use proto::platform::Platform;
@@ -146,6 +146,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                     stage: self.stages.shown(index).trim_matches('`').to_owned(),
                 };
                 self.is_guess = false;
+                self.garbled(instruction);
                 match self.instruction(&mut state, &mut at) {
                     Err(problem) if self.is_guess && problem.depends_on_values() => {}
                     result => result.map_err(|p| p.at(&instruction.at))?,
@@ -160,6 +161,18 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             }
         }
         Ok(())
+    }
+
+    /// Tells of a flag that is not read as it is written.
+    fn garbled(&mut self, instruction: &Instruction) {
+        let escape = self.inputs.dockerfile.escape;
+        if let Some(flag) = dockerfile::first_garbled(&instruction.text, escape) {
+            let message = format!(
+                "As in BuildKit, flags are read byte by byte, so that letters beyond ASCII become \
+                 others: this one is `{flag}`"
+            );
+            self.build.remark(message, instruction);
+        }
     }
 
     /// What a stage starts from.

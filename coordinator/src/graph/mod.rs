@@ -29,8 +29,8 @@ mod tests;
 
 pub use error::{LowerError, LowerProblem};
 
-use crate::dockerfile::Dockerfile;
 use crate::dockerfile::lint::{self, StageChecks, Warning};
+use crate::dockerfile::{Dockerfile, Instruction};
 use advice::Advice;
 use dispatch::Dispatcher;
 use env::Env;
@@ -153,6 +153,28 @@ pub struct Draft {
     graph: Graph,
     /// For each local context, what of it is looked at.
     pub locals: BTreeMap<String, LocalPaths>,
+    /// What the person is told.
+    pub remarks: Vec<Remark>,
+}
+
+/// An instruction does what BuildKit makes of it, though hardly anyone means that. No check of
+/// BuildKit's: it is no reason to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// What it does.
+    pub message: String,
+    /// Where it stands.
+    pub at: SourceRange,
+}
+
+impl Remark {
+    /// The remark as it travels to the person, with the lines of the Dockerfile's text.
+    pub fn warning(&self, text: &[u8]) -> proto::wire::build::Warning {
+        let (rule, detail, url) = Default::default();
+        let (message, at) = (self.message.clone(), Some(self.at.clone()));
+        let excerpt = crate::dockerfile::error::excerpt(text, &self.at);
+        proto::wire::build::Warning { rule, message, detail, url, at, excerpt }
+    }
 }
 
 /// What of a local context is looked at.
@@ -227,7 +249,7 @@ pub fn lower(inputs: Inputs<'_>, advice: &mut Vec<Warning>) -> Result<Lowered, L
         return Err(LowerProblem::Advice(Box::new(violation)).at(&at));
     }
     let graph = Graph { steps: build.steps, targets: build.targets };
-    Ok(Lowered::Draft(Draft { graph, locals: build.locals }))
+    Ok(Lowered::Draft(Draft { graph, locals: build.locals, remarks: build.remarks }))
 }
 
 /// What of a local context is looked at.
@@ -249,6 +271,7 @@ struct Builder {
     local_steps: BTreeMap<String, StepId>,
     scratch: Option<StepId>,
     images: BTreeMap<(String, Platform), StepId>,
+    remarks: Vec<Remark>,
     /// About how many bytes of memory all this takes.
     bytes: usize,
 }
@@ -279,6 +302,36 @@ impl Builder {
             cache: CacheUse::Use,
             needs: Needs::default(),
         })
+    }
+
+    /// Tells the person something about an instruction, once for all platforms.
+    fn remark(&mut self, message: String, about: &Instruction) {
+        let remark = Remark { message, at: about.at.clone() };
+        if self.remarks.len() < lint::WARNINGS_MAX && !self.remarks.contains(&remark) {
+            self.remarks.push(remark);
+        }
+    }
+
+    fn is_scratch(&self, step: StepId) -> bool {
+        self.steps[step.index()].op == Op::Scratch
+    }
+
+    /// Whether two steps do the same with the same.
+    fn are_same(&self, one: StepId, other: StepId) -> bool {
+        let (mut pairs, mut seen) = (vec![(one, other)], BTreeSet::new());
+        while let Some((one, other)) = pairs.pop() {
+            if one == other || !seen.insert((one, other)) {
+                continue;
+            }
+            let (one, other) = (&self.steps[one.index()], &self.steps[other.index()]);
+            let same_shape =
+                one.platform == other.platform && one.inputs.len() == other.inputs.len();
+            if !same_shape || one.op != other.op {
+                return false;
+            }
+            pairs.extend(one.inputs.iter().copied().zip(other.inputs.iter().copied()));
+        }
+        true
     }
 
     fn scratch(&mut self, platform: &Platform) -> StepId {

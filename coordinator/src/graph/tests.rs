@@ -443,6 +443,57 @@ fn links_do_not_look_at_the_base() {
     assert_eq!(graph.targets[0].history[0].step, Some(graph.targets[0].step));
 }
 
+/// Whether the sources of the last COPY are checked, and the lines of the remarks.
+fn checked(text: &str) -> (Vec<bool>, Vec<u32>) {
+    let mut request = request();
+    request.contexts = vec![("dir".into(), NamedContext::Local)];
+    let (draft, _) = lower_all(text, &request).unwrap();
+    let copies = draft.graph.steps.iter().rev().find_map(|step| match &step.op {
+        Op::Copy(copy) => Some(copy.sources.iter().map(|source| source.checked).collect()),
+        _ => None,
+    });
+    (copies.unwrap(), draft.remarks.iter().map(|remark| remark.at.first_line).collect())
+}
+
+#[test]
+fn what_a_copy_is_put_upon_is_not_checked() {
+    let unchecked =
+        |text: &str, line| assert_eq!(checked(text), (vec![false], vec![line]), "{text}");
+    unchecked("FROM a\nCOPY --from=a --parents x /y/\n", 2);
+    unchecked("FROM a AS s\nRUN r\nFROM s\nENV a=b\nCOPY --from=s --parents x /y/\n", 5);
+    unchecked(
+        "FROM a AS s\nRUN r\nCOPY f /\nFROM a\nRUN r\nCOPY f /\nCOPY --from=s --parents x /y/\n",
+        7,
+    );
+    unchecked("FROM scratch AS s\nFROM a\nCOPY --from=s --parents x /y/\n", 3);
+    unchecked("FROM scratch AS s\nFROM a\nCOPY --link --from=s --parents x /y/\n", 3);
+    unchecked("FROM dir AS s\nFROM s\nCOPY --from=s --parents x /y/\n", 3);
+    let text = "FROM a\nCOPY --from=a x <<e /y/\ne\n";
+    assert_eq!(checked(text), (vec![false, true], vec![]), "nothing to tell without --parents");
+
+    let checks = |text: &str| assert_eq!(checked(text), (vec![true], vec![]), "{text}");
+    checks("FROM a\nCOPY --parents x /y/\n");
+    checks("FROM a\nCOPY --from=b --parents x /y/\n");
+    checks("FROM a\nCOPY --link --from=a --parents x /y/\n");
+    checks("FROM a AS s\nRUN r\nFROM a\nRUN q\nCOPY --from=s --parents x /y/\n");
+    checks("FROM a\nRUN r\nCOPY --from=a --parents x /y/\n");
+    checks("FROM dir\nCOPY --from=dir --parents x /y/\n");
+    checks("FROM --platform=linux/arm64 a AS s\nFROM a\nCOPY --from=s --parents x /y/\n");
+}
+
+#[test]
+fn letters_in_flags_are_told_once_for_all_platforms() {
+    let mut request = request();
+    request.platforms = ["linux/amd64", "linux/arm64"].map(|p| Platform::parse(p).unwrap()).into();
+    let text = "FROM a AS s\nONBUILD COPY --exclude=é . /\nFROM s\nCOPY --chown=1 é /\n";
+    let (draft, _) = lower_all(text, &request).unwrap();
+    let lines: Vec<_> = draft.remarks.iter().map(|remark| remark.at.first_line).collect();
+    assert_eq!(lines, [2, 3], "where it is written, and where it comes into effect");
+    let warning = draft.remarks[0].warning(text.as_bytes());
+    assert!(warning.rule.is_empty() && warning.message.ends_with("`--exclude=Ã©`"), "{warning:?}");
+    assert_eq!(warning.excerpt, [(2, "ONBUILD COPY --exclude=é . /".to_owned())]);
+}
+
 #[test]
 fn keys_follow_what_is_selected_and_what_is_made_anew() {
     let text = "FROM a\nRUN one\nCOPY f /f\nRUN two\n";

@@ -114,6 +114,11 @@ pub fn tree_failure(error: &TreeError) -> Failure {
             "Check the path, and whether `.dockerignore` leaves it out; paths count from the \
              context's root.",
         ),
+        TreeError::NothingNamed(_) => failure.hint("Copy it without --parents."),
+        TreeError::Dangling(_) => failure.hint(
+            "BuildKit follows the links at the top of what a part is copied of (--exclude, \
+             --parents), and fails too. Leave the link out with --exclude, or copy all.",
+        ),
         TreeError::FileOverDirectory(_) | TreeError::NotADirectory(_) => {
             failure.hint("End the destination with `/` when it is meant as a directory.")
         }

@@ -244,6 +244,7 @@ async fn first_change(
         path: path.to_owned(),
         pattern: false,
         unpack: Unpack::Never,
+        checked: true,
     };
     let (sources, parents, exclude) = match takes {
         Takes::Whole => (vec![whole("/")], false, Vec::new()),

@@ -399,15 +399,24 @@ fn keep(store: &dyn Store, mut one: Configured) -> Result<Image, Failure> {
     for layer in &mut one.image.layers {
         if let Some(diff) = layer.diff.filter(|_| layer.original.is_none()) {
             // Here the image is what everybody has who pulls it.
-            let (diff, made) = archived(&StoreNodes(store), &diff)
-                .map_err(|e| Failure::new(Class::Corrupt, e.to_string()))?;
-            store.put_nodes(&made.into_nodes()).map_err(failed)?;
-            layer.diff = Some(diff);
-            // Whoever builds upon the image finds the layer by its diff id.
-            rows::put_unpacked(store, &layer.diff_id, diff).map_err(failed)?;
+            layer.diff = Some(match rows::unpacked(store, &layer.diff_id).map_err(failed)? {
+                Some(known) => known,
+                None => unpacked(store, &layer.diff_id, &diff)?,
+            });
         }
     }
     Ok(one.image)
+}
+
+/// The tree that the layer of this diff unpacks to. Whoever builds upon the image finds it by its
+/// diff id.
+fn unpacked(store: &dyn Store, diff_id: &OciDigest, diff: &RootId) -> Result<RootId, Failure> {
+    let failed = |e: cache::store::StoreError| store_failure(&e);
+    let (diff, made) = archived(&StoreNodes(store), diff)
+        .map_err(|e| Failure::new(Class::Corrupt, e.to_string()))?;
+    store.put_nodes(&made.into_nodes()).map_err(failed)?;
+    rows::put_unpacked(store, diff_id, diff).map_err(failed)?;
+    Ok(diff)
 }
 
 /// Makes a layer before an output needs it. Blocks.

@@ -114,7 +114,8 @@ pub fn git() -> Op {
 
 pub fn copy() -> Op {
     let path = "/x".to_owned();
-    let source = CopySource { input: 1, path, pattern: false, unpack: Unpack::Never };
+    let source =
+        CopySource { input: 1, path, pattern: false, unpack: Unpack::Never, checked: true };
     Op::Copy(CopyOp {
         sources: vec![source],
         dest: "/y".into(),

@@ -5,7 +5,9 @@ use crate::image::tape::{Head, Kind};
 use cache::store::{Source, StoreError};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
-use proto::tree::{AnyNode, Entry, Meta, Mtime, Node, OneFile, Presence, Root, is_host_xattr};
+use proto::tree::{
+    AnyNode, CAPABILITY, Entry, Meta, Mtime, Node, OneFile, Presence, Root, is_host_xattr,
+};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
@@ -185,7 +187,10 @@ impl<'w> Walk<'w> {
 
     /// The head of a file at the present path.
     fn head(&self, meta: &Meta) -> Result<Head, PackError> {
-        let kept = meta.xattrs.iter().filter(|(name, _)| !is_host_xattr(name));
+        let kept = meta.xattrs.iter().filter(|(name, _)| match self.form {
+            Form::Layer => *name == CAPABILITY,
+            Form::Plain { .. } => !is_host_xattr(name),
+        });
         let xattrs: Vec<_> = kept.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
         if xattrs.iter().any(|(name, _)| name.contains(&b'=')) {
             let why = "tar cannot hold an extended attribute with `=` in its name";

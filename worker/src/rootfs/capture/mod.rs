@@ -42,8 +42,8 @@ pub struct Diff {
 ///
 /// Entries that are the same as below (content, metadata and time) are no change, and neither are
 /// directories without changes: `RUN true` has the one empty diff. BuildKit, when times have parts
-/// of seconds, does not look at the content, and looks at no attributes but capabilities; layers
-/// here hold them all, so all are compared. Sockets are kept as names
+/// of seconds, does not look at the content, and looks at no attributes but capabilities; here all
+/// are compared, for later steps see them. Sockets are kept as names
 /// ([`proto::tree::Node::Socket`]), so that the next step sees what BuildKit's would; layers leave
 /// them out.
 pub fn capture(

@@ -1,0 +1,2 @@
+echo a > a
+ln -s nowhere lost
