@@ -234,8 +234,8 @@ fn mount(c: &mut Canon<'_>, mount: &Mount, which: Which) {
         }) => {
             c.tag(1);
         }
-        MountKind::Tmpfs(TmpfsMount { size }) => {
-            c.tag(2).u64(*size);
+        MountKind::Tmpfs(TmpfsMount { size, read_only }) => {
+            c.tag(2).u64(*size).bool(*read_only);
         }
         MountKind::Secret(SecretMount { id, file, env, required, mode, uid, gid }) => {
             c.tag(3).text(id).bool(*file).option(env.as_deref(), |c, e| {

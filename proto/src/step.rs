@@ -377,6 +377,8 @@ pub struct CacheMount {
 pub struct TmpfsMount {
     /// Bytes; 0 for no limit.
     pub size: u64,
+    /// Whether it can only be read: then it stays empty.
+    pub read_only: bool,
 }
 
 /// A secret as a file, as a variable, or both.

@@ -24,7 +24,13 @@ pub struct Editor<'n> {
     pub(super) work: Work<'n>,
     root: EditDir,
     root_meta: Meta,
+    /// Whether what is made belongs to nobody in particular, and so to the group of a set-group-id
+    /// directory that it is made in.
+    pub(super) inherits_group: bool,
 }
+
+/// Set-group-id.
+const SETGID: u16 = 0o2000;
 
 /// A directory whose entries are loaded.
 pub(super) struct EditDir {
@@ -158,7 +164,7 @@ impl<'n> Editor<'n> {
         let Root { meta, dir, .. } = root(nodes, id)?;
         let work = Work::new(nodes);
         let root = EditDir::open(&work, meta.clone(), dir)?;
-        Ok(Self { work, root, root_meta: meta })
+        Ok(Self { work, root, root_meta: meta, inherits_group: true })
     }
 
     /// Whether nothing is in it.
@@ -201,19 +207,25 @@ impl<'n> Editor<'n> {
         })
     }
 
-    /// Makes the directory and all above it that are not there, with `meta`.
+    /// Makes the directory and all above it that are not there, with `meta`; in a set-group-id
+    /// directory as mkdir(2) does.
     pub fn mkdir_all(&mut self, path: &[FileName], meta: &Meta) -> Result<(), TreeError> {
         if path.len() > limit::TREE_DEPTH_MAX {
             return Err(TreeError::BadPath(show(path), "it is too deep".to_owned()));
         }
-        let Self { work, root: at, .. } = self;
+        let Self { work, root: at, inherits_group, .. } = self;
         let mut at = at;
         for (depth, name) in path.iter().enumerate() {
             match at.get(name.as_bytes()) {
                 Found::Dir => {}
                 Found::Other(_) => return Err(TreeError::NotADirectory(show(&path[..=depth]))),
                 Found::Nothing => {
-                    at.put_dir(name.clone(), meta.clone());
+                    let mut meta = meta.clone();
+                    if at.meta.mode & SETGID != 0 {
+                        meta.mode |= SETGID;
+                        meta.gid = if *inherits_group { at.meta.gid } else { meta.gid };
+                    }
+                    at.put_dir(name.clone(), meta);
                 }
             }
             let next = at.child(work, name.as_bytes())?;
@@ -263,13 +275,12 @@ impl<'n> Editor<'n> {
 
     /// Names the result.
     pub fn finish(self) -> Change {
-        let Self { work: Work { mut made, .. }, root, root_meta } = self;
+        let Self { work: Work { mut made, .. }, root, root_meta, .. } = self;
         let (dir, change) = root.seal(&mut made);
-        let whole = Root { meta: root.meta.clone(), dir, presence: Presence::Merge };
+        let whole = Root { meta: root_meta.clone(), dir, presence: Presence::Merge };
         let change = change.unwrap_or_else(|| made.dir(Dir::default()));
-        // A layer that changes nothing of `/` itself can be put upon any other root as well.
-        let presence = if root.meta == root_meta { Presence::Implicit } else { Presence::Merge };
-        let diff = Root { meta: root.meta, dir: change, presence };
+        // As of a RUN, what happens to `/` itself is no part of the layer, and so does not outlive it.
+        let diff = Root { meta: root_meta, dir: change, presence: Presence::Implicit };
         Change { root: made.root(&whole), diff: made.root(&diff), made }
     }
 }

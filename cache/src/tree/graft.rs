@@ -7,6 +7,8 @@
 //! * Missing directories on the way are made 0755 (with an octal `--chmod`, in that mode) and owned
 //!   as `--chown` says. The destination directory keeps its owner and mode; directories below it
 //!   get those of the source.
+//! * Directories that are made in a set-group-id directory have its group, unless `--chown` says
+//!   another one, and are set-group-id.
 //! * Symlinks of the destination's path are followed inside the root, the last one too.
 //! * A block device becomes a character device of its number, but for one in an unpacked archive.
 //! * A file does not replace a directory, nor a directory a file. An unpacked archive replaces
@@ -45,6 +47,7 @@ pub fn copy(
     let mut editor = Editor::open(nodes, base)?;
     let owner = rules.chown.map(|text| owner::lookup(&mut editor, text)).transpose()?;
     let mode = rules.chmod.map(ModeChange::parse).transpose()?;
+    editor.inherits_group = owner.is_none();
     let rewrite = Rewrite { owner, mode };
     let mut index = 0u64;
     for Selection { items, made } in selections {
@@ -71,6 +74,7 @@ pub fn mkdir(
     if !owner.is_empty() {
         let Owner { uid, gid } = owner::lookup(&mut editor, owner)?;
         (meta.uid, meta.gid) = (uid, gid);
+        editor.inherits_group = false;
     }
     let at = editor.resolve(path)?;
     editor.mkdir_all(&at, &meta)?;

@@ -64,11 +64,10 @@ fn find(
     let text = String::from_utf8_lossy(&text[..text.len().min(USER_FILE_BYTES_MAX)]);
     for line in text.lines() {
         let fields: Vec<&str> = line.trim().split(':').collect();
-        let number = |at: usize| fields.get(at).and_then(|f| f.parse().ok());
-        if fields[0] == name
-            && let (Some(a), Some(b)) = (number(columns[0]), number(columns[1]))
-        {
-            return Ok(Some([a, b]));
+        // What is missing, or no number, is 0; what is below zero is the kernel's name for it.
+        let number = |at: usize| fields.get(at).and_then(|f| f.parse::<i64>().ok()).unwrap_or(0);
+        if fields[0] == name {
+            return Ok(Some(columns.map(|at| number(at) as u32)));
         }
     }
     Ok(None)

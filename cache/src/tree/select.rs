@@ -148,8 +148,9 @@ impl View<'_> {
     }
 
     /// The paths that a pattern stands for, in the order of a walk. A path without wildcards
-    /// stands for itself, whether it is there or not.
-    fn expand(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
+    /// stands for itself, whether it is there or not. What is no pattern is an error, or when that
+    /// is not checked it stands for nothing.
+    fn expand(&self, path: &[u8], checked: bool) -> Result<Vec<Vec<u8>>, TreeError> {
         let (base, pattern) = glob::split(path);
         let Some(pattern) = pattern else { return Ok(vec![[b"/", base.as_slice()].concat()]) };
         let at = self.follow(&base)?;
@@ -160,8 +161,14 @@ impl View<'_> {
                 return Err(TreeError::NotFound(String::from_utf8_lossy(&base).into_owned()));
             }
         };
-        // A pattern that is no pattern matches nothing, as in BuildKit.
-        let Ok(glob) = Glob::new(&pattern) else { return Ok(Vec::new()) };
+        let glob = match Glob::new(&pattern) {
+            Ok(glob) => glob,
+            Err(why) if checked => {
+                let shown = String::from_utf8_lossy(path).into_owned();
+                return Err(TreeError::BadPattern(shown, why.to_string()));
+            }
+            Err(_) => return Ok(Vec::new()),
+        };
         let mut found = Vec::new();
         self.walk(&start, &glob, &mut Vec::new(), &mut found)?;
         Ok(found.into_iter().map(|path| [b"/", base.as_slice(), b"/", &path].concat()).collect())
@@ -232,7 +239,7 @@ pub fn select(
         filter.include = patterns(&[String::from_utf8_lossy(&pattern[1..]).into_owned()])?;
         path = pivot.to_vec();
     }
-    let paths = if what.pattern { view.expand(&path)? } else { vec![path] };
+    let paths = if what.pattern { view.expand(&path, what.checked)? } else { vec![path] };
     let mut work = Work::new(nodes);
     let mut items = Vec::new();
     for path in paths {

@@ -95,8 +95,11 @@ fn read(store: &MemoryStore, id: RootId) -> Model {
         let node = store.node(&dir.tree).expect("a node that is there");
         let AnyNode::Dir(entries) = &*node else { panic!("a root inside a tree") };
         for entry in entries.entries() {
-            let Meta { mode, uid, .. } = entry.meta;
-            let head = if uid == 0 { format!("{mode:o}") } else { format!("{mode:o}:{uid}") };
+            let head = match entry.meta {
+                Meta { mode, uid: 0, gid: 0, .. } => format!("{mode:o}"),
+                Meta { mode, uid, gid, .. } if uid == gid => format!("{mode:o}:{uid}"),
+                Meta { mode, uid, gid, .. } => format!("{mode:o}:{uid},{gid}"),
+            };
             let path = format!("{path}{}", entry.name);
             match &entry.node {
                 Node::Dir(dir, presence) => {
@@ -388,6 +391,33 @@ fn what_is_not_checked_may_be_missing() {
 }
 
 #[test]
+fn bad_patterns_are_errors_where_they_are_looked_at() {
+    let copy = Copy { from: &[("a", "644 A"), ("d/", "755")], dest: "/t/", ..COPY };
+    for source in ["[a", "[]", "a[", "d/[a-]", "x*["] {
+        Copy { sources: &[source], ..copy }.fails("is not a pattern");
+        Copy { sources: &[source], checked: false, ..copy }.gives(&[], &[]);
+    }
+}
+
+#[test]
+fn directories_made_in_a_set_group_id_directory_are_of_its_kind() {
+    let to = &[("p/", "2775:5"), ("p/old/", "755:1")];
+    let from = &[("d/", "711"), ("d/e/", "700:3"), ("f", "644 F")];
+    let copy = Copy { to, from, ..COPY };
+    let diff = |copy: Copy<'_>| copy.run().map(|(_, diff)| show(&diff)).unwrap();
+    let inside = ["p/ 2775:5", "p/q/ 2755:0,5", "p/q/e/ 700:3"];
+    assert_eq!(diff(Copy { sources: &["d"], dest: "/p/q", ..copy }), inside);
+    let chown = Some("7");
+    let inside = ["p/ 2775:5", "p/q/ 2755:7", "p/q/r/ 2755:7", "p/q/r/f 644:7 F"];
+    assert_eq!(diff(Copy { sources: &["f"], dest: "/p/q/r/", chown, ..copy }), inside);
+    let chmod = Some("711");
+    let inside = ["p/ 2775:5", "p/q/ 2711:0,5", "p/q/f 711 F"];
+    assert_eq!(diff(Copy { sources: &["f"], dest: "/p/q/", chmod, ..copy }), inside);
+    let inside = ["p/ 2775:5", "p/old/ 755:1", "p/old/n/ 755", "p/old/n/f 644 F"];
+    assert_eq!(diff(Copy { sources: &["f"], dest: "/p/old/n/", ..copy }), inside);
+}
+
+#[test]
 fn hard_links_stay_within_one_copy() {
     let from = &[("d/", "755"), ("d/a", "644 X = g"), ("d/b", "644 X = g"), ("o", "644 X = g")];
     let copy = Copy { from, sources: &["d", "o"], dest: "/t/", ..COPY };
@@ -457,7 +487,7 @@ fn a_working_directory_is_made_once() {
     let now = Mtime { seconds: 9, nanos: 0 };
     let change = mkdir(&nodes, &base, b"/a/b/c", "5:6", now).unwrap();
     store.put_nodes(&change.made.into_nodes()).unwrap();
-    assert_eq!(show(&read(&store, change.root)), ["a/ 700", "a/b/ 755:5", "a/b/c/ 755:5"]);
+    assert_eq!(show(&read(&store, change.root)), ["a/ 700", "a/b/ 755:5,6", "a/b/c/ 755:5,6"]);
     let again = mkdir(&nodes, &change.root, b"/a/b/c", "", now).unwrap();
     assert_eq!(again.root, change.root);
     store.put_nodes(&again.made.into_nodes()).unwrap();

@@ -107,7 +107,11 @@ impl<'l> Line<'l> {
         }
         let trigger = Self::cut_text(self.args, self.logical, self.escape)?;
         if let Some(name @ ("ENV" | "LABEL")) = trigger.name {
-            words::pairs(name, trigger.args, self.escape)?;
+            match words::pairs(name, trigger.args, self.escape) {
+                // Names are looked at when the trigger comes into effect.
+                Ok(_) | Err(Problem::BlankName(_)) => {}
+                Err(problem) => return Err(problem),
+            }
         }
         Ok(Some(trigger))
     }

@@ -73,6 +73,14 @@ pub enum MountError {
     /// Options of a secret that contradict each other.
     #[error("`--mount=type=secret`: {0}")]
     Secret(&'static str),
+    /// A path in something that has none.
+    #[error("`--mount=type={kind}`: there is no `{path}` to mount: `source` needs `from` here")]
+    Source {
+        /// The mount's type.
+        kind: &'static str,
+        /// The path.
+        path: String,
+    },
     /// A mount at the root, or without a target where the working directory is the root.
     #[error("`--mount`: the target `{0}` is the root directory; give `target=/path`")]
     Target(String),
@@ -373,6 +381,19 @@ impl Options {
         Err(MountError::NotForType { key, kind: self.kind_name() })
     }
 
+    /// Memory is empty, and so is a cache that begins with nothing.
+    fn may_have_source(&self) -> Result<(), MountError> {
+        let is_empty = match self.kind {
+            Type::Tmpfs => true,
+            Type::Cache => self.from.is_empty(),
+            Type::Bind | Type::Secret | Type::Ssh => false,
+        };
+        if !is_empty || path::clean(&format!("/{}", self.source)) == "/" {
+            return Ok(());
+        }
+        Err(MountError::Source { kind: self.kind_name(), path: shown(&self.source) })
+    }
+
     fn owner(&self, mode: u32) -> Owner {
         Owner {
             mode: self.mode.unwrap_or(mode),
@@ -398,6 +419,7 @@ impl Options {
                 if self.sharing.is_some() {
                     self.require("sharing", &[Type::Cache])?;
                 }
+                self.may_have_source()?;
                 match kind {
                     Type::Cache => self.cache(),
                     Type::Ssh => self.ssh()?,

@@ -47,14 +47,11 @@ pub fn workdir(current: &str, path: &str) -> String {
     }
 }
 
-/// Where COPY and ADD put things: absolute; a slash (or `/.`) at the end, which asks for a directory,
-/// is kept.
+/// Where COPY and ADD put things: absolute and cleaned; a slash (or `/.`) at the end, which asks for a
+/// directory, is kept.
 pub fn destination(current: &str, path: &str) -> String {
-    if path.starts_with('/') {
-        return path.to_owned();
-    }
     let path = if path.is_empty() || path == "." { "./" } else { path };
-    let mut out = workdir(current, path);
+    let mut out = clean(&workdir(current, path));
     if path.ends_with('/') && !out.ends_with('/') {
         out.push('/');
     } else if path.ends_with("/.") {
@@ -114,7 +111,10 @@ mod tests {
             ("/w", "a/.", "/w/a/."),
             ("/w", "a", "/w/a"),
             ("/w", "../../../up", "/up"),
-            ("/w", "/x/../y/", "/x/../y/"),
+            ("/w", "/x/../y/", "/y/"),
+            ("/w", "/x/..", "/"),
+            ("/w", "/x/../.", "/."),
+            ("/w", "/x//y", "/x/y"),
         ];
         for (current, path, expect) in cases {
             assert_eq!(destination(current, path), expect, "{current} {path}");

@@ -6,6 +6,7 @@ use super::expand::Word;
 use super::instruction::Pair;
 use super::text::{is_blank, shown, split_once_blank};
 use proto::limit::DOCKERFILE_WORDS_MAX;
+use std::borrow::Cow;
 
 /// Cuts at blanks, except in quotes and after an escape character. Quotes and escape characters stay
 /// in the words: they are resolved when variables are replaced.
@@ -69,7 +70,8 @@ pub(super) fn json(name: &'static str, text: &str) -> Result<Option<Vec<String>>
     if !text.starts_with('[') {
         return Ok(None);
     }
-    let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(text) else {
+    let whole = whole_escapes(text);
+    let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(&whole) else {
         return Ok(None);
     };
     let mut words = Vec::new();
@@ -83,6 +85,38 @@ pub(super) fn json(name: &'static str, text: &str) -> Result<Option<Vec<String>>
         push(name, &mut words, word)?;
     }
     Ok(Some(words))
+}
+
+/// The text with `\ufffd` in place of each half of a surrogate pair that has no other half: what Go's
+/// decoder makes of it, while others refuse it.
+fn whole_escapes(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\u") {
+        return Cow::Borrowed(text);
+    }
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        digits.bytes().all(|b| b.is_ascii_hexdigit()).then_some(())?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+    while let Some(found) = text[at..].find('\\') {
+        out.push_str(&text[at..at + found]);
+        at += found;
+        let taken = match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                out.push_str("\\ufffd");
+                at += 6;
+                continue;
+            }
+            // The character behind a backslash is no backslash of its own.
+            _ => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        out.push_str(&text[at..at + taken]);
+        at += taken;
+    }
+    out.push_str(&text[at..]);
+    Cow::Owned(out)
 }
 
 /// The pairs of ENV and LABEL: `name=value …`, or `name value`, where the value is all of the rest.
@@ -152,6 +186,18 @@ mod tests {
             assert_eq!(json("CMD", bad), Err(Problem::NotStrings("CMD")), "{bad}");
         }
         assert_eq!(json("CMD", "[\"\\u0000\"]"), Err(Problem::Nul));
+        let halves: [(&str, &[&str]); 6] = [
+            (r#"["\ud83d\ude00"]"#, &["😀"]),
+            (r#"["\ud83d"]"#, &["\u{fffd}"]),
+            (r#"["a\ude00b\ud83d\u0041"]"#, &["a\u{fffd}b\u{fffd}A"]),
+            (r#"["\ud83d\ud83d\ude00"]"#, &["\u{fffd}😀"]),
+            (r#"["\\ud83d", "é\n\u00e9"]"#, &["\\ud83d", "é\né"]),
+            (r#"["\\\ud83d"]"#, &["\\\u{fffd}"]),
+        ];
+        for (text, words) in halves {
+            check(text, Some(words));
+        }
+        check(r#"["\ud8"]"#, None);
     }
 
     #[test]

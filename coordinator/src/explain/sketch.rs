@@ -244,7 +244,7 @@ fn mount(c: &mut Canon<'_>, mount: &Mount) {
             uid: _,
             gid: _,
         }) => c.tag(1),
-        MountKind::Tmpfs(TmpfsMount { size }) => c.tag(2).u64(*size),
+        MountKind::Tmpfs(TmpfsMount { size, read_only }) => c.tag(2).u64(*size).bool(*read_only),
         MountKind::Secret(SecretMount { id, file, env, required, mode, uid, gid }) => {
             c.tag(3).text(&format!("{:?}", (id, file, env, required, mode, uid, gid)))
         }

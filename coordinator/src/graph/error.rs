@@ -28,6 +28,16 @@ pub enum LowerProblem {
     /// FROM of nothing.
     #[error("The base name of FROM is blank: `{0}` expands to nothing")]
     BlankBase(String),
+    /// A stage's name that no image can have.
+    #[error(
+        "The stage cannot be named `{name}`: it must be a name that an image could have, and {why}"
+    )]
+    StageName {
+        /// The name, in small letters.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A name that no image can have.
     #[error("`{0}` is not a valid image reference: {1}")]
     Reference(String, String),

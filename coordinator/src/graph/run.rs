@@ -24,6 +24,9 @@ const SSH_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// The permission bits of a cache mount's root.
 const CACHE_MODE: u16 = 0o755;
 
+/// What counts of the mode of a mount: no special bits, as in BuildKit.
+const MODE_MASK: u32 = 0o777;
+
 impl Dispatcher<'_, '_> {
     pub(super) fn run(
         &mut self,
@@ -161,14 +164,15 @@ impl Dispatcher<'_, '_> {
                     merge: None,
                     source: path::clean(&format!("/{source}")),
                     read_only: *read_only,
-                    mode: (mode & 0o7777) as u16,
+                    mode: (mode & MODE_MASK) as u16,
                     uid,
                     gid,
                 });
                 (target(given)?, input.map(|i| add(inputs, i)), kind)
             }
-            mount::MountKind::Tmpfs { size, .. } => {
-                (target(given)?, None, MountKind::Tmpfs(TmpfsMount { size: *size }))
+            mount::MountKind::Tmpfs { size, read_only } => {
+                let tmpfs = TmpfsMount { size: *size, read_only: *read_only };
+                (target(given)?, None, MountKind::Tmpfs(tmpfs))
             }
             mount::MountKind::Secret { id, file, env, required, owner } => {
                 let place = file.clone().unwrap_or_default();
@@ -182,7 +186,7 @@ impl Dispatcher<'_, '_> {
                     file: file.is_some(),
                     env: env.clone(),
                     required: *required,
-                    mode: (owner.mode & 0o7777) as u16,
+                    mode: (owner.mode & MODE_MASK) as u16,
                     uid: owner.uid,
                     gid: owner.gid,
                 });
@@ -194,7 +198,7 @@ impl Dispatcher<'_, '_> {
                 let kind = MountKind::Ssh(SshMount {
                     id: id.clone(),
                     required: *required,
-                    mode: (owner.mode & 0o7777) as u16,
+                    mode: (owner.mode & MODE_MASK) as u16,
                     uid: owner.uid,
                     gid: owner.gid,
                 });

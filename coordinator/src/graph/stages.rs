@@ -139,6 +139,7 @@ impl<'a> Stages<'a> {
             stages.link(index)?;
         }
         stages.check_cycles()?;
+        stages.check_references(inputs)?;
         if stages.all.len() == 1 {
             stages.all[0].name = String::new();
         }
@@ -155,6 +156,9 @@ impl<'a> Stages<'a> {
             let (base_name, platform) =
                 read_from(written, args, &names, advice).map_err(|p| p.at(at))?;
             let own_name = written.name.as_ref().map(|n| n.lower.clone());
+            if let Some(name) = &own_name {
+                check_name(name).map_err(|p| p.at(at))?;
+            }
             // A named context of the stage's name takes the place of the whole stage.
             let replaced = own_name.as_ref().and_then(|name| context(inputs, name));
             let (base, base_name, instructions) = match replaced {
@@ -277,6 +281,16 @@ impl<'a> Stages<'a> {
         });
         self.by_name.insert(image_key(name), index);
         index
+    }
+
+    /// What no stage needs must be named rightly all the same.
+    fn check_references(&self, inputs: &Inputs<'_>) -> Result<(), LowerError> {
+        let unresolved = self.all.iter().filter(|stage| matches!(stage.base, Base::Unresolved));
+        for stage in unresolved.filter(|stage| context(inputs, &stage.base_name).is_none()) {
+            let wrong = |problem| LowerError { problem, at: stage.at.clone() };
+            reference(&stage.base_name).map_err(wrong)?;
+        }
+        Ok(())
     }
 
     fn needs(&self, index: usize) -> impl Iterator<Item = usize> {
@@ -485,6 +499,16 @@ fn read_from(
         return Err(LowerProblem::BlankPlatform(word.raw().to_owned()));
     }
     Ok((base, Some(Platform::parse(&text)?)))
+}
+
+/// A stage's name must be one that an image could have: a named context could take its place.
+fn check_name(name: &str) -> Result<(), LowerProblem> {
+    if name == "scratch" || name == "context" {
+        return Ok(());
+    }
+    Reference::parse(name)
+        .map(drop)
+        .map_err(|why| LowerProblem::StageName { name: name.to_owned(), why: why.to_string() })
 }
 
 /// The key of an image that an instruction names: no stage can have it as its name.

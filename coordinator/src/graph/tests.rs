@@ -495,6 +495,32 @@ fn letters_in_flags_are_told_once_for_all_platforms() {
 }
 
 #[test]
+fn what_nobody_needs_is_named_rightly_all_the_same() {
+    let wrong = |text: &str, with, line| check_error(text, &request(), with, Some(line));
+    let reference = "not a valid image reference";
+    wrong("FROM BAD//Name\nFROM a\n", reference, 1);
+    wrong("FROM a:b:c AS x\nFROM a\n", reference, 1);
+    wrong("FROM a AS Upper\nFROM Upper AS u\nFROM a\n", reference, 2);
+    wrong("FROM a AS x\nCOPY --from=x- /y /z\nFROM a\n", reference, 2);
+    wrong("FROM a AS x\nRUN --mount=from=Foo,target=/x y\nFROM a\n", reference, 2);
+    for name in ["x-", "x.", "x_", "x..y", "x___y", "x.-y"] {
+        wrong(&format!("FROM a AS {name}\nFROM a\n"), "The stage cannot be named", 1);
+    }
+    check(
+        "FROM a AS x--y\nFROM b AS x__y\nFROM c AS x_y-z.1\nFROM d\n",
+        &["[stage-3 1/1] FROM docker.io/library/d:latest"],
+    );
+    check("FROM a AS context\nFROM d\n", &["[stage-1 1/1] FROM docker.io/library/d:latest"]);
+}
+
+#[test]
+fn triggers_are_read_in_full_when_they_come_into_effect() {
+    check("FROM a AS b\nONBUILD ENV =x\n", &["[1/1] FROM docker.io/library/a:latest"]);
+    let text = "FROM a AS b\nONBUILD ENV =x\nFROM b\n";
+    assert!(lower_all(text, &request()).is_err());
+}
+
+#[test]
 fn keys_follow_what_is_selected_and_what_is_made_anew() {
     let text = "FROM a\nRUN one\nCOPY f /f\nRUN two\n";
     let graph = graph_of(text, &request());

@@ -192,8 +192,9 @@ fn fields_of_mounts() {
     f("cache uid", &cache, set!(Cache.uid = 1), NONE);
     f("cache gid", &cache, set!(Cache.gid = 1), NONE);
 
-    let tmpfs = with(MountKind::Tmpfs(TmpfsMount { size: 0 }));
+    let tmpfs = with(MountKind::Tmpfs(TmpfsMount { size: 0, read_only: false }));
     f("tmpfs size", &tmpfs, set!(Tmpfs.size = 1), BOTH);
+    f("tmpfs read-only", &tmpfs, set!(Tmpfs.read_only = true), BOTH);
     f("kind", &tmpfs, |m| m.kind = with_cache(), ALL);
 
     let secret = with(MountKind::Secret(SecretMount {

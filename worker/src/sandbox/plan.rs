@@ -114,9 +114,10 @@ impl Plan {
                 }
                 MountKind::Tmpfs(tmpfs) => {
                     let size = format!("size={}", tmpfs.size);
-                    let options = ["nosuid", &size];
-                    let options = if tmpfs.size > 0 { &options[..] } else { &options[..1] };
-                    plan.add(target, Source::Tmpfs, PlaceKind::Dir, options);
+                    let mut options = vec!["nosuid"];
+                    options.extend((tmpfs.size > 0).then_some(size.as_str()));
+                    options.extend(tmpfs.read_only.then_some("ro"));
+                    plan.add(target, Source::Tmpfs, PlaceKind::Dir, &options);
                 }
                 MountKind::Secret(secret) => {
                     plan.add_secret(&target, secret, secrets.get(&secret.id))?;

@@ -5,6 +5,7 @@
 //! - Anything else is looked up. A name must be there; a number need not, and then its group is 0.
 //! - Without a group, the user's further groups are those that list the user's *name*.
 //! - An empty text is `0`, looked up if it can be.
+//! - Every line counts, one that is meant as a remark too; a number that is missing, or none, is 0.
 
 /// The user, its groups and its home.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +58,8 @@ pub fn lookup(
     let (uid, gid, further) = found;
     let mut groups = vec![gid];
     groups.extend(further.into_iter().filter(|group| *group != gid));
-    let home = passwd.iter().find(|line| line.number(2) == Some(uid)).and_then(|l| l.text(5));
-    let home = home.filter(|home| !home.is_empty()).unwrap_or_else(|| "/".to_owned());
+    let own = passwd.iter().find(|line| line.number(2) == uid);
+    let home = own.map_or_else(|| "/".to_owned(), |line| line.text(5));
     Ok(Identity { uid, gid, groups, home })
 }
 
@@ -91,15 +92,12 @@ fn named(
     let number = numeric(user)?;
     let group_number = numeric(group_name)?;
     let line = passwd.iter().find(|line| match number {
-        _ if user.is_empty() => line.number(2) == Some(0),
-        Some(number) => line.number(2) == Some(number),
+        _ if user.is_empty() => line.number(2) == 0,
+        Some(number) => line.number(2) == number,
         None => line.is(0, user),
     });
     let (uid, mut gid, name) = match (line, number) {
-        (Some(line), _) => {
-            let uid = line.number(2).or(number);
-            (uid.unwrap_or(0), line.number(3).unwrap_or(0), line.text(0).unwrap_or_default())
-        }
+        (Some(line), _) => (line.number(2), line.number(3), line.text(0)),
         (None, Some(number)) => (number, 0, String::new()),
         (None, None) if user.is_empty() => (0, 0, String::new()),
         (None, None) => {
@@ -110,14 +108,14 @@ fn named(
     let groups: Vec<Line<'_>> = group.map(lines).unwrap_or_default();
     if group_name.is_empty() {
         let member = |line: &&Line<'_>| !name.is_empty() && line.lists(3, &name);
-        let further = groups.iter().filter(member).filter_map(|line| line.number(2));
+        let further = groups.iter().filter(member).map(|line| line.number(2));
         return Ok((uid, gid, further.collect()));
     }
     let found = groups.iter().find(|line| match group_number {
-        Some(number) => line.number(2) == Some(number),
+        Some(number) => line.number(2) == number,
         None => line.is(0, group_name),
     });
-    gid = match (found.and_then(|line| line.number(2)), group_number) {
+    gid = match (found.map(|line| line.number(2)), group_number) {
         (Some(gid), _) | (None, Some(gid)) => gid,
         (None, None) => {
             let (name, file) = (group_name.to_owned(), "/etc/group");
@@ -127,15 +125,14 @@ fn named(
     Ok((uid, gid, Vec::new()))
 }
 
-/// A line's fields. Lines whose numbers are none are left out.
+/// A line's fields.
 struct Line<'a>(Vec<&'a [u8]>);
 
 fn lines(file: &[u8]) -> Vec<Line<'_>> {
     file.split(|b| *b == b'\n')
         .map(|line| line.trim_ascii())
-        .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+        .filter(|line| !line.is_empty())
         .map(|line| Line(line.split(|b| *b == b':').collect()))
-        .filter(|line| line.number(2).is_some())
         .collect()
 }
 
@@ -144,17 +141,19 @@ impl Line<'_> {
         self.0.get(field) == Some(&want.as_bytes())
     }
 
-    fn text(&self, field: usize) -> Option<String> {
-        self.0.get(field).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    fn text(&self, field: usize) -> String {
+        String::from_utf8_lossy(self.0.get(field).copied().unwrap_or_default()).into_owned()
     }
 
-    fn number(&self, field: usize) -> Option<u32> {
-        std::str::from_utf8(self.0.get(field)?).ok()?.parse().ok()
+    /// A number; one below zero is the kernel's name for it.
+    fn number(&self, field: usize) -> u32 {
+        let text = self.0.get(field).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        text.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0) as u32
     }
 
     fn lists(&self, field: usize, name: &str) -> bool {
         let list = self.0.get(field).copied().unwrap_or_default();
-        list.split(|b| *b == b',').any(|member| member.trim_ascii() == name.as_bytes())
+        list.split(|b| *b == b',').any(|member| member == name.as_bytes())
     }
 }
 
@@ -169,8 +168,12 @@ mod tests {
         app:x:1000:1000:app:/home/app:/bin/sh\n\
         twin:x:1000:7::/home/twin:/bin/sh\n\
         svc:x:1500:2000:svc:/home/svc:/bin/sh\n\
+        short:x:1600\n\
+        homeless:x:1700:1::::\n\
+        below:x:-5:-6::/below:\n\
         4242:x:9:9::/nine:/bin/sh\n";
-    const GROUP: &[u8] = b"root:x:0:\nwheel:x:10:root, app\napp:x:1000:\nstaff:x:2000:app\n";
+    const GROUP: &[u8] = b"root:x:0:\nwheel:x:10:root,app, svc\napp:x:1000:\nstaff:x:2000:app\n\
+        bad:x:none:\n";
 
     fn id(text: &str) -> Result<(u32, u32, Vec<u32>, String), UserError> {
         let found = lookup(text, Some(PASSWD), Some(GROUP))?;
@@ -194,6 +197,11 @@ mod tests {
             ("1234", 1234, 0, vec![0], "/"),
             ("1234:staff", 1234, 2000, vec![2000], "/"),
             ("svc", 1500, 2000, vec![2000], "/home/svc"),
+            ("broken", 0, 0, vec![0], "/root"),
+            ("short", 1600, 0, vec![0], ""),
+            ("homeless", 1700, 1, vec![1], ""),
+            ("below", 4_294_967_291, 4_294_967_290, vec![4_294_967_290], "/below"),
+            ("app:bad", 1000, 0, vec![0], "/home/app"),
             // A number is a number, whatever names there are.
             ("4242", 4242, 0, vec![0], "/"),
             (":staff", 0, 2000, vec![2000], "/root"),
@@ -215,6 +223,13 @@ mod tests {
         assert!(lookup("app", None, None).is_err());
         assert!(matches!(id("-1"), Err(UserError::Range(_))));
         assert!(matches!(id("4294967296"), Err(UserError::Range(_))));
+    }
+
+    #[test]
+    fn a_remark_is_a_line_of_roots() {
+        let root = b"# of Debian\nroot:x:0:0:root:/root:/bin/sh\n";
+        let found = lookup("", Some(root), Some(GROUP)).unwrap();
+        assert_eq!((found.groups, found.home.as_str()), (vec![0], ""));
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn what_is_written_to_a_bind_mount_is_thrown_away() {
 #[test]
 fn mounts_in_mounts() {
     let house = house();
-    let tmpfs = || MountKind::Tmpfs(TmpfsMount { size: 1 << 20 });
+    let tmpfs = || MountKind::Tmpfs(TmpfsMount { size: 1 << 20, read_only: false });
     // The outer one stands last: parents are mounted first all the same.
     let mounts = vec![bind("/outer/sub", "/sub", false), mount("/outer", None, tmpfs())];
     let script =

@@ -15,7 +15,7 @@ fn works(program: &str) {
     let mount = Mount {
         target: "/t".to_owned(),
         input: None,
-        kind: MountKind::Tmpfs(TmpfsMount { size: 1 << 20 }),
+        kind: MountKind::Tmpfs(TmpfsMount { size: 1 << 20, read_only: false }),
     };
     let user = RunOp {
         user: "app".to_owned(),

@@ -28,10 +28,11 @@ impl Placer {
         let was = std::mem::replace(&mut worker.capacity, capacity);
         let new = &worker.capacity;
         let same_platforms = was.platforms == new.platforms;
-        let same = same_platforms
-            && (was.slots, was.cpu_millis, was.memory_bytes, was.pressure, was.takes_work)
-                == (new.slots, new.cpu_millis, new.memory_bytes, new.pressure, new.takes_work);
-        if same {
+        // All but what a transfer took and the room on its disk.
+        let room = |c: &Capacity| {
+            (c.slots, c.cpu_millis, c.memory_bytes, c.pressure, c.takes_work, c.is_alone)
+        };
+        if same_platforms && room(&was) == room(new) {
             return self.fleets.refresh(at);
         }
         worker.totals = Totals::of(&worker.capacity);

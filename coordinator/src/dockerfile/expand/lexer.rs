@@ -1,5 +1,6 @@
 //! One pass over a text: quotes, escapes and variables, to a text and to words.
 
+use super::name;
 use super::pattern::{Pattern, Reach};
 use super::{
     Escapes, ExpandProblem, Expanded, GROWTH_BYTES_MAX, Lookup, Mode, NESTING_MAX, Quotes, Unset,
@@ -309,11 +310,10 @@ impl Lexer<'_, '_> {
     /// A name, a number or a special parameter; empty when there is none.
     fn name(&mut self) -> String {
         let len = match self.peek() {
-            Some(c) if c.is_numeric() => self.rest.find(|c: char| !c.is_numeric()),
-            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => Some(1),
-            _ => self.rest.find(|c: char| !c.is_alphanumeric() && c != '_'),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => 1,
+            _ => name::len(self.rest),
         };
-        let (name, rest) = self.rest.split_at(len.unwrap_or(self.rest.len()));
+        let (name, rest) = self.rest.split_at(len);
         self.rest = rest;
         name.to_owned()
     }

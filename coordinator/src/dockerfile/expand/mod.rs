@@ -5,6 +5,7 @@
 //! no `${name:=text}`, and patterns know `*` and `?` only.
 
 mod lexer;
+mod name;
 mod pattern;
 
 use super::directive::Escape;

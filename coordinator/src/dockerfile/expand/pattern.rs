@@ -5,6 +5,7 @@
 //! of the pattern's live positions as bits: the cost is the value's length times the number of
 //! 64-bit words that the pattern needs, whatever the two are.
 
+use super::name;
 use std::collections::BTreeMap;
 
 /// Characters of one pattern.
@@ -178,7 +179,7 @@ fn reference(text: &str) -> Option<(&str, &str)> {
         Some(inner) => (true, inner),
         None => (false, text),
     };
-    let end = inner.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inner.len());
+    let end = inner.find(|c| !name::has(c)).unwrap_or(inner.len());
     let (name, after) = inner.split_at(end);
     if name.is_empty() {
         return None;

@@ -36,6 +36,7 @@ impl Executor for Program {
             install(filter).map_err(failed)?;
             drop_admin().map_err(failed)?;
         }
+        default_signals();
         let errno = run(&args, &env);
         report::line(&format!("{NO_PROGRAM}{errno}"));
         Err(ExecutorError::Other(io::Error::from_raw_os_error(errno).to_string()))
@@ -86,6 +87,23 @@ fn drop_admin() -> io::Result<()> {
     sets.permitted.remove(admin);
     sets.inheritable.remove(admin);
     Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// A program begins with the default for each signal: what is ignored would stay so, and SIGPIPE is by
+/// Rust's runtime. Those that the C library keeps for itself are reached by the system call only.
+fn default_signals() {
+    const SIGNALS: i32 = 64;
+    /// `struct sigaction` of the kernel: no flags, no mask, and `SIG_DFL`.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    for signal in 1..=SIGNALS {
+        let old = std::ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads no more than its structure, and writes nothing. It refuses SIGKILL
+        // and SIGSTOP, which have no other action anyway.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, MASK_BYTES);
+        }
+    }
 }
 
 /// Runs the program, looked for in `PATH` as execvp(3) does, but for its guess that a file without

@@ -272,6 +272,11 @@ fn a_worker_that_is_alone_takes_what_is_too_large_for_it() {
         assert_eq!(farm.works(), [work], "it has all there is for itself");
         farm.ended(work);
     }
+    farm.worker("a", capacity(2));
+    farm.ready(4, with(|d| d.cpu_millis = 64_000));
+    assert_eq!(farm.works(), [0; 0], "it is not alone any more");
+    farm.worker("a", Capacity { is_alone: true, ..capacity(2) });
+    assert_eq!(farm.works(), [4]);
 }
 
 #[test]
