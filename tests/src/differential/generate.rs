@@ -3,7 +3,7 @@
 mod common;
 mod context;
 
-use super::case::{Case, Instruction, Node, REGISTRY};
+use super::case::{Case, Instruction, REGISTRY};
 use super::peer::Language;
 use super::words::{self, chance, pick};
 use fastrand::Rng;
@@ -146,7 +146,7 @@ impl Maker {
             words.push(format!("--chmod={}", self.chmod()));
         }
         if self.full {
-            self.newer_flags(keyword, from || image, &mut words);
+            self.newer_flags(keyword, &mut words);
         }
         let parents = words.iter().any(|word| word == "--parents");
         let count = if self.chance(75) { 1 } else { self.random.usize(2..4) };
@@ -162,20 +162,16 @@ impl Maker {
         words
     }
 
-    fn newer_flags(&mut self, keyword: &str, elsewhere: bool, words: &mut Vec<String>) {
+    fn newer_flags(&mut self, keyword: &str, words: &mut Vec<String>) {
         if self.chance(15) {
             words.push("--link".to_owned());
         }
-        // BuildKit looks for what links lead to, and for `.`; in images it misses nothing.
-        let links = self.case.context.iter().any(|node| matches!(node, Node::Link { .. }));
-        if keyword == "COPY" && !elsewhere && !links && self.chance(12) {
+        if keyword == "COPY" && self.chance(12) {
             words.push("--parents".to_owned());
         }
-        while (elsewhere || !links) && self.chance(15) {
+        while self.chance(15) {
             let path = self.there();
-            let pattern = words::excluding(&mut self.random, &path);
-            // Flags with more than ASCII are garbled.
-            words.push(format!("--exclude={}", pattern.replace('é', "e")));
+            words.push(format!("--exclude={}", words::excluding(&mut self.random, &path)));
         }
         if keyword == "ADD" && self.chance(15) {
             words.push(self.pick(&["--unpack=false", "--unpack", "--unpack=true"]).to_owned());
@@ -214,7 +210,7 @@ impl Maker {
     fn source(&mut self, parents: bool) -> String {
         let path = self.there();
         match self.random.u8(..16) {
-            0 | 1 if !parents => ".".to_owned(),
+            0 | 1 if !parents || self.chance(10) => ".".to_owned(),
             2 => format!("./{path}"),
             3 => format!("/{path}"),
             4 => format!("{path}/"),
@@ -304,13 +300,12 @@ impl Maker {
         } else {
             format!(",from={}", self.stages[self.random.usize(..self.stages.len())])
         };
-        match self.random.u8(..6) {
+        match self.random.u8(..7) {
             0 => format!("--mount=type=tmpfs,target={place}"),
+            6 => format!("--mount=type=tmpfs,target={place},ro"),
             1 => "--mount=type=cache,target=/m".to_owned(),
             2 if from.is_empty() => {
-                // BuildKit garbles what is beyond ASCII in flags.
-                let source = self.there().replace('é', "e");
-                format!("--mount=type=bind,source={source},target=/m")
+                format!("--mount=type=bind,source={},target=/m", self.there())
             }
             3 => format!("--mount=target={place}{from}"),
             4 => format!("--mount=type=bind,target=/m,rw{from}"),
@@ -322,7 +317,7 @@ impl Maker {
     fn script(&mut self) -> String {
         let place = self.place();
         let other = self.place();
-        let command = match self.random.u8(..16) {
+        let command = match self.random.u8(..20) {
             0 => format!("mkdir -p {place}"),
             1 => format!("rm -rf {place}"),
             2 => format!("ln -s {other} {place}"),
@@ -338,6 +333,10 @@ impl Maker {
             12 => format!("touch /m/x; echo $((1 + 2)) '$A' \\$A ${{A:-n}} >> {place}"),
             13 => format!("env | grep -v -e HOSTNAME -e OTEL -e TRACE | sort > {place}"),
             14 => format!("mkfifo {place}"),
+            15 => format!("mkdir -m 2775 {place} && chgrp 8 {place}"),
+            16 => format!("ln -s {other} {place}/sub"),
+            17 => format!("mkdir {place} && mkdir {other} && ln -s {other} {place}/lib"),
+            18 => format!("touch -d @1000 {place}; chmod g+s {place}"),
             _ => format!("mkdir -p {place}/sub && echo hi > {place}/sub/f"),
         };
         format!("({command}) 2>/dev/null || true")
