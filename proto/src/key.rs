@@ -269,8 +269,9 @@ fn copy_op(c: &mut Canon<'_>, copy: &CopyOp, which: Which) {
     c.list(exclude.iter(), |c, pattern| {
         c.text(pattern);
     });
-    c.list(sources.iter(), |c, CopySource { input: _, path, pattern, unpack, checked: _ }| {
-        c.text(path).bool(*pattern).tag(*unpack as u8);
+    c.list(sources.iter(), |c, CopySource { input: _, path, pattern, unpack, checked }| {
+        let is_unchecked = u8::from(!checked) << 1;
+        c.text(path).bool(*pattern).tag(*unpack as u8 | is_unchecked);
     });
 }
 

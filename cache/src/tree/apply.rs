@@ -129,8 +129,9 @@ fn explicit_dir(
     Ok(made.dir(Dir::new(entries)))
 }
 
-/// The layer as its archive has it: of extended attributes only [`CAPABILITY`], no
-/// [`Node::Relink`], and no directories that are there for nothing else.
+/// The layer with what its archive has of it: of extended attributes only [`CAPABILITY`], no
+/// [`Node::Relink`], and no directories that are there for nothing else. (Parts of seconds, and sockets,
+/// which an archive has not, stay.)
 pub fn archived(nodes: &dyn Nodes, diff: &RootId) -> Result<(RootId, Made), TreeError> {
     let old = root(nodes, diff)?;
     let mut made = Made::default();

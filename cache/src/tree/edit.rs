@@ -5,7 +5,7 @@ use super::nodes::{Made, Nodes, TreeError, Work, root};
 use proto::id::RootId;
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{Dir, DirRef, Entry, Meta, Node, Presence, Root};
+use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root};
 use std::collections::BTreeMap;
 
 /// What came out of a step: the tree after it, and its layer.
@@ -277,10 +277,11 @@ impl<'n> Editor<'n> {
     pub fn finish(self) -> Change {
         let Self { work: Work { mut made, .. }, root, root_meta, .. } = self;
         let (dir, change) = root.seal(&mut made);
-        let whole = Root { meta: root_meta.clone(), dir, presence: Presence::Merge };
+        let whole = Root { meta: root_meta, dir, presence: Presence::Merge };
         let change = change.unwrap_or_else(|| made.dir(Dir::default()));
-        // As of a RUN, what happens to `/` itself is no part of the layer, and so does not outlive it.
-        let diff = Root { meta: root_meta, dir: change, presence: Presence::Implicit };
+        // As with a RUN, what happens to `/` itself is no part of the layer, and so does not outlive it.
+        let meta = Meta::root_owned(0o755, Mtime::default());
+        let diff = Root { meta, dir: change, presence: Presence::Implicit };
         Change { root: made.root(&whole), diff: made.root(&diff), made }
     }
 }

@@ -30,9 +30,7 @@ pub enum TreeError {
     #[error("`{0}` was not found: --exclude leaves it out")]
     Excluded(String),
     /// A source of `--parents` that names a whole tree.
-    #[error(
-        "`{0}` names no file or directory in what it is copied from, whose path --parents could keep"
-    )]
+    #[error("`{0}` is the whole tree: --parents has no path to keep")]
     NothingNamed(String),
     /// A link at the top of a tree of which a part is taken.
     #[error("`{0}` is a symbolic link that leads nowhere")]

@@ -2,6 +2,7 @@
 
 use super::edit::Editor;
 use super::nodes::TreeError;
+use std::num::{IntErrorKind, ParseIntError};
 
 /// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,16 @@ pub fn lookup(editor: &mut Editor<'_>, text: &str) -> Result<Owner, TreeError> {
     Ok(owner)
 }
 
+/// A number of `/etc/passwd` or `/etc/group`, as Go's `strconv.Atoi` gives it whose error nobody looks
+/// at: 0 for what is none, and the nearest that there is for what is too large.
+pub fn lenient_number(text: &str) -> i64 {
+    text.parse().unwrap_or_else(|e: ParseIntError| match e.kind() {
+        IntErrorKind::PosOverflow => i64::MAX,
+        IntErrorKind::NegOverflow => i64::MIN,
+        _ => 0,
+    })
+}
+
 /// What needs no file. Numbers are those of an `int32`; nothing at all is root's.
 fn number(text: &str) -> Option<u32> {
     match text {
@@ -64,10 +75,10 @@ fn find(
     let text = String::from_utf8_lossy(&text[..text.len().min(USER_FILE_BYTES_MAX)]);
     for line in text.lines() {
         let fields: Vec<&str> = line.trim().split(':').collect();
-        // What is missing, or no number, is 0; what is below zero is the kernel's name for it.
-        let number = |at: usize| fields.get(at).and_then(|f| f.parse::<i64>().ok()).unwrap_or(0);
+        // What is below zero is the kernel's name for it.
+        let number = |at: usize| fields.get(at).map_or(0, |field| lenient_number(field)) as u32;
         if fields[0] == name {
-            return Ok(Some(columns.map(|at| number(at) as u32)));
+            return Ok(Some(columns.map(number)));
         }
     }
     Ok(None)

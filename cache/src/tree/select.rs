@@ -102,15 +102,24 @@ impl View<'_> {
         })
     }
 
-    /// Makes sure that `path`, which is kept below `pivot`, is there, and that no directory of it is a
-    /// symlink: there would be nothing to keep behind it. It may be one itself, wherever it leads.
+    /// Makes sure that `path`, which is kept below `pivot`, is there, and that neither the pivot nor a
+    /// directory of the path is a symlink: there would be nothing to keep behind it. The path may end
+    /// with one, wherever it leads, and above the pivot links are followed.
     fn is_there(&self, pivot: &[u8], path: &[u8]) -> Result<(), TreeError> {
-        let mut at = self.follow(pivot)?;
         let (before, names) = (self::names(pivot), names(path));
         let shown = |names: &[FileName]| {
             let all = before.iter().chain(names);
             all.map(FileName::to_string).collect::<Vec<_>>().join("/")
         };
+        let mut at = Vec::new();
+        if let Some((last, above)) = before.split_last() {
+            let above: Vec<&[u8]> = above.iter().map(FileName::as_bytes).collect();
+            at = self.follow(&join(&above))?;
+            at.push(last.clone());
+            if let Some(Picked::Leaf(_, Node::Symlink(_))) = self.look(&at)? {
+                return Err(TreeError::BehindLink { path: shown(&names), link: shown(&[]) });
+            }
+        }
         for (depth, name) in names.iter().enumerate() {
             at.push(name.clone());
             let last = depth + 1 == names.len();
@@ -153,6 +162,14 @@ impl View<'_> {
     fn expand(&self, path: &[u8], checked: bool) -> Result<Vec<Vec<u8>>, TreeError> {
         let (base, pattern) = glob::split(path);
         let Some(pattern) = pattern else { return Ok(vec![[b"/", base.as_slice()].concat()]) };
+        let glob = match Glob::new(&pattern) {
+            Ok(glob) => Some(glob),
+            Err(why) if checked => {
+                let shown = String::from_utf8_lossy(path).into_owned();
+                return Err(TreeError::BadPattern(shown, why.to_string()));
+            }
+            Err(_) => None,
+        };
         let at = self.follow(&base)?;
         let start = match self.look(&at)? {
             Some(Picked::Dir(_, start)) => dir(self.nodes, &start.tree)?,
@@ -161,14 +178,7 @@ impl View<'_> {
                 return Err(TreeError::NotFound(String::from_utf8_lossy(&base).into_owned()));
             }
         };
-        let glob = match Glob::new(&pattern) {
-            Ok(glob) => glob,
-            Err(why) if checked => {
-                let shown = String::from_utf8_lossy(path).into_owned();
-                return Err(TreeError::BadPattern(shown, why.to_string()));
-            }
-            Err(_) => return Ok(Vec::new()),
-        };
+        let Some(glob) = glob else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         self.walk(&start, &glob, &mut Vec::new(), &mut found)?;
         Ok(found.into_iter().map(|path| [b"/", base.as_slice(), b"/", &path].concat()).collect())

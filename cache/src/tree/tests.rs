@@ -318,6 +318,16 @@ fn patterns_select() {
 }
 
 #[test]
+fn above_a_pivot_links_are_followed() {
+    let from = &[("d/", "755"), ("d/e/", "755"), ("d/e/f", "644 F"), ("l", "777 -> d")];
+    let copy = Copy { from, parents: true, ..COPY };
+    Copy { sources: &["l/e/./f"], ..copy }.gives(&["f 644 F"], &["f 644 F"]);
+    Copy { sources: &["l/./e/f"], ..copy }.fails("`l/e/f` was not found: `l` is a symbolic link");
+    Copy { sources: &["l/./e/*"], ..copy }
+        .gives(&["e/ 755", "e/f 644 F"], &["e/ 755", "e/f 644 F"]);
+}
+
+#[test]
 fn parents_are_kept() {
     let from = &[("a/", "711"), ("a/b/", "700"), ("a/b/c", "644 C"), ("a/b/d", "644 D")];
     let copy = Copy { from, dest: "/t/", parents: true, ..COPY };
@@ -370,7 +380,7 @@ fn parents_of_a_whole_tree_are_none() {
     let copy = Copy { from, dest: "/t/", parents: true, ..COPY };
     for source in [".", "/", "./", "d/./"] {
         let copy = Copy { sources: &[source], ..copy };
-        copy.fails(&format!("`{source}` names no file or directory"));
+        copy.fails(&format!("`{source}` is the whole tree"));
         Copy { checked: false, ..copy }.gives(&["t/ 755"], &["t/ 755"]);
     }
 }
@@ -387,13 +397,16 @@ fn what_is_not_checked_may_be_missing() {
     let found = &["t/ 755", "t/d/ 755", "t/d/f 644 F"];
     Copy { sources: &["gone", "d/f"], ..copy }.gives(found, found);
     Copy { sources: &["gone/./x"], ..copy }.fails("gone");
+    let inside = &["t/ 755", "t/f 644 F"];
+    Copy { sources: &["l/./f"], ..copy }.gives(inside, inside);
+    Copy { sources: &["l/./f"], checked: true, ..copy }.fails("`l` is a symbolic link");
     Copy { sources: &["gone"], parents: false, ..copy }.fails("gone");
 }
 
 #[test]
 fn bad_patterns_are_errors_where_they_are_looked_at() {
     let copy = Copy { from: &[("a", "644 A"), ("d/", "755")], dest: "/t/", ..COPY };
-    for source in ["[a", "[]", "a[", "d/[a-]", "x*["] {
+    for source in ["[a", "[]", "a[", "d/[a-]", "x*[", "a/["] {
         Copy { sources: &[source], ..copy }.fails("is not a pattern");
         Copy { sources: &[source], checked: false, ..copy }.gives(&[], &[]);
     }

@@ -369,8 +369,8 @@ fn times(meta: &Meta) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
-/// Attributes that the file system does not take are left out, as `cp` does, and so is what a program
-/// may do without being root: files get their owner here, too, and that is not the image's.
+/// Attributes that the file system does not take are left out, as `cp` does, and so are capabilities:
+/// the files belong to somebody else here than in the image.
 fn set_xattrs(path: &Path, meta: &Meta) {
     let is_wanted = |name: &[u8]| !is_host_xattr(name) && name != CAPABILITY;
     for (name, value) in meta.xattrs.iter().filter(|(name, _)| is_wanted(name)) {

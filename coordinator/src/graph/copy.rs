@@ -8,6 +8,7 @@ use crate::dockerfile::instruction::{AddFiles, CopyFiles, Transfer};
 use crate::dockerfile::source::{GitRef, Source, classify};
 use crate::dockerfile::value::Chmod;
 use crate::dockerfile::{history, path};
+use cache::tree::glob::has_wildcards;
 use proto::step::{CopyOp, CopySource, GitOp, HttpOp, InlineOp, Op, StepId, Unpack};
 
 /// The permission bits of files whose text stands in the Dockerfile.
@@ -125,15 +126,25 @@ impl Dispatcher<'_, '_> {
 
     /// Files that come from what they are put upon, or from nothing at all, are not looked for in
     /// advance.
-    fn check(&mut self, sources: &mut Sources, base: StepId, parents: bool, at: &At<'_>) {
-        if !sources.from_steps {
+    fn check(
+        &mut self,
+        sources: &mut Sources,
+        base: StepId,
+        (parents, exclude): (bool, bool),
+        at: &At<'_>,
+    ) {
+        let is_pattern = |source: &CopySource| has_wildcards(source.path.as_bytes());
+        if !sources.from_steps || !(parents || exclude || sources.list.iter().any(is_pattern)) {
             return;
         }
+        let known =
+            |from: &StepId| self.build.is_scratch(*from) || self.build.are_same(*from, base);
+        let known: Vec<bool> = sources.inputs.iter().map(known).collect();
         for source in sources.list.iter_mut().filter(|source| source.pattern) {
-            let from = sources.inputs[source.input as usize - 1];
-            source.checked = !self.build.is_scratch(from) && !self.build.are_same(from, base);
+            source.checked = !known[source.input as usize - 1];
         }
-        if parents && sources.list.iter().any(|source| !source.checked) {
+        let may_be_missing = |source: &CopySource| !source.checked && !is_pattern(source);
+        if parents && sources.list.iter().any(may_be_missing) {
             let message = "COPY --parents from what it is put upon, or from an empty stage: as in \
                            BuildKit, what is not there is left out without an error";
             self.build.remark(message.to_owned(), at.instruction);
@@ -236,7 +247,7 @@ impl Dispatcher<'_, '_> {
         // link.)
         let link = files.link && files.chmod.is_none();
         let base = if link { self.build.scratch(&state.platform) } else { state.step };
-        self.check(&mut sources, base, parents, at);
+        self.check(&mut sources, base, (parents, !files.exclude.is_empty()), at);
         let op = Op::Copy(CopyOp {
             sources: sources.list,
             dest: path::destination(&state.cwd, &files.dest),

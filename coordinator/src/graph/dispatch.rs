@@ -186,6 +186,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         match &stage.base {
             Base::Stage(base) => {
                 let mut state = self.inherit(*base).map_err(LowerProblem::nowhere)?;
+                // The image's variables are set anew, over ARGs that took their place.
+                let StageState { env, image_env, .. } = &mut state;
+                image_env.list().iter().for_each(|(name, value)| env.set(name, value));
                 state.image.config.on_build = None;
                 state.has_cmd = false;
                 state.checks = StageChecks::on(&state.checks);

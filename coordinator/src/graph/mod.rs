@@ -169,11 +169,15 @@ pub struct Remark {
 
 impl Remark {
     /// The remark as it travels to the person, with the lines of the Dockerfile's text.
-    pub fn warning(&self, text: &[u8]) -> proto::wire::build::Warning {
-        let (rule, detail, url) = Default::default();
-        let (message, at) = (self.message.clone(), Some(self.at.clone()));
-        let excerpt = crate::dockerfile::error::excerpt(text, &self.at);
-        proto::wire::build::Warning { rule, message, detail, url, at, excerpt }
+    pub fn told(&self, text: &[u8]) -> proto::wire::build::Warning {
+        proto::wire::build::Warning {
+            rule: String::new(),
+            message: self.message.clone(),
+            detail: String::new(),
+            url: String::new(),
+            at: Some(self.at.clone()),
+            excerpt: crate::dockerfile::error::excerpt(text, &self.at),
+        }
     }
 }
 
@@ -316,12 +320,17 @@ impl Builder {
         self.steps[step.index()].op == Op::Scratch
     }
 
-    /// Whether two steps do the same with the same.
+    /// Whether two steps do the same with the same. That is soon clear; where it takes many steps to
+    /// tell, they count as different.
     fn are_same(&self, one: StepId, other: StepId) -> bool {
+        const PAIRS_MAX: usize = 4096;
         let (mut pairs, mut seen) = (vec![(one, other)], BTreeSet::new());
         while let Some((one, other)) = pairs.pop() {
             if one == other || !seen.insert((one, other)) {
                 continue;
+            }
+            if seen.len() > PAIRS_MAX {
+                return false;
             }
             let (one, other) = (&self.steps[one.index()], &self.steps[other.index()]);
             let same_shape =

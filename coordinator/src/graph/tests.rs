@@ -236,6 +236,21 @@ fn the_environment_is_what_was_set_before() {
 }
 
 #[test]
+fn an_arg_over_an_env_ends_with_its_stage() {
+    let text = "FROM a AS s\nENV B=env\nARG B=arg\nARG C=c\nRUN one\nFROM s\nRUN two\nARG B=again\nRUN three\n";
+    let graph = graph_of(text, &request());
+    let runs = graph.steps.iter().filter_map(|step| match &step.op {
+        Op::Run(run) => Some(&run.env),
+        _ => None,
+    });
+    let value = |env: &Vec<(String, String)>| {
+        let of = |name| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap();
+        format!("{} {}", of("B"), of("C"))
+    };
+    assert_eq!(runs.map(value).collect::<Vec<_>>(), ["arg c", "env c", "again c"]);
+}
+
+#[test]
 fn paths_count_from_the_working_directory() {
     let graph = graph_of("FROM a\nWORKDIR w\nCOPY f d/\nUSER root\nRUN x\n", &request());
     let copy = graph.steps.iter().find_map(|s| match &s.op {
@@ -468,7 +483,7 @@ fn what_a_copy_is_put_upon_is_not_checked() {
     unchecked("FROM scratch AS s\nFROM a\nCOPY --from=s --parents x /y/\n", 3);
     unchecked("FROM scratch AS s\nFROM a\nCOPY --link --from=s --parents x /y/\n", 3);
     unchecked("FROM dir AS s\nFROM s\nCOPY --from=s --parents x /y/\n", 3);
-    let text = "FROM a\nCOPY --from=a x <<e /y/\ne\n";
+    let text = "FROM a\nCOPY --from=a x* <<e /y/\ne\n";
     assert_eq!(checked(text), (vec![false, true], vec![]), "nothing to tell without --parents");
 
     let checks = |text: &str| assert_eq!(checked(text), (vec![true], vec![]), "{text}");
@@ -489,7 +504,7 @@ fn letters_in_flags_are_told_once_for_all_platforms() {
     let (draft, _) = lower_all(text, &request).unwrap();
     let lines: Vec<_> = draft.remarks.iter().map(|remark| remark.at.first_line).collect();
     assert_eq!(lines, [2, 3], "where it is written, and where it comes into effect");
-    let warning = draft.remarks[0].warning(text.as_bytes());
+    let warning = draft.remarks[0].told(text.as_bytes());
     assert!(warning.rule.is_empty() && warning.message.ends_with("`--exclude=Ã©`"), "{warning:?}");
     assert_eq!(warning.excerpt, [(2, "ONBUILD COPY --exclude=é . /".to_owned())]);
 }

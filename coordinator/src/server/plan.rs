@@ -86,10 +86,10 @@ async fn lower(
             let lowered = graph::lower(inputs, &mut advice).map_err(|e| e.failure(text));
             // What is still to be looked up may lead to more advice: it is given once, at the end.
             let is_last = !matches!(lowered, Ok(Lowered::Needs(_)));
-            let advice = advice.iter().filter(|_| is_last).map(|warning| warning.remark(text));
+            let advice = advice.iter().filter(|_| is_last).map(|warning| warning.told(text));
             let mut remarks: Vec<_> = advice.collect();
             if let Ok(Lowered::Draft(draft)) = &lowered {
-                remarks.extend(draft.remarks.iter().map(|remark| remark.warning(text)));
+                remarks.extend(draft.remarks.iter().map(|remark| remark.told(text)));
             }
             (lowered, remarks, found)
         })

@@ -273,7 +273,7 @@ fn fields_of_copy() {
     f("source pattern", |o| o.sources[0].pattern = true, DEF);
     f("source unpack", |o| o.sources[0].unpack = Unpack::IfArchive, DEF);
     f("source input", |o| o.sources[0].input = 2, BOTH);
-    f("source checked", |o| o.sources[0].checked = false, NONE);
+    f("source checked", |o| o.sources[0].checked = false, DEF);
 }
 
 #[test]

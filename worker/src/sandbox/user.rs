@@ -5,7 +5,10 @@
 //! - Anything else is looked up. A name must be there; a number need not, and then its group is 0.
 //! - Without a group, the user's further groups are those that list the user's *name*.
 //! - An empty text is `0`, looked up if it can be.
-//! - Every line counts, one that is meant as a remark too; a number that is missing, or none, is 0.
+//! - Every line of `/etc/passwd` counts, one that is meant as a remark too; of `/etc/group` those do not.
+//!   A number that is missing, or none, is 0.
+
+use cache::tree::owner::lenient_number;
 
 /// The user, its groups and its home.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +61,7 @@ pub fn lookup(
     let (uid, gid, further) = found;
     let mut groups = vec![gid];
     groups.extend(further.into_iter().filter(|group| *group != gid));
-    let own = passwd.iter().find(|line| line.number(2) == uid);
+    let own = passwd.iter().find(|line| line.number(2) == i64::from(uid));
     let home = own.map_or_else(|| "/".to_owned(), |line| line.text(5));
     Ok(Identity { uid, gid, groups, home })
 }
@@ -93,11 +96,12 @@ fn named(
     let group_number = numeric(group_name)?;
     let line = passwd.iter().find(|line| match number {
         _ if user.is_empty() => line.number(2) == 0,
-        Some(number) => line.number(2) == number,
+        Some(number) => line.number(2) == i64::from(number),
         None => line.is(0, user),
     });
     let (uid, mut gid, name) = match (line, number) {
-        (Some(line), _) => (line.number(2), line.number(3), line.text(0)),
+        // One below zero is the kernel's name for it.
+        (Some(line), _) => (line.number(2) as u32, line.number(3) as u32, line.text(0)),
         (None, Some(number)) => (number, 0, String::new()),
         (None, None) if user.is_empty() => (0, 0, String::new()),
         (None, None) => {
@@ -105,17 +109,18 @@ fn named(
             return Err(UserError::Unknown { what: "user", name, file });
         }
     };
-    let groups: Vec<Line<'_>> = group.map(lines).unwrap_or_default();
+    let mut groups: Vec<Line<'_>> = group.map(lines).unwrap_or_default();
+    groups.retain(|line| !line.0[0].starts_with(b"#"));
     if group_name.is_empty() {
         let member = |line: &&Line<'_>| !name.is_empty() && line.lists(3, &name);
-        let further = groups.iter().filter(member).map(|line| line.number(2));
+        let further = groups.iter().filter(member).map(|line| line.number(2) as u32);
         return Ok((uid, gid, further.collect()));
     }
     let found = groups.iter().find(|line| match group_number {
-        Some(number) => line.number(2) == number,
+        Some(number) => line.number(2) == i64::from(number),
         None => line.is(0, group_name),
     });
-    gid = match (found.map(|line| line.number(2)), group_number) {
+    gid = match (found.map(|line| line.number(2) as u32), group_number) {
         (Some(gid), _) | (None, Some(gid)) => gid,
         (None, None) => {
             let (name, file) = (group_name.to_owned(), "/etc/group");
@@ -145,10 +150,9 @@ impl Line<'_> {
         String::from_utf8_lossy(self.0.get(field).copied().unwrap_or_default()).into_owned()
     }
 
-    /// A number; one below zero is the kernel's name for it.
-    fn number(&self, field: usize) -> u32 {
+    fn number(&self, field: usize) -> i64 {
         let text = self.0.get(field).and_then(|bytes| std::str::from_utf8(bytes).ok());
-        text.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0) as u32
+        text.map_or(0, lenient_number)
     }
 
     fn lists(&self, field: usize, name: &str) -> bool {
@@ -171,9 +175,10 @@ mod tests {
         short:x:1600\n\
         homeless:x:1700:1::::\n\
         below:x:-5:-6::/below:\n\
+        huge:x:99999999999999999999:0::/huge:\n\
         4242:x:9:9::/nine:/bin/sh\n";
     const GROUP: &[u8] = b"root:x:0:\nwheel:x:10:root,app, svc\napp:x:1000:\nstaff:x:2000:app\n\
-        bad:x:none:\n";
+        bad:x:none:\n#docker:x:999:app\n";
 
     fn id(text: &str) -> Result<(u32, u32, Vec<u32>, String), UserError> {
         let found = lookup(text, Some(PASSWD), Some(GROUP))?;
@@ -200,7 +205,8 @@ mod tests {
             ("broken", 0, 0, vec![0], "/root"),
             ("short", 1600, 0, vec![0], ""),
             ("homeless", 1700, 1, vec![1], ""),
-            ("below", 4_294_967_291, 4_294_967_290, vec![4_294_967_290], "/below"),
+            ("below", 4_294_967_291, 4_294_967_290, vec![4_294_967_290], "/"),
+            ("huge", u32::MAX, 0, vec![0], "/"),
             ("app:bad", 1000, 0, vec![0], "/home/app"),
             // A number is a number, whatever names there are.
             ("4242", 4242, 0, vec![0], "/"),

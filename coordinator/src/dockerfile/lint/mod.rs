@@ -37,7 +37,7 @@ pub struct Warning {
 
 impl Warning {
     /// The advice as it travels to the person, with the lines of the Dockerfile's text.
-    pub fn remark(&self, text: &[u8]) -> proto::wire::build::Warning {
+    pub fn told(&self, text: &[u8]) -> proto::wire::build::Warning {
         proto::wire::build::Warning {
             rule: self.rule.name().to_owned(),
             message: self.message.clone(),

@@ -127,7 +127,7 @@ fn advice_can_fail_a_build() {
     assert_eq!(failure.excerpt, [(3, "CMD x".to_owned())]);
     assert!(failure.hint.unwrap().starts_with("JSONArgsRecommended: "));
     // It is told as well.
-    let remark = out[0].remark(text.as_bytes());
+    let remark = out[0].told(text.as_bytes());
     assert_eq!((remark.rule.as_str(), remark.excerpt.len()), ("JSONArgsRecommended", 1));
     assert!(remark.url.ends_with("/json-args-recommended/") && !remark.detail.is_empty());
     // Another mistake is more than advice.

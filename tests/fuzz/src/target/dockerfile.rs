@@ -119,7 +119,7 @@ impl Target for Dockerfile {
             };
             let mut advice = Vec::new();
             let lowered = lower(inputs, &mut advice);
-            advice.iter().for_each(|warning| drop(warning.remark(input)));
+            advice.iter().for_each(|warning| drop(warning.told(input)));
             match lowered {
                 Ok(Lowered::Draft(draft)) => {
                     check(draft);

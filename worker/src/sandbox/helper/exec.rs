@@ -89,8 +89,8 @@ fn drop_admin() -> io::Result<()> {
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-/// A program begins with the default for each signal: what is ignored would stay so, and SIGPIPE is by
-/// Rust's runtime. Those that the C library keeps for itself are reached by the system call only.
+/// A program begins with the default for each signal: what is ignored would stay so, and SIGPIPE is
+/// ignored by Rust's runtime. Those that the C library keeps for itself are reached by the system call only.
 fn default_signals() {
     const SIGNALS: i32 = 64;
     /// `struct sigaction` of the kernel: no flags, no mask, and `SIG_DFL`.

@@ -1,0 +1,3 @@
+mkdir d
+echo f > d/file
+ln -s d link
