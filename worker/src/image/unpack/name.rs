@@ -44,6 +44,10 @@ pub fn components(path: &[u8]) -> Result<Vec<FileName>, BadName> {
     Ok(names)
 }
 
+/// Directories that a name in an archive may lead through: its tree can be one of several parts, and
+/// lies two directories deeper then. No path of the kernel's has so many.
+const BELOW_MAX: usize = limit::TREE_DEPTH_MAX - 2;
+
 /// The components of a name in an archive that ADD unpacks: `..` leads back, but never out, as
 /// BuildKit reads them.
 pub fn below(path: &[u8]) -> Result<Vec<FileName>, BadName> {
@@ -51,7 +55,7 @@ pub fn below(path: &[u8]) -> Result<Vec<FileName>, BadName> {
         return Err(BadName::Nul);
     }
     let parts = clamp(path);
-    if parts.len() > limit::TREE_DEPTH_MAX {
+    if parts.len() > BELOW_MAX {
         return Err(BadName::Deep);
     }
     parts.into_iter().map(|part| Ok(FileName::new(part)?)).collect()
