@@ -5,8 +5,8 @@ use super::nodes::{Made, Nodes, TreeError, Work, root};
 use proto::id::RootId;
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root};
-use std::collections::BTreeMap;
+use proto::tree::{Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What came out of a step: the tree after it, and its layer.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(super) struct EditDir {
     /// The directory as it was; `None` when it is new.
     base: Option<DirRef>,
     slots: BTreeMap<FileName, Slot>,
+    /// Names under which there was another directory: a new one takes its place, with all in it.
+    hidden: BTreeSet<FileName>,
     pub touched: bool,
 }
 
@@ -68,23 +70,70 @@ fn show(parts: &[FileName]) -> String {
 impl EditDir {
     /// Puts an entry, in place of what has its name.
     pub fn put(&mut self, entry: Entry) {
+        self.hide(&entry.name);
         self.slots.insert(entry.name.clone(), Slot::Put(entry));
     }
 
     /// Makes a new directory, in place of what has its name.
     pub fn put_dir(&mut self, name: FileName, meta: Meta) {
+        self.hide(&name);
         self.slots.insert(name, Slot::Open(Box::new(EditDir::new(meta))));
+    }
+
+    fn hide(&mut self, name: &FileName) {
+        let was_dir = match self.slots.get(name) {
+            Some(Slot::Kept(entry)) => entry.as_dir().is_some(),
+            Some(Slot::Open(dir)) => dir.base.is_some(),
+            Some(Slot::Put(_)) | None => false,
+        };
+        if was_dir {
+            self.hidden.insert(name.clone());
+        }
+    }
+
+    /// Whether the name stands for something that was put.
+    pub fn is_new(&self, name: &[u8]) -> bool {
+        matches!(self.slots.get(name), Some(Slot::Put(_)))
+    }
+
+    /// Gives all names of a file that were put, here and below, other metadata.
+    pub fn describe_links(
+        &mut self,
+        work: &Work<'_>,
+        link: LinkId,
+        meta: &Meta,
+    ) -> Result<(), TreeError> {
+        let holds_new = |slot: &Slot| match slot {
+            Slot::Kept(_) => false,
+            Slot::Put(entry) => entry.as_dir().is_some_and(|dir| dir.summary.remade),
+            Slot::Open(_) => true,
+        };
+        let dirs = self.slots.iter().filter(|(_, slot)| holds_new(slot));
+        for name in dirs.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            if let Some(dir) = self.child(work, name.as_bytes())? {
+                dir.describe_links(work, link, meta)?;
+            }
+        }
+        for slot in self.slots.values_mut() {
+            if let Slot::Put(entry) = slot
+                && matches!(entry.node, Node::File { link: Some(id), .. } if id == link)
+            {
+                entry.meta = meta.clone();
+            }
+        }
+        Ok(())
     }
 
     fn open(work: &Work<'_>, meta: Meta, base: DirRef) -> Result<Self, TreeError> {
         let entries = work.dir(&base.tree)?;
         let slot = |e: &Entry| (e.name.clone(), Slot::Kept(e.clone()));
         let slots = entries.entries().iter().map(slot).collect();
-        Ok(Self { meta, base: Some(base), slots, touched: false })
+        Ok(Self { meta, base: Some(base), slots, hidden: BTreeSet::new(), touched: false })
     }
 
     pub fn new(meta: Meta) -> Self {
-        Self { meta, base: None, slots: BTreeMap::new(), touched: true }
+        let (slots, hidden) = (BTreeMap::new(), BTreeSet::new());
+        Self { meta, base: None, slots, hidden, touched: true }
     }
 
     /// The sub-directory of that name, opened; `None` when the name stands for anything else.
@@ -130,22 +179,30 @@ impl EditDir {
     fn seal(&self, made: &mut Made) -> (DirRef, Option<DirRef>) {
         let (mut merged, mut diff) = (Vec::new(), Vec::new());
         for (name, slot) in &self.slots {
+            let presence = match self.hidden.contains(name) {
+                true => Presence::Opaque,
+                false => Presence::Merge,
+            };
             match slot {
                 Slot::Kept(entry) => merged.push(entry.clone()),
                 Slot::Put(entry) => {
                     merged.push(entry.clone());
-                    diff.push(entry.clone());
+                    let mut entry = entry.clone();
+                    if let Node::Dir(_, of_layer) = &mut entry.node {
+                        *of_layer = presence;
+                    }
+                    diff.push(entry);
                 }
                 Slot::Open(dir) => {
                     let (whole, change) = dir.seal(made);
                     let meta = dir.meta.clone();
-                    let entry = |dir| Entry {
+                    let entry = |dir, presence| Entry {
                         name: name.clone(),
                         meta: meta.clone(),
-                        node: Node::Dir(dir, Presence::Merge),
+                        node: Node::Dir(dir, presence),
                     };
-                    merged.push(entry(whole));
-                    diff.extend(change.map(entry));
+                    merged.push(entry(whole, Presence::Merge));
+                    diff.extend(change.map(|dir| entry(dir, presence)));
                 }
             }
         }

@@ -11,12 +11,13 @@
 //!   another one, and are set-group-id.
 //! * Symlinks of the destination's path are followed inside the root, the last one too.
 //! * A block device becomes a character device of its number, but for one in an unpacked archive.
-//! * A file does not replace a directory, nor a directory a file. An unpacked archive replaces
-//!   anything.
+//! * A file does not replace a directory, nor a directory a file. An unpacked archive has rules of
+//!   its own (`archive.rs`).
 
+use super::archive;
 use super::edit::{Change, EditDir, Editor, Found};
 use super::mode::ModeChange;
-use super::nodes::{Nodes, TreeError, Work, root};
+use super::nodes::{Nodes, TreeError, Work};
 use super::owner::{self, Owner};
 use super::select::{Item, Picked, Selection};
 use proto::id::RootId;
@@ -82,17 +83,23 @@ pub fn mkdir(
 }
 
 /// What `--chown` and `--chmod` do to each file.
-struct Rewrite {
-    owner: Option<Owner>,
-    mode: Option<ModeChange>,
+pub(super) struct Rewrite {
+    pub owner: Option<Owner>,
+    pub mode: Option<ModeChange>,
 }
 
 impl Rewrite {
-    fn meta(&self, meta: &Meta, node: &Node) -> Meta {
+    /// The metadata with the owner that was asked for.
+    pub fn owned(&self, meta: &Meta) -> Meta {
         let mut meta = meta.clone();
         if let Some(Owner { uid, gid }) = self.owner {
             (meta.uid, meta.gid) = (uid, gid);
         }
+        meta
+    }
+
+    pub fn meta(&self, meta: &Meta, node: &Node) -> Meta {
+        let mut meta = self.owned(meta);
         if let (Some(change), false) = (&self.mode, matches!(node, Node::Symlink(_))) {
             meta.mode = change.apply(meta.mode, matches!(node, Node::Dir(..)));
         }
@@ -122,17 +129,9 @@ fn place(
     if let Some(archive) = item.archive {
         let at = editor.resolve(rules.dest)?;
         editor.mkdir_all(&at, &Meta { mode: 0o755, ..parents })?;
-        let tree = root(editor.work.nodes, &archive)?;
         // Modes come from the archive: `--chmod` is for files that are copied.
         let rewrite = Rewrite { owner: rewrite.owner, mode: None };
-        let links = Links::of(&editor.work, &tree.dir, salt)?;
-        let (dir, work) = editor.open_dir(&at)?;
-        return Merge { rewrite: &rewrite, links: &links, replace: true }.dir(
-            work,
-            dir,
-            &tree.dir,
-            &mut at.clone(),
-        );
+        return archive::unpack(editor, &at, &archive, &rewrite, salt);
     }
     let ensured = match rules.dest.iter().rposition(|b| *b == b'/') {
         Some(slash) if !matches!(&rules.dest[slash + 1..], b"" | b".") => &rules.dest[..=slash],
@@ -157,7 +156,8 @@ fn place(
             let links = Links::of(&editor.work, source, salt)?;
             editor.meta_mut(&target)?.mtime = meta.mtime;
             let (dir, work) = editor.open_dir(&target)?;
-            Merge { rewrite, links: &links, replace: false }.dir(work, dir, source, &mut target)
+            let taken = Taken { rewrite, links: &links, devices: false };
+            Merge { taken }.dir(work, dir, source, &mut target)
         }
     }
 }
@@ -188,19 +188,19 @@ fn copied(node: Node) -> Node {
     }
 }
 
-fn show(path: &[FileName]) -> String {
+pub(super) fn show(path: &[FileName]) -> String {
     path.iter().map(|p| format!("/{p}")).collect::<String>()
 }
 
 /// The hard links of what is copied: groups are named anew, so that two copies of one tree are not
 /// links of each other, and a name that is left alone is no link any more.
 #[derive(Default)]
-struct Links {
+pub(super) struct Links {
     groups: BTreeMap<LinkId, LinkId>,
 }
 
 impl Links {
-    fn of(work: &Work<'_>, source: &DirRef, salt: &[u8]) -> Result<Self, TreeError> {
+    pub fn of(work: &Work<'_>, source: &DirRef, salt: &[u8]) -> Result<Self, TreeError> {
         let mut counts = BTreeMap::new();
         count_links(work, source, &mut counts)?;
         let new = |id: LinkId| LinkId::of(&[salt, &id.get().to_le_bytes()]);
@@ -237,12 +237,45 @@ fn count_links(
     Ok(())
 }
 
+/// How a file is taken from one tree into another.
+#[derive(Clone, Copy)]
+pub(super) struct Taken<'a> {
+    pub rewrite: &'a Rewrite,
+    pub links: &'a Links,
+    /// Whether devices stay what they are.
+    pub devices: bool,
+}
+
+impl Taken<'_> {
+    pub fn leaf(&self, entry: &Entry) -> Entry {
+        let node = self.links.renamed(&entry.node);
+        Entry {
+            name: entry.name.clone(),
+            meta: self.rewrite.meta(&entry.meta, &entry.node),
+            node: if self.devices { node } else { copied(node) },
+        }
+    }
+
+    /// A directory for a place where nothing is: taken as it is where nothing in it changes.
+    pub fn whole(&self, work: &mut Work<'_>, source: &DirRef) -> Result<DirRef, TreeError> {
+        if self.rewrite.is_none() && !source.summary.remade {
+            return Ok(*source);
+        }
+        let mut entries = Vec::new();
+        for entry in work.dir(&source.tree)?.entries() {
+            let mut new = self.leaf(entry);
+            if let Node::Dir(dir, presence) = entry.node {
+                new.node = Node::Dir(self.whole(work, &dir)?, presence);
+            }
+            entries.push(new);
+        }
+        Ok(work.made.dir(Dir::new(entries)))
+    }
+}
+
 /// How one directory is merged into another.
 struct Merge<'a> {
-    rewrite: &'a Rewrite,
-    links: &'a Links,
-    /// Whether a file may take a directory's place and the other way round.
-    replace: bool,
+    taken: Taken<'a>,
 }
 
 impl Merge<'_> {
@@ -272,25 +305,18 @@ impl Merge<'_> {
         let name = entry.name.as_bytes();
         let found = into.get(name);
         let Node::Dir(source, presence) = &entry.node else {
-            if matches!(found, Found::Dir) && !self.replace {
+            if matches!(found, Found::Dir) {
                 return Err(TreeError::FileOverDirectory(show(path)));
             }
-            into.put(self.leaf(entry));
+            into.put(self.taken.leaf(entry));
             return Ok(());
         };
         match found {
-            Found::Other(_) if !self.replace => {
-                return Err(TreeError::DirectoryOverFile(show(path)));
-            }
-            Found::Nothing | Found::Other(_) => {
-                let meta = match presence {
-                    Presence::Implicit if self.replace => {
-                        self.rewrite.meta(&super::apply::implied_meta(), &entry.node)
-                    }
-                    _ => self.rewrite.meta(&entry.meta, &entry.node),
-                };
+            Found::Other(_) => return Err(TreeError::DirectoryOverFile(show(path))),
+            Found::Nothing => {
+                let meta = self.taken.rewrite.meta(&entry.meta, &entry.node);
                 if !source.summary.marks {
-                    let dir = self.whole(work, source)?;
+                    let dir = self.taken.whole(work, source)?;
                     let node = Node::Dir(dir, Presence::Merge);
                     into.put(Entry { name: entry.name.clone(), meta, node });
                     return Ok(());
@@ -301,13 +327,12 @@ impl Merge<'_> {
                 let Some(dir) = into.child(work, name)? else { return Ok(()) };
                 match presence {
                     // Only on the way to something: the mode is taken, as BuildKit does.
-                    Presence::Implicit if !self.replace => {
+                    Presence::Implicit => {
                         dir.touched |= dir.meta.mode != entry.meta.mode;
                         dir.meta.mode = entry.meta.mode;
                     }
-                    Presence::Implicit => {}
                     _ => {
-                        dir.meta = self.rewrite.meta(&entry.meta, &entry.node);
+                        dir.meta = self.taken.rewrite.meta(&entry.meta, &entry.node);
                         dir.touched = true;
                     }
                 }
@@ -317,30 +342,5 @@ impl Merge<'_> {
             Some(dir) => self.dir(work, dir, source, path),
             None => Ok(()),
         }
-    }
-
-    fn leaf(&self, entry: &Entry) -> Entry {
-        let node = self.links.renamed(&entry.node);
-        Entry {
-            name: entry.name.clone(),
-            meta: self.rewrite.meta(&entry.meta, &entry.node),
-            node: if self.replace { node } else { copied(node) },
-        }
-    }
-
-    /// A directory for a place where nothing is: taken as it is where nothing in it changes.
-    fn whole(&self, work: &mut Work<'_>, source: &DirRef) -> Result<DirRef, TreeError> {
-        if self.rewrite.is_none() && !source.summary.remade {
-            return Ok(*source);
-        }
-        let mut entries = Vec::new();
-        for entry in work.dir(&source.tree)?.entries() {
-            let mut new = self.leaf(entry);
-            if let Node::Dir(dir, presence) = entry.node {
-                new.node = Node::Dir(self.whole(work, &dir)?, presence);
-            }
-            entries.push(new);
-        }
-        Ok(work.made.dir(Dir::new(entries)))
     }
 }

@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod apply;
+mod archive;
 pub mod change;
 pub mod clamp;
 pub mod diff;
@@ -13,6 +14,7 @@ pub mod graft;
 pub mod mode;
 mod nodes;
 pub mod owner;
+pub mod parts;
 pub mod pattern;
 pub mod select;
 #[cfg(test)]

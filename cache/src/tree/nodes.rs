@@ -52,6 +52,25 @@ pub enum TreeError {
     /// Something else would have to be merged with a directory.
     #[error("Cannot copy a directory onto `{0}`, which is not a directory")]
     DirectoryOverFile(String),
+    /// A file of an archive below a symlink that leads to no directory.
+    #[error(
+        "The archive has files below `{0}`, and there is a symbolic link that leads to no directory \
+         inside of ADD's destination"
+    )]
+    BelowLink(String),
+    /// A file of an archive below another file.
+    #[error("The archive has files below `{0}`, which is not a directory")]
+    BelowFile(String),
+    /// A hard link of an archive to nothing that can have another name.
+    #[error("`{path}` of the archive is a hard link to `{target}`, which {why}")]
+    HardLink {
+        /// The link.
+        path: String,
+        /// What it should be a name of.
+        target: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// More symlinks than any path needs.
     #[error("`{0}` leads through too many symbolic links")]
     SymlinkLoop(String),

@@ -14,6 +14,7 @@ use proto::step::{CopySource, Unpack};
 use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs};
 use std::collections::BTreeMap;
 
+mod archive;
 mod slow;
 
 /// A tree written down: `path` → what it is. Directories end with a slash.

@@ -119,6 +119,14 @@ pub fn tree_failure(error: &TreeError) -> Failure {
             "BuildKit follows the links at the top of what a part is copied of (--exclude, \
              --parents), and fails too. Leave the link out with --exclude, or copy all.",
         ),
+        TreeError::BelowLink(_) => failure.hint(
+            "An archive is unpacked with the destination as its root: there absolute links begin, \
+             and none leads out. Give the archive an entry for the directory, or make the one that \
+             the link leads to before.",
+        ),
+        TreeError::BelowFile(_) | TreeError::HardLink { .. } => failure.hint(
+            "Look at the archive with `tar -tvf`, and at what is in the destination already.",
+        ),
         TreeError::FileOverDirectory(_) | TreeError::NotADirectory(_) => {
             failure.hint("End the destination with `/` when it is meant as a directory.")
         }

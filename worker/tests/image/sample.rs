@@ -42,11 +42,11 @@ pub fn tar_of_all_kinds() -> Vec<u8> {
     let noise: Vec<u8> =
         (0..900_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     file("usr/lib/large", 0o644, &noise);
-    let mut link = |kind, path: &str, to: &str| {
-        out.append_link(&mut header(kind, 0o644, 1_600_000_000), path, to).unwrap();
+    let mut link = |kind, mode, path: &str, to: &str| {
+        out.append_link(&mut header(kind, mode, 1_600_000_000), path, to).unwrap();
     };
-    link(EntryType::Link, "usr/bin/same", "usr/bin/tool");
-    link(EntryType::Symlink, "usr/bin/soft", "tool");
+    link(EntryType::Link, 0o4755, "usr/bin/same", "usr/bin/tool");
+    link(EntryType::Symlink, 0o644, "usr/bin/soft", "tool");
     // CAP_NET_RAW, permitted and effective (`struct vfs_cap_data`, version 2).
     let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let attributes = [

@@ -85,7 +85,11 @@ pub enum TapeError {
         at: u64,
     },
     /// An entry of a kind that image layers do not have.
-    #[error("the entry at byte {at} is of the unknown kind `{kind}`", kind = .kind.escape_ascii())]
+    #[error(
+        "the entry at byte {at} is of the unknown kind `{kind}`: pack it again, with files, \
+         directories, links and devices only",
+        kind = .kind.escape_ascii()
+    )]
     Kind {
         /// The type flag.
         kind: u8,

@@ -14,6 +14,7 @@ pub struct Reader<R> {
     input: R,
     position: u64,
     content: Content,
+    ended: bool,
 }
 
 /// What is left of the current entry's content.
@@ -44,7 +45,7 @@ struct Extended {
 impl<R: Read> Reader<R> {
     /// Reads the archive that `input` gives.
     pub fn new(input: R) -> Self {
-        Self { input, position: 0, content: Content::default() }
+        Self { input, position: 0, content: Content::default(), ended: false }
     }
 
     /// Where the archive is read from.
@@ -57,7 +58,12 @@ impl<R: Read> Reader<R> {
         self.input
     }
 
-    /// Goes to the next entry. None at the end of the archive, which is a block of zeros or the
+    /// Whether the archive's own end was read: what follows it does not belong to it.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Goes to the next entry. None at the end of the archive, which is two blocks of zeros or the
     /// end of the input.
     pub fn next_head(&mut self) -> Result<Option<Head>, TapeError> {
         let mut extended = Extended::default();
@@ -65,8 +71,8 @@ impl<R: Read> Reader<R> {
             self.skip_content()?;
             let at = self.position;
             let Some(block) = self.block()? else { return Ok(None) };
-            if block.iter().all(|b| *b == 0) {
-                return Ok(None);
+            if is_zero(&block) {
+                return self.end().map(|()| None);
             }
             let header = Header::from_byte_slice(&block);
             check(header, at)?;
@@ -83,6 +89,19 @@ impl<R: Read> Reader<R> {
                 b'g' => self.begin(size_of(header, at)?),
                 _ => return self.head(header, extended, at).map(Some),
             }
+        }
+    }
+
+    /// What stands behind the first block of zeros: a second one, or nothing.
+    fn end(&mut self) -> Result<(), TapeError> {
+        let at = self.position;
+        match self.block()? {
+            None => Ok(()),
+            Some(block) if is_zero(&block) => {
+                self.ended = true;
+                Ok(())
+            }
+            Some(_) => Err(TapeError::NoHeader(at)),
         }
     }
 
@@ -297,6 +316,10 @@ impl Content {
     }
 }
 
+fn is_zero(block: &[u8; BLOCK]) -> bool {
+    block.iter().all(|b| *b == 0)
+}
+
 /// Compares the checksum: the sum of all bytes with the field itself as blanks, unsigned; old
 /// programs summed signed bytes.
 fn check(header: &Header, at: u64) -> Result<(), TapeError> {
@@ -328,7 +351,7 @@ fn kind_of(header: &Header, long: &Option<Vec<u8>>) -> Option<Kind> {
             let path = long.clone().unwrap_or_else(|| header.path_bytes().into_owned());
             if path.ends_with(b"/") { Kind::Dir } else { Kind::File }
         }
-        b'0' | b'7' | b'S' => Kind::File,
+        b'0' | b'S' => Kind::File,
         b'1' => Kind::HardLink,
         b'2' => Kind::Symlink,
         b'3' => Kind::Char,

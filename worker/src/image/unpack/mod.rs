@@ -7,16 +7,21 @@
 //!
 //! # What an archive becomes
 //!
-//! * Names are resolved inside the tree, never on a disk. A name below a symlink of the same archive
-//!   goes where the symlink leads, inside the archive's root: so do containerd, Docker and BuildKit.
+//! * Names are resolved inside the tree, never on a disk. A name below a symlink of the same layer
+//!   goes where the symlink leads, inside the layer's root: so do containerd, Docker and BuildKit.
 //!   `..` in a name is refused.
 //! * A directory that is needed but has no entry is [`Presence::Implicit`]; an opaque one, or one
 //!   whose name has a whiteout too, is [`Presence::Opaque`]. Whiteouts are about the layers below,
 //!   wherever in the archive they stand.
 //! * Of two entries with one name the later counts.
-//! * Names of one file share a [`LinkId`]. A hard link to a file of a layer below needs [`Lower`].
+//! * Names of one file share a [`LinkId`], and have the metadata of the last of them. A hard link to a
+//!   file of a layer below needs [`Lower`].
 //! * Extended attributes that belong to a host (`proto::tree::is_host_xattr`) are left out: a layer
 //!   must not be able to mark overlayfs directories of the machine that unpacks it.
+//!
+//! An archive that ADD unpacks has no whiteouts, and its symlinks and hard links count in the
+//! destination: what depends on that is a part of its own ([`cache::tree::parts`]). `..` leads back
+//! there, but never out; and what stands behind the archive's end does not matter, broken or not.
 //!
 //! [`Presence::Implicit`]: proto::tree::Presence::Implicit
 //! [`Presence::Opaque`]: proto::tree::Presence::Opaque
@@ -27,6 +32,7 @@ mod directory;
 mod error;
 mod keep;
 mod name;
+mod parts;
 mod seal;
 mod stream;
 #[cfg(test)]
@@ -40,9 +46,10 @@ pub use name::{BadName, components};
 pub use tree::Lower;
 
 use super::pack::read_error;
-use super::tape::{Head, Kind, Reader};
+use super::tape::{Head, Kind, Reader, TapeError};
 use cache::store::{Store, StoreError};
 use keep::{Keeper, NotKept, keep};
+use parts::Parts;
 use proto::id::{BlobId, OciDigest, RootId};
 use proto::limit;
 use proto::tree::{Meta, Xattrs, is_host_xattr};
@@ -109,9 +116,15 @@ pub fn unpack(
     let panicked = |_| bad(BadArchive::Read(io::Error::other("the decompressor gave up")));
     // The first cause is said, not what followed from it.
     kept.map_err(panicked)??;
-    pumped.map_err(panicked)?.map_err(bad)?;
+    let behind =
+        matches!(reading, Reading::Archive) && grown.as_ref().is_ok_and(|(_, ended)| *ended);
+    match pumped.map_err(panicked)? {
+        // BuildKit stops reading at the archive's end. A layer is all of its bytes.
+        Err(BadArchive::Compression { .. } | BadArchive::Bomb { .. }) if behind => {}
+        pumped => pumped.map_err(bad)?,
+    }
     let diff_id = diff_id.map_err(panicked)?;
-    let tree = grown.map_err(|refused| match refused {
+    let (tree, _) = grown.map_err(|refused| match refused {
         Failed::Refused(Refused::Bad(why)) | Failed::NotKept(NotKept::Bad(why)) => bad(why),
         Failed::Refused(Refused::Store(e)) | Failed::NotKept(NotKept::Store(e)) => e.into(),
         Failed::Refused(Refused::NeedsLower(path)) => {
@@ -124,8 +137,16 @@ pub fn unpack(
     {
         return Err(UnpackError::DiffId { what: what.to_owned(), expected, actual: diff_id });
     }
-    let (depends, entries) = (tree.depends, tree.entries);
-    let root = seal::seal(store, what, tree, &diff_id)?;
+    let (root, depends, entries) = match tree {
+        Grown::Layer(tree) => {
+            let (depends, entries) = (tree.depends, tree.entries);
+            (seal::seal_layer(store, what, tree, &diff_id)?, depends, entries)
+        }
+        Grown::Archive(parts) => {
+            let entries = parts.entries();
+            (seal::seal_archive(store, what, parts.finish(), &diff_id)?, false, entries)
+        }
+    };
     Ok(Unpacked { root, diff_id, depends, entries })
 }
 
@@ -138,7 +159,8 @@ pub fn is_archive(input: impl Read + Send) -> io::Result<bool> {
 
 fn begins(input: impl Read + Send) -> bool {
     let Ok((_, plain)) = decoder(BufReader::new(input)) else { return false };
-    matches!(Reader::new(plain).next_head(), Ok(Some(_)))
+    // An entry of unknown kind is an entry.
+    matches!(Reader::new(plain).next_head(), Ok(Some(_)) | Err(TapeError::Kind { .. }))
 }
 
 /// The time of the newest file in an archive, in seconds since 1970, as BuildKit takes it for
@@ -218,45 +240,80 @@ impl<E: Into<BadArchive>> From<E> for Failed {
     }
 }
 
-/// Reads the archive to its end.
-fn grow(pieces: Pieces, mut keeper: Keeper, reading: Reading<'_>) -> Result<Growing, Failed> {
-    let (marks, lower) = match reading {
-        Reading::Layer { lower, .. } => (true, lower),
-        Reading::Archive => (false, None),
-    };
-    let mut tree = Growing::new(marks);
+/// What was read.
+enum Grown {
+    Layer(Growing),
+    Archive(Parts),
+}
+
+/// Reads the archive, and whether it has an end of its own.
+fn grow(pieces: Pieces, mut keeper: Keeper, reading: Reading<'_>) -> Result<(Grown, bool), Failed> {
     let mut tape = Reader::new(pieces);
-    while let Some(head) = tape.next_head()? {
+    let grown = match reading {
+        Reading::Layer { lower, .. } => Grown::Layer(grow_layer(&mut tape, &mut keeper, lower)?),
+        Reading::Archive => Grown::Archive(grow_archive(&mut tape, &mut keeper)?),
+    };
+    keeper.finish().map_err(Failed::NotKept)?;
+    let ended = tape.ended();
+    tape.into_inner().drain();
+    Ok((grown, ended))
+}
+
+fn grow_layer(
+    tape: &mut Reader<Pieces>,
+    keeper: &mut Keeper,
+    lower: Option<&dyn Lower>,
+) -> Result<Growing, Failed> {
+    let mut tree = Growing::new(true);
+    while let Some(mut head) = tape.next_head()? {
         let names = tree.name(&head.path)?;
         if tree.is_mark(&names) {
             tree.put_mark(&names)?;
             continue;
         }
-        let node = match head.kind {
-            Kind::Dir => {
-                tree.put_dir(&names, meta(head)?)?;
-                continue;
-            }
+        match head.kind {
+            Kind::Dir => tree.put_dir(&names, meta(head)?)?,
             Kind::HardLink => {
-                let owner = (head.uid, head.gid);
-                tree.put_link(&names, &head.link, owner, lower).map_err(Failed::Refused)?;
-                continue;
+                let target = std::mem::take(&mut head.link);
+                tree.put_link(&names, &target, &meta(head)?, lower).map_err(Failed::Refused)?;
             }
-            Kind::File => {
-                let packed = |tape: &Reader<Pieces>| tape.get_ref().packed();
-                let blob = keeper.take(&mut tape, head.size, packed).map_err(Failed::NotKept)?;
-                LeafNode::File(blob, head.size)
-            }
-            Kind::Symlink => LeafNode::Symlink(target(&head)?),
-            Kind::Char => LeafNode::Char(head.device.0, head.device.1),
-            Kind::Block => LeafNode::Block(head.device.0, head.device.1),
-            Kind::Fifo => LeafNode::Fifo,
-        };
-        tree.put_leaf(&names, Leaf { meta: meta(head)?, node, group: None })?;
+            _ => tree.put_leaf(&names, leaf(tape, keeper, head)?)?,
+        }
     }
-    keeper.finish().map_err(Failed::NotKept)?;
-    tape.into_inner().drain();
     Ok(tree)
+}
+
+fn grow_archive(tape: &mut Reader<Pieces>, keeper: &mut Keeper) -> Result<Parts, Failed> {
+    let mut parts = Parts::new();
+    while let Some(mut head) = tape.next_head()? {
+        let path = head.path.clone();
+        match head.kind {
+            Kind::Dir => parts.put_dir(&path, meta(head)?)?,
+            Kind::HardLink => {
+                let target = std::mem::take(&mut head.link);
+                parts.put_link(&path, &target, meta(head)?)?;
+            }
+            _ => parts.put_leaf(&path, || leaf(tape, keeper, head))?,
+        }
+    }
+    Ok(parts)
+}
+
+/// What is neither a directory nor a hard link.
+fn leaf(tape: &mut Reader<Pieces>, keeper: &mut Keeper, head: Head) -> Result<Leaf, Failed> {
+    let node = match head.kind {
+        Kind::File => {
+            let packed = |tape: &Reader<Pieces>| tape.get_ref().packed();
+            let blob = keeper.take(tape, head.size, packed).map_err(Failed::NotKept)?;
+            LeafNode::File(blob, head.size)
+        }
+        Kind::Symlink => LeafNode::Symlink(target(&head)?),
+        Kind::Char => LeafNode::Char(head.device.0, head.device.1),
+        Kind::Block => LeafNode::Block(head.device.0, head.device.1),
+        Kind::Fifo => LeafNode::Fifo,
+        Kind::Dir | Kind::HardLink => unreachable!("what has names of others is put elsewhere"),
+    };
+    Ok(Leaf { meta: meta(head)?, node, group: None })
 }
 
 fn target(head: &Head) -> Result<Box<[u8]>, BadArchive> {

@@ -1,7 +1,7 @@
 //! Names in archives. Pure.
 
 use proto::limit;
-use proto::path::{FileName, NameError};
+use proto::path::{FileName, NameError, clamp};
 
 /// What is wrong with a name in an archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +9,9 @@ pub enum BadName {
     /// It holds a NUL byte.
     #[error("it holds a NUL byte")]
     Nul,
+    /// It stands for the directory that is unpacked into.
+    #[error("it stands for the destination, which is a directory")]
+    Destination,
     /// It leads upwards.
     #[error("it holds `..`")]
     Upwards,
@@ -39,6 +42,23 @@ pub fn components(path: &[u8]) -> Result<Vec<FileName>, BadName> {
         }
     }
     Ok(names)
+}
+
+/// Directories that a name in an archive may lead through: its tree can be one of several parts, and
+/// lies two directories deeper then. No path of the kernel's has so many.
+const BELOW_MAX: usize = limit::TREE_DEPTH_MAX - 2;
+
+/// The components of a name in an archive that ADD unpacks: `..` leads back, but never out, as
+/// BuildKit reads them.
+pub fn below(path: &[u8]) -> Result<Vec<FileName>, BadName> {
+    if path.contains(&0) {
+        return Err(BadName::Nul);
+    }
+    let parts = clamp(path);
+    if parts.len() > BELOW_MAX {
+        return Err(BadName::Deep);
+    }
+    parts.into_iter().map(|part| Ok(FileName::new(part)?)).collect()
 }
 
 /// What a file name means in a layer.
@@ -79,6 +99,20 @@ mod tests {
         assert_eq!(read(b"./"), Ok(String::new()));
         assert_eq!(read(b"../etc"), Err(BadName::Upwards));
         assert_eq!(read(b"a/../b"), Err(BadName::Upwards));
+        assert_eq!(read(b"a\0b"), Err(BadName::Nul));
+        assert_eq!(read(&b"d/".repeat(3000)), Err(BadName::Deep));
+        assert!(matches!(read(&[b'x'; 300]), Err(BadName::Component(_))));
+    }
+
+    #[test]
+    fn names_that_lead_back_stay_below() {
+        let read = |path: &[u8]| {
+            let names = below(path)?;
+            Ok(names.iter().map(|n| n.to_string()).collect::<Vec<_>>().join("|"))
+        };
+        assert_eq!(read(b"a/../b"), Ok("b".into()));
+        assert_eq!(read(b"../../c/./d"), Ok("c|d".into()));
+        assert_eq!(read(b"a/.."), Ok(String::new()));
         assert_eq!(read(b"a\0b"), Err(BadName::Nul));
         assert_eq!(read(&b"d/".repeat(3000)), Err(BadName::Deep));
         assert!(matches!(read(&[b'x'; 300]), Err(BadName::Component(_))));

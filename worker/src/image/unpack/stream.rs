@@ -74,26 +74,16 @@ impl Pump {
         let (format, mut plain) = decoder(counted).map_err(BadArchive::Read)?;
         let mut unpacked = 0u64;
         loop {
-            let mut piece = vec![0; PIECE];
-            let mut filled = 0;
-            while filled < PIECE {
-                match plain.read(&mut piece[filled..]) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) if e.get_ref().is_some_and(|e| e.is::<InputFailed>()) => {
-                        return Err(BadArchive::Read(e));
-                    }
-                    Err(e) => {
-                        return Err(BadArchive::Compression { format, detail: e.to_string() });
-                    }
-                }
+            // What came before something broke is given on: it may be a whole archive.
+            let (piece, read) = fill(&mut plain);
+            let read = read.map_err(|e| match e.get_ref() {
+                Some(inner) if inner.is::<InputFailed>() => BadArchive::Read(e),
+                _ => BadArchive::Compression { format, detail: e.to_string() },
+            });
+            if piece.is_empty() {
+                return read;
             }
-            if filled == 0 {
-                return Ok(());
-            }
-            piece.truncate(filled);
-            unpacked += filled as u64;
+            unpacked += piece.len() as u64;
             let packed = packed.load(Relaxed);
             if is_bomb(packed, unpacked) {
                 return Err(BadArchive::Bomb { packed, unpacked });
@@ -104,8 +94,28 @@ impl Pump {
             if sent.is_err() || hashed.is_some_and(|h| h.is_err()) {
                 return Ok(());
             }
+            read?;
         }
     }
+}
+
+/// The next bytes, fewer than a piece only at the end or before an error.
+fn fill(input: &mut impl Read) -> (Vec<u8>, io::Result<()>) {
+    let mut piece = vec![0; PIECE];
+    let (mut filled, mut done) = (0, Ok(()));
+    while filled < PIECE {
+        match input.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                done = Err(e);
+                break;
+            }
+        }
+    }
+    piece.truncate(filled);
+    (piece, done)
 }
 
 /// Hashes all pieces.

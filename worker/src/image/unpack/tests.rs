@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use proto::path::FileName;
 use proto::tree::{AnyNode, DirRef, Entry, Mtime, Node, Presence, Root};
 
+mod archive;
+
 /// Writes archives by hand.
 #[derive(Default)]
 struct Tar(Vec<u8>);
@@ -88,6 +90,13 @@ fn list(store: &MemoryStore, id: &RootId) -> Vec<String> {
     out
 }
 
+fn meta_of(store: &MemoryStore, id: &RootId, name: &str) -> Meta {
+    let AnyNode::Dir(dir) = &*store.node(&root(store, id).dir.tree).unwrap() else {
+        panic!("no directory")
+    };
+    dir.get(name.as_bytes()).unwrap().meta.clone()
+}
+
 fn unpacked(tar: Tar) -> Vec<String> {
     let store = MemoryStore::new();
     let done = layer(&store, &tar.end()).unwrap();
@@ -147,6 +156,20 @@ fn hard_links() {
     assert_eq!(unpacked(tar), ["/a = 2", "/b = 1"], "one name alone is no group");
     let tar = Tar::default().link("s", Kind::Symlink, "t").link("u", h, "s");
     assert_eq!(unpacked(tar), ["/s -> t", "/u -> t"]);
+    let described = |path: &str, kind, mode, uid, link: &str| Head {
+        mode,
+        uid,
+        link: link.into(),
+        ..Tar::head(path, kind)
+    };
+    let tar = Tar::default().put(described("f", Kind::File, 0o4755, 7, ""), b"");
+    let tar = tar.put(described("g", h, 0o640, 8, "f"), b"");
+    let bytes = tar.put(described("h", h, 0o600, 9, "g"), b"").end();
+    let store = MemoryStore::new();
+    let done = layer(&store, &bytes).unwrap();
+    let metas = ["f", "g", "h"].map(|name| meta_of(&store, &done.root, name));
+    assert_eq!((metas[0].mode, metas[0].uid), (0o600, 9), "the last entry describes the file");
+    assert!(metas[1] == metas[0] && metas[2] == metas[0]);
     let tar = Tar::default().dir("d/").link("x", h, "d");
     assert!(refused(tar).contains("`x` is a hard link to `d`, which is a directory"));
     let tar = Tar::default().link("x", h, "../../etc/shadow");

@@ -7,7 +7,7 @@ use cache::store::StoreError;
 use proto::id::BlobId;
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{Entry, LinkId, Meta, Node};
+use proto::tree::{Entry, LinkId, Meta, Node, Xattrs};
 use std::collections::BTreeMap;
 
 /// The layers below, merged: where a hard link may lead.
@@ -25,9 +25,9 @@ pub(super) struct Growing {
     pub slots: Vec<Slot>,
     /// How many names each group of hard links has.
     pub groups: Vec<u32>,
-    /// The owner that the last link to a group gave it: names of one file have one owner, and both
-    /// containerd and Docker change it with each link that they read.
-    pub owners: BTreeMap<u32, (u32, u32)>,
+    /// The metadata that the last link to a group gave it: names of one file have the same, and both
+    /// containerd and Docker change them with each link that they read.
+    pub described: BTreeMap<u32, Meta>,
     /// Whether names like `.wh.x` have a meaning.
     pub marks: bool,
     /// Whether any entry depends on the layers below.
@@ -80,6 +80,24 @@ pub(super) enum LeafNode {
     Fifo,
 }
 
+impl LeafNode {
+    /// What becomes of a file's metadata by a hard link to it. Of a symlink containerd changes all
+    /// but the mode, which it has not; go-archive, which unpacks for ADD, the owner alone.
+    fn linked(&self, file: &Meta, link: &Meta, layer: bool) -> Result<Meta, BadArchive> {
+        let Meta { uid, gid, mtime, .. } = *link;
+        if let Self::Symlink(_) = self {
+            let mtime = if layer { mtime } else { file.mtime };
+            return Ok(Meta { uid, gid, mtime, ..file.clone() });
+        }
+        let both = file.xattrs.iter().chain(link.xattrs.iter());
+        let xattrs = Xattrs::new(both.map(|(name, value)| (name.to_vec(), value.to_vec())));
+        if xattrs.len() > limit::XATTRS_MAX {
+            return Err(BadArchive::TooMuch("the extended attributes that one file can have"));
+        }
+        Ok(Meta { xattrs, ..link.clone() })
+    }
+}
+
 /// Names of one file.
 #[derive(Clone, Copy)]
 pub(super) enum Group {
@@ -115,7 +133,7 @@ impl Growing {
         Self {
             slots: vec![root],
             groups: vec![],
-            owners: BTreeMap::new(),
+            described: BTreeMap::new(),
             marks,
             depends: false,
             entries: 0,
@@ -125,12 +143,38 @@ impl Growing {
 
     /// Checks a name, and counts it.
     pub fn name(&mut self, path: &[u8]) -> Result<Vec<FileName>, BadArchive> {
+        self.count()?;
+        let named = |why| BadArchive::Name { path: show(path), why };
+        components(path).map_err(named)
+    }
+
+    /// Counts an entry.
+    pub fn count(&mut self) -> Result<(), BadArchive> {
         self.entries += 1;
         if self.entries > limit::LAYER_ENTRIES_MAX {
             return Err(BadArchive::TooMuch("20 million entries"));
         }
-        let named = |why| BadArchive::Name { path: show(path), why };
-        components(path).map_err(named)
+        Ok(())
+    }
+
+    /// A tree that grows after this one, of the same archive.
+    pub fn next(&self) -> Self {
+        Self { entries: self.entries, memory: self.memory, ..Self::new(self.marks) }
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.slots[0], Slot::Dir(dir) if dir.meta.is_none() && dir.children.is_empty())
+    }
+
+    /// A directory's own entry, which may stand after what is in it.
+    pub fn put_dir_late(&mut self, names: &[FileName], meta: Meta) -> Result<(), BadArchive> {
+        let parent = self.parent_of(names)?;
+        let old = names.last().and_then(|name| self.child(parent, name).slot);
+        if let Some(Slot::Dir(dir)) = old.map(|id| &mut self.slots[id as usize]) {
+            dir.opaque |= dir.meta.is_none();
+        }
+        self.put_dir(names, meta)
     }
 
     /// A directory's own entry.
@@ -199,12 +243,12 @@ impl Growing {
         Ok(())
     }
 
-    /// One more name of a file.
+    /// One more name of a file, with the metadata of its own entry.
     pub fn put_link(
         &mut self,
         names: &[FileName],
         target: &[u8],
-        owner: (u32, u32),
+        meta: &Meta,
         lower: Option<&dyn Lower>,
     ) -> Result<(), Refused> {
         let bad = |why| BadArchive::Link { path: show_names(names), target: show(target), why };
@@ -215,25 +259,56 @@ impl Growing {
         };
         let dir = self.walk(&targets, false)?;
         let slot = dir.and_then(|dir| self.child(dir, last).slot);
-        let mut leaf = match slot.map(|id| &mut self.slots[id as usize]) {
-            Some(Slot::Leaf(leaf)) => {
-                if matches!(leaf.node, LeafNode::File(..)) && leaf.group.is_none() {
-                    self.groups.push(1);
-                    leaf.group = Some(Group::Own(self.groups.len() as u32 - 1));
-                }
-                leaf.clone()
+        let leaf = match slot {
+            Some(slot) => self.link_to(slot, meta)?.ok_or_else(|| bad("is a directory"))?,
+            None => {
+                let mut leaf = self.link_below(&targets, lower, &bad)?;
+                self.describe(&mut leaf, meta)?;
+                leaf
             }
-            Some(_) => return Err(bad("is a directory").into()),
-            None if !self.marks => return Err(bad("is not in the archive before it").into()),
-            None => self.link_below(&targets, lower, &bad)?,
         };
-        if let Some(Group::Own(group)) = leaf.group {
-            self.groups[group as usize] += 1;
-            self.owners.insert(group, owner);
-        } else if !matches!(leaf.node, LeafNode::File(..)) {
-            leaf.group = None;
-        }
         Ok(self.put_leaf(names, leaf)?)
+    }
+
+    /// One more name of a file of this archive, for a place. None when it is a directory.
+    pub fn link_to(&mut self, slot: SlotId, meta: &Meta) -> Result<Option<Leaf>, BadArchive> {
+        let Slot::Leaf(leaf) = &mut self.slots[slot as usize] else { return Ok(None) };
+        if leaf.group.is_none() {
+            self.groups.push(1);
+            leaf.group = Some(Group::Own(self.groups.len() as u32 - 1));
+        }
+        let mut leaf = leaf.clone();
+        self.describe(&mut leaf, meta)?;
+        Ok(Some(leaf))
+    }
+
+    /// Gives all names of a file the metadata of the newest one.
+    fn describe(&mut self, leaf: &mut Leaf, newest: &Meta) -> Result<(), BadArchive> {
+        self.charge(newest)?;
+        match leaf.group {
+            Some(Group::Own(group)) => {
+                self.groups[group as usize] += 1;
+                let before = self.described.get(&group).unwrap_or(&leaf.meta);
+                let meta = leaf.node.linked(before, newest, self.marks)?;
+                self.described.insert(group, meta);
+            }
+            // Its other names are in the layers below, and stay as they are.
+            Some(Group::Below(_)) => {}
+            None => leaf.meta = leaf.node.linked(&leaf.meta, newest, self.marks)?,
+        }
+        Ok(())
+    }
+
+    /// Counts what a hard link takes that is no part of a tree.
+    pub fn charge_link(
+        &mut self,
+        names: &[FileName],
+        target: &[u8],
+        meta: &Meta,
+    ) -> Result<(), BadArchive> {
+        let names = names.iter().map(|name| ENTRY_MEMORY + name.as_bytes().len() as u64);
+        self.remember(names.sum::<u64>() + target.len() as u64)?;
+        self.charge(meta)
     }
 
     /// The file of the layers below that a link names. When it has only one name so far, that name
