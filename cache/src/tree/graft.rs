@@ -8,13 +8,14 @@
 //!   as `--chown` says. The destination directory keeps its owner and mode; directories below it
 //!   get those of the source.
 //! * Symlinks of the destination's path are followed inside the root, the last one too.
-//! * A block device becomes a character device of its number, but for one in an unpacked archive.
+//! * A block device becomes a character device of its number, but for one in an unpacked archive;
+//!   a socket becomes a file without bytes.
 //! * A file does not replace a directory, nor a directory a file. An unpacked archive replaces
 //!   anything.
 
 use super::edit::{Change, EditDir, Editor, Found};
 use super::mode::ModeChange;
-use super::nodes::{Nodes, TreeError, Work, root};
+use super::nodes::{Made, Nodes, TreeError, Work, root};
 use super::owner::{self, Owner};
 use super::select::{Item, Picked, Selection};
 use proto::id::RootId;
@@ -172,14 +173,16 @@ fn place_leaf(
     if let Found::Dir = editor.look(target)? {
         return Err(TreeError::FileOverDirectory(show(target)));
     }
-    let node = copied(Links::default().renamed(node));
+    let node = copied(&mut editor.work.made, Links::default().renamed(node));
     editor.put(above, Entry { name: name.clone(), meta, node })
 }
 
-/// What a copy of something is: BuildKit makes each device anew as a character device.
-fn copied(node: Node) -> Node {
+/// What a copy of something is. BuildKit makes special files anew, with the bits of a socket's type
+/// taken out of theirs: which leaves a character device of a block device, and a file of a socket.
+fn copied(made: &mut Made, node: Node) -> Node {
     match node {
         Node::Block(major, minor) => Node::Char(major, minor),
+        Node::Socket => made.empty_file(),
         other => other,
     }
 }
@@ -271,7 +274,7 @@ impl Merge<'_> {
             if matches!(found, Found::Dir) && !self.replace {
                 return Err(TreeError::FileOverDirectory(show(path)));
             }
-            into.put(self.leaf(entry));
+            into.put(self.leaf(&mut work.made, entry));
             return Ok(());
         };
         match found {
@@ -315,12 +318,12 @@ impl Merge<'_> {
         }
     }
 
-    fn leaf(&self, entry: &Entry) -> Entry {
+    fn leaf(&self, made: &mut Made, entry: &Entry) -> Entry {
         let node = self.links.renamed(&entry.node);
         Entry {
             name: entry.name.clone(),
             meta: self.rewrite.meta(&entry.meta, &entry.node),
-            node: if self.replace { node } else { copied(node) },
+            node: if self.replace { node } else { copied(made, node) },
         }
     }
 
@@ -331,7 +334,7 @@ impl Merge<'_> {
         }
         let mut entries = Vec::new();
         for entry in work.dir(&source.tree)?.entries() {
-            let mut new = self.leaf(entry);
+            let mut new = self.leaf(&mut work.made, entry);
             if let Node::Dir(dir, presence) = entry.node {
                 new.node = Node::Dir(self.whole(work, &dir)?, presence);
             }
