@@ -143,12 +143,12 @@ async fn export(
     };
     let roots = [FilesRoot { platform: Platform::host(), root: generation.tree, time: None }];
     if output == Path::new("-") {
-        return write_tar(&farm.blobs, &roots, &Place::Stdout, Split::Never).await;
+        return write_tar(&farm.blobs, &roots, &Place::Stdout).await;
     }
     match output.extension().is_some_and(|extension| extension == "tar") {
         true => {
             let place = Place::File(output.to_owned());
-            write_tar(&farm.blobs, &roots, &place, Split::Never).await
+            write_tar(&farm.blobs, &roots, &place).await
         }
         false => write_directory(&farm.blobs, &roots, output, Split::Never).await,
     }

@@ -96,7 +96,7 @@ pub struct Summary {
     /// Bytes of regular files, each name of a linked file counted.
     pub bytes: u64,
     /// Whether a copy of it is another tree: a file in it has several names, or there is a block
-    /// device.
+    /// device or a socket.
     pub remade: bool,
     /// Whether anything in it has a meaning in diffs only: a whiteout, a relinked file, an opaque or
     /// an implicit directory. Without, a directory of a diff can be taken into a merged tree as it
@@ -324,7 +324,7 @@ impl Dir {
                     sum.remade |= dir.summary.remade;
                     sum.marks |= dir.summary.marks || *presence != Presence::Merge;
                 }
-                Node::Block(..) => sum.remade = true,
+                Node::Block(..) | Node::Socket => sum.remade = true,
                 Node::Whiteout | Node::Relink(_) => sum.marks = true,
                 _ => {}
             }

@@ -7,7 +7,10 @@
 pub mod paths;
 mod send;
 pub mod stat_cache;
+#[cfg(test)]
+mod tests;
 mod walk;
+mod xattrs;
 
 pub use send::{Sent, send};
 
@@ -32,11 +35,9 @@ pub enum ScanError {
         /// Why not.
         source: io::Error,
     },
-    /// Something that cannot be part of an image.
-    #[error("{} is a {kind}, which cannot be copied into an image", path.display())]
+    /// Something of a kind that this program does not know.
+    #[error("{} is a file of an unknown kind, which cannot be copied into an image", path.display())]
     Special {
-        /// What it is: `socket`.
-        kind: &'static str,
         /// Where.
         path: PathBuf,
     },
@@ -101,6 +102,8 @@ enum Kind {
         blob: BlobId,
     },
     Symlink(Vec<u8>),
+    Char((u32, u32)),
+    Block((u32, u32)),
     Fifo,
 }
 
@@ -202,6 +205,8 @@ impl Assembly {
                     Node::File { blob, size, link }
                 }
                 Kind::Symlink(target) => Node::Symlink(target),
+                Kind::Char((major, minor)) => Node::Char(major, minor),
+                Kind::Block((major, minor)) => Node::Block(major, minor),
                 Kind::Fifo => Node::Fifo,
             };
             path.pop();

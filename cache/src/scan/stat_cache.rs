@@ -1,4 +1,5 @@
-//! What files hashed to when they were last read: an unchanged file costs a stat.
+//! What files hashed to when they were last read, and their extended attributes: an unchanged file
+//! costs a stat.
 //!
 //! A file is taken for unchanged when device, inode, size, time of last change and time of last
 //! change of its inode are the same. Files that were changed less than two seconds before they
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 const SETTLED_NANOS: i128 = 2_000_000_000;
 
 /// The version of the file; another one is not read.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What tells whether a file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Known {
     pub stamp: Stamp,
     /// What it hashed to.
     pub blob: BlobId,
+    /// Its extended attributes, as far as they are kept: changing one changes the inode.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What is known of the files of one directory, by their paths in it.

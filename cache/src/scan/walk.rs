@@ -2,7 +2,7 @@
 
 use super::paths::{Part, Wanted};
 use super::stat_cache::{Known, Stamp, StatCache};
-use super::{Found, Kind, ScanError, Scanned, assemble, mtime};
+use super::{Found, Kind, ScanError, Scanned, assemble, mtime, xattrs};
 use crate::tree::pattern::{Level, Patterns};
 use bytes::Bytes;
 use proto::id::BlobId;
@@ -10,7 +10,7 @@ use proto::limit;
 use proto::path::FileName;
 use proto::tree::{Meta, Xattrs};
 use rayon::prelude::*;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -126,10 +126,13 @@ impl Scan<'_> {
         };
         let name = FileName::new(name)
             .map_err(|source| ScanError::Name { path: self.path(&path), source })?;
+        // Only files and directories have any that a container's file may have.
+        let mut xattrs = Xattrs::default();
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let child = open_dir(dir, name.as_bytes())
                     .map_err(|source| self.io("Opening", &path, source))?;
+                xattrs = Xattrs::new(self.xattrs(&child, &path)?);
                 let inside = self.dir(&child, &path, level.as_ref(), known)?;
                 if (ignored || part == Part::Way) && inside.is_empty() {
                     return Ok(None);
@@ -137,27 +140,38 @@ impl Scan<'_> {
                 Kind::Dir(inside)
             }
             _ if part == Part::Way => return Ok(None),
-            FileType::RegularFile => self.file(dir, &name, &path, &stat, known)?,
+            FileType::RegularFile => {
+                let file = self.file(dir, &name, &path, &stat, known)?;
+                xattrs = Xattrs::new(file.xattrs);
+                Kind::File { size: file.stamp.size, inode: several(&stat), blob: file.blob }
+            }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(dir, name.as_bytes(), Vec::new())
                     .map_err(|e| self.io("Reading", &path, e.into()))?;
                 Kind::Symlink(target.into_bytes())
             }
             FileType::Fifo => Kind::Fifo,
-            FileType::Socket => return self.special("socket", &path),
-            FileType::CharacterDevice | FileType::BlockDevice => {
-                return self.special("device", &path);
-            }
-            FileType::Unknown => return self.special("file of an unknown kind", &path),
+            FileType::Socket => self.socket(&stat),
+            FileType::CharacterDevice => Kind::Char(device(&stat)),
+            FileType::BlockDevice => Kind::Block(device(&stat)),
+            FileType::Unknown => return Err(ScanError::Special { path: self.path(&path) }),
         };
         (self.seen)();
-        Ok(Some(Found { name, meta: meta(&stat), kind }))
+        Ok(Some(Found { name, meta: Meta { xattrs, ..meta(&stat) }, kind }))
     }
 
-    fn special(&self, kind: &'static str, path: &[u8]) -> Result<Option<Found>, ScanError> {
-        Err(ScanError::Special { kind, path: self.path(path) })
+    /// A socket is a file without bytes: BuildKit's clients send it as one, with its mode.
+    fn socket(&self, stat: &Stat) -> Kind {
+        let blob = BlobId::of(b"");
+        (self.read)(blob, Bytes::new());
+        Kind::File { size: 0, inode: several(stat), blob }
     }
 
+    fn xattrs(&self, fd: impl AsFd, path: &[u8]) -> Result<xattrs::List, ScanError> {
+        xattrs::read(fd).map_err(|e| self.io("Reading the extended attributes of", path, e.into()))
+    }
+
+    /// What is known of a file, which is read if it is not known yet.
     fn file(
         &self,
         dir: &OwnedFd,
@@ -165,35 +179,27 @@ impl Scan<'_> {
         path: &[u8],
         stat: &Stat,
         known: &Mutex<HashMap<Vec<u8>, Known>>,
-    ) -> Result<Kind, ScanError> {
+    ) -> Result<Known, ScanError> {
         let stamp = stamp(stat);
         let now = match self.cache.get(path, &stamp) {
             Some(known) => known.clone(),
             None => {
-                let blob = self.hash(dir, name, path, stat)?;
-                Known { stamp, blob }
+                let file = self.open(dir, name, path)?;
+                let xattrs = self.xattrs(&file, path)?;
+                Known { stamp, blob: self.hash(file, path, stat)?, xattrs }
             }
         };
-        let kind = Kind::File {
-            size: stamp.size,
-            inode: (stat.st_nlink > 1).then_some((stamp.device, stamp.inode)),
-            blob: now.blob,
-        };
-        known.lock().unwrap_or_else(|p| p.into_inner()).insert(path.to_vec(), now);
-        Ok(kind)
+        known.lock().unwrap_or_else(|p| p.into_inner()).insert(path.to_vec(), now.clone());
+        Ok(now)
     }
 
-    fn hash(
-        &self,
-        dir: &OwnedFd,
-        name: &FileName,
-        path: &[u8],
-        stat: &Stat,
-    ) -> Result<BlobId, ScanError> {
+    fn open(&self, dir: &OwnedFd, name: &FileName, path: &[u8]) -> Result<File, ScanError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::empty())
-            .map_err(|e| self.io("Opening", path, e.into()))?;
-        let mut file = File::from(fd);
+        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::empty());
+        Ok(File::from(fd.map_err(|e| self.io("Opening", path, e.into()))?))
+    }
+
+    fn hash(&self, mut file: File, path: &[u8], stat: &Stat) -> Result<BlobId, ScanError> {
         let io = |e| self.io("Reading", path, e);
         let changed = || ScanError::Changed { path: self.path(path) };
         if stat.st_size as usize <= limit::PACKED_BLOB_BYTES_MAX {
@@ -211,12 +217,22 @@ impl Scan<'_> {
     }
 }
 
-fn open_dir(at: impl rustix::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+fn open_dir(at: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
 }
 
-/// Owners and extended attributes are the client's own business: BuildKit's clients send neither.
+/// Device and inode of what has several names.
+fn several(stat: &Stat) -> Option<(u64, u64)> {
+    (stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino))
+}
+
+/// The number of the device that a node stands for: all that is sent of it.
+fn device(stat: &Stat) -> (u32, u32) {
+    (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
+}
+
+/// Owners are the client's own business: BuildKit's clients do not send them.
 fn meta(stat: &Stat) -> Meta {
     let mtime = mtime(stat.st_mtime, stat.st_mtime_nsec as u32);
     Meta { mode: (stat.st_mode & 0o7777) as u16, uid: 0, gid: 0, mtime, xattrs: Xattrs::default() }

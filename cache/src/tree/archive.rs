@@ -245,7 +245,7 @@ impl Merge<'_> {
                 Node::Dir(source, presence) => {
                     self.sub_dir(work, into, entry, source, *presence, path)?;
                 }
-                _ => into.put(self.taken.leaf(entry)),
+                _ => into.put(self.taken.leaf(&mut work.made, entry)),
             }
             path.pop();
         }

@@ -10,14 +10,15 @@
 //! * Directories that are made in a set-group-id directory have its group, unless `--chown` says
 //!   another one, and are set-group-id.
 //! * Symlinks of the destination's path are followed inside the root, the last one too.
-//! * A block device becomes a character device of its number, but for one in an unpacked archive.
+//! * A block device becomes a character device of its number, but for one in an unpacked archive;
+//!   a socket becomes a file without bytes.
 //! * A file does not replace a directory, nor a directory a file. An unpacked archive has rules of
 //!   its own (`archive.rs`).
 
 use super::archive;
 use super::edit::{Change, EditDir, Editor, Found};
 use super::mode::ModeChange;
-use super::nodes::{Nodes, TreeError, Work};
+use super::nodes::{Made, Nodes, TreeError, Work};
 use super::owner::{self, Owner};
 use super::select::{Item, Picked, Selection};
 use proto::id::RootId;
@@ -176,14 +177,16 @@ fn place_leaf(
     if let Found::Dir = editor.look(target)? {
         return Err(TreeError::FileOverDirectory(show(target)));
     }
-    let node = copied(Links::default().renamed(node));
+    let node = copied(&mut editor.work.made, Links::default().renamed(node));
     editor.put(above, Entry { name: name.clone(), meta, node })
 }
 
-/// What a copy of something is: BuildKit makes each device anew as a character device.
-fn copied(node: Node) -> Node {
+/// What a copy of something is. BuildKit makes special files anew, with the bits of a socket's type
+/// taken out of theirs: which leaves a character device of a block device, and a file of a socket.
+fn copied(made: &mut Made, node: Node) -> Node {
     match node {
         Node::Block(major, minor) => Node::Char(major, minor),
+        Node::Socket => made.empty_file(),
         other => other,
     }
 }
@@ -247,12 +250,12 @@ pub(super) struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    pub fn leaf(&self, entry: &Entry) -> Entry {
+    pub fn leaf(&self, made: &mut Made, entry: &Entry) -> Entry {
         let node = self.links.renamed(&entry.node);
         Entry {
             name: entry.name.clone(),
             meta: self.rewrite.meta(&entry.meta, &entry.node),
-            node: if self.devices { node } else { copied(node) },
+            node: if self.devices { node } else { copied(made, node) },
         }
     }
 
@@ -263,7 +266,7 @@ impl Taken<'_> {
         }
         let mut entries = Vec::new();
         for entry in work.dir(&source.tree)?.entries() {
-            let mut new = self.leaf(entry);
+            let mut new = self.leaf(&mut work.made, entry);
             if let Node::Dir(dir, presence) = entry.node {
                 new.node = Node::Dir(self.whole(work, &dir)?, presence);
             }
@@ -308,7 +311,7 @@ impl Merge<'_> {
             if matches!(found, Found::Dir) {
                 return Err(TreeError::FileOverDirectory(show(path)));
             }
-            into.put(self.taken.leaf(entry));
+            into.put(self.taken.leaf(&mut work.made, entry));
             return Ok(());
         };
         match found {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proto::id::{BlobId, RootId, TreeId};
-use proto::tree::{AnyNode, Dir, DirRef, Root};
+use proto::tree::{AnyNode, Dir, DirRef, Node, Root};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -163,6 +163,7 @@ pub fn root(nodes: &dyn Nodes, id: &RootId) -> Result<Root, TreeError> {
 #[derive(Debug, Default)]
 pub struct Made {
     nodes: Vec<Vec<u8>>,
+    empty_file: bool,
     decoded: BTreeMap<TreeId, Arc<AnyNode>>,
 }
 
@@ -183,8 +184,22 @@ impl Made {
         id
     }
 
+    /// Adds a file without bytes, where there was none.
+    pub fn empty_file(&mut self) -> Node {
+        self.empty_file = true;
+        Node::File { blob: BlobId::of(b""), size: 0, link: None }
+    }
+
+    /// The blobs that the nodes name and that were in none of the trees they were made from: the
+    /// store must have them before it takes the nodes.
+    pub fn blobs(&self) -> Vec<(BlobId, Bytes)> {
+        let blobs = self.empty_file.then(|| (BlobId::of(b""), Bytes::new()));
+        blobs.into_iter().collect()
+    }
+
     /// Adds what another piece of algebra made.
     pub fn absorb(&mut self, other: Made) {
+        self.empty_file |= other.empty_file;
         self.nodes.extend(other.nodes);
         self.decoded.extend(other.decoded);
     }

@@ -36,6 +36,7 @@ fn parse(spec: &str) -> (Meta, Option<Node>) {
         "relink" => Some(Node::Relink(None)),
         "fifo" => Some(Node::Fifo),
         "block(7, 1)" => Some(Node::Block(7, 1)),
+        "socket" => Some(Node::Socket),
         text => Some(match (text.strip_prefix("-> "), text.split_once(" = ")) {
             (Some(target), _) => Node::Symlink(target.as_bytes().to_vec()),
             (None, Some(("relink", link))) => Node::Relink(Some(group(link))),
@@ -198,6 +199,7 @@ impl Copy<'_> {
         let rules =
             CopyRules { dest: self.dest.as_bytes(), chown: self.chown, chmod: self.chmod, now };
         let change = copy(&nodes, &to, selections, &rules)?;
+        store.put_blobs(&change.made.blobs()).expect("small blobs");
         store.put_nodes(&change.made.into_nodes()).expect("nodes that fit");
         let whole = read(&store, change.root);
         // The layer put upon the same tree gives the same tree.
@@ -452,6 +454,16 @@ fn block_devices_are_made_anew_as_character_devices() {
     Copy { sources: &["/"], ..copy }.gives(&all, &all);
     let one = ["t/ 600", "t/b 600:5 char(7, 1)"];
     Copy { sources: &["d/e/b"], chmod: Some("600"), ..copy }.gives(&one, &one);
+}
+
+#[test]
+fn sockets_become_files_without_bytes() {
+    let from = &[("d/", "755"), ("d/e/", "755"), ("d/e/s", "755:5 socket"), ("f", "644 F")];
+    let copy = Copy { from, dest: "/t/", ..COPY };
+    let all = ["t/ 755", "t/d/ 755", "t/d/e/ 755", "t/d/e/s 755:5 ", "t/f 644 F"];
+    Copy { sources: &["/"], ..copy }.gives(&all, &all);
+    let one = ["t/ 600", "t/s 600:5 "];
+    Copy { sources: &["d/e/s"], chmod: Some("600"), ..copy }.gives(&one, &one);
 }
 
 #[test]

@@ -385,8 +385,8 @@ async fn write_outputs(
             (OutputResult::Files(made), Target::Directory(dir, split)) => {
                 files::write_directory(&farm.blobs, &made.roots, dir, *split).await?;
             }
-            (OutputResult::Files(made), Target::Tar(place, split)) => {
-                files::write_tar(&farm.blobs, &made.roots, place, *split).await?;
+            (OutputResult::Files(made), Target::Tar(place)) => {
+                files::write_tar(&farm.blobs, &made.roots, place).await?;
             }
             (OutputResult::Image(_) | OutputResult::CacheOnly, Target::Farm) => {}
             (output, target) => {

@@ -19,8 +19,8 @@ pub enum Target {
     Layout(PathBuf),
     /// Files in a directory; in one of its own for each platform, if so.
     Directory(PathBuf, Split),
-    /// A tar of the files.
-    Tar(Place, Split),
+    /// A tar of the files; in a directory of its own for each platform when there are several.
+    Tar(Place),
 }
 
 /// A file, or something like it.
@@ -68,7 +68,7 @@ pub fn read(args: &Build, tags: &[String]) -> Result<(Vec<Output>, Vec<Target>),
         targets.push(target);
     }
     let stdout =
-        |t: &&Target| matches!(t, Target::Archive(Place::Stdout) | Target::Tar(Place::Stdout, _));
+        |t: &&Target| matches!(t, Target::Archive(Place::Stdout) | Target::Tar(Place::Stdout));
     if targets.iter().filter(stdout).count() > 1 {
         return Err(user("Only one output can go to standard output"));
     }
@@ -81,7 +81,7 @@ fn kind_of(text: &str) -> &str {
 
 fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
     if text == "-" {
-        return Ok((Output::Files { epoch: None }, Target::Tar(Place::Stdout, Split::Auto)));
+        return Ok((Output::Files { epoch: None }, Target::Tar(Place::Stdout)));
     }
     if !text.contains('=') {
         return Ok((Output::Files { epoch: None }, Target::Directory(text.into(), Split::Auto)));
@@ -120,7 +120,9 @@ fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
         "tar" => {
             let place = place(dest);
             let epoch = take.epoch()?;
-            (Output::Files { epoch }, Target::Tar(place, take.split()?))
+            // It is read, and says nothing: BuildKit's tars go by the number of platforms alone.
+            take.split()?;
+            (Output::Files { epoch }, Target::Tar(place))
         }
         "cacheonly" => (Output::CacheOnly, Target::Farm),
         _ => {
@@ -204,11 +206,13 @@ mod tests {
     #[test]
     fn outputs_are_read() {
         assert_eq!(target("out"), Target::Directory("out".into(), Split::Auto));
-        assert_eq!(target("-"), Target::Tar(Place::Stdout, Split::Auto));
-        assert_eq!(
-            target("type=tar,dest=x.tar"),
-            Target::Tar(Place::File("x.tar".into()), Split::Auto)
-        );
+        assert_eq!(target("-"), Target::Tar(Place::Stdout));
+        for split in ["", ",platform-split=true", ",platform-split=false"] {
+            let tar = Target::Tar(Place::File("x.tar".into()));
+            assert_eq!(target(&format!("type=tar,dest=x.tar{split}")), tar);
+        }
+        let never = Target::Directory("d".into(), Split::Never);
+        assert_eq!(target("type=local,dest=d,platform-split=false"), never);
         assert_eq!(target("type=oci,dest=a.tar"), Target::Archive(Place::File("a.tar".into())));
         assert_eq!(target("type=oci,dest=d,tar=false"), Target::Layout("d".into()));
         assert_eq!(target("type=docker"), Target::Archive(Place::Engine));
@@ -236,6 +240,7 @@ mod tests {
             "type=oci,compression-level=99",
             "type=oci,source-date-epoch=context",
             "type=tar,rewrite-timestamp=true",
+            "type=tar,platform-split=perhaps",
             "type=image,what=1",
             "dest=x",
             "type=image,push",

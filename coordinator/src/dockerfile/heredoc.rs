@@ -78,6 +78,14 @@ impl Heredoc {
     }
 }
 
+/// The path that a heredoc's name stands for in the empty root that its file is made in: without `.`
+/// and empty parts, `..` leads no further than to the root. Only one part can be made a file: no
+/// directory is there.
+pub fn file_path(name: &str) -> String {
+    let parts = proto::path::clamp(name.as_bytes());
+    String::from_utf8_lossy(&parts.join(&b'/')).into_owned()
+}
+
 /// The heredocs that an instruction's text announces, in order.
 pub(super) fn markers(line: &str) -> Result<Vec<Marker>, ExpandError> {
     if !line.contains("<<") {
@@ -112,6 +120,17 @@ mod tests {
             check(word, None);
         }
         assert!(Marker::parse("<<'EOF").is_err());
+    }
+
+    #[test]
+    fn names_are_paths_in_an_empty_root() {
+        for name in ["a", "/a", "./a", "a/", "../a", "b/../a", "a/."] {
+            assert_eq!(file_path(name), "a", "{name}");
+        }
+        assert_eq!(file_path("/a//b"), "a/b");
+        for name in ["/", ".", "..", "a/.."] {
+            assert_eq!(file_path(name), "", "{name}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The command of a RUN, with its heredocs put back.
 
-use super::heredoc::{Heredoc, Marker};
+use super::heredoc::{self, Heredoc, Marker};
 use super::instruction::{CommandLine, Run};
 
 /// The directory where a script of a RUN appears in the container.
@@ -18,7 +18,7 @@ pub struct Command {
 /// A script that stands in the Dockerfile: a read-only file `/dev/pipes/<name>` of the mode 0755.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Script {
-    /// Its name in [`SCRIPT_DIR`].
+    /// Its path in [`SCRIPT_DIR`].
     pub name: String,
     /// Its text.
     pub data: Vec<u8>,
@@ -43,8 +43,11 @@ impl Run {
             let text = String::from_utf8_lossy(&data).into_owned();
             return Command { args: with_shell(text), script: None };
         }
-        let name = first.marker.name.clone();
+        let name = &first.marker.name;
+        // What is run is found from the directory on, and the file is made in a root of its own: a
+        // name that leads out of the directory runs something else, as it does in BuildKit.
         let path = super::path::clean(&format!("{SCRIPT_DIR}/{name}"));
+        let name = heredoc::file_path(name);
         Command { args: with_shell(path), script: Some(Script { name, data }) }
     }
 
@@ -107,6 +110,12 @@ mod tests {
         check("RUN a <<A <<B\n1\nA\n2\nB\n", &["sh", "-c", "a <<A <<B\n1\nA\n2\nB"], None);
         let script = "#!/bin/awk\nx\n";
         check("RUN <<E\n#!/bin/awk\nx\nE\n", &["sh", "-c", "/dev/pipes/E"], Some(("E", script)));
+        for name in ["/E", "./E", "E/", "a/../E"] {
+            let text = format!("RUN <<{name}\n#!/bin/awk\nx\n{name}\n");
+            check(&text, &["sh", "-c", "/dev/pipes/E"], Some(("E", script)));
+        }
+        let out = "RUN <<../E\n#!/bin/awk\nx\n../E\n";
+        check(out, &["sh", "-c", "/dev/E"], Some(("E", script)));
     }
 
     #[test]

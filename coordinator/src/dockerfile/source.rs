@@ -96,6 +96,14 @@ pub fn classify(text: &str) -> Result<Source, GitUrlError> {
     Ok(Source::Http { file_name: file_name.to_owned() })
 }
 
+/// The name that a downloaded file gets: the one that is wanted, or `download` where that is none or
+/// has control characters (BuildKit's `pathutil.SafeFileName`).
+pub fn safe_name(wanted: &str) -> String {
+    let name = path::base(wanted.trim());
+    let is_name = !matches!(name, "." | ".." | "/") && !name.chars().any(char::is_control);
+    if is_name { name } else { "download" }.to_owned()
+}
+
 /// A URL in its parts, none of them decoded.
 struct Url<'u> {
     scheme: &'u str,
@@ -269,6 +277,16 @@ mod tests {
             check_http(text, "__unnamed__");
         }
         check_http("http://h/a/", "a");
+        check_http("http://h/%2e%2e", "..");
+    }
+
+    #[test]
+    fn downloads_are_called_something() {
+        assert_eq!(safe_name("a b"), "a b");
+        assert_eq!(safe_name(" a "), "a");
+        for wanted in ["..", ".", "", " ", "a\n", "\u{85}a"] {
+            assert_eq!(safe_name(wanted), "download", "{wanted:?}");
+        }
     }
 
     #[test]

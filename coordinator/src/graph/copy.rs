@@ -5,9 +5,9 @@ use super::remote::{self, AddOnly};
 use super::stages::Base;
 use super::{Answer, LookedAt, LowerProblem, Need, StageState};
 use crate::dockerfile::instruction::{AddFiles, CopyFiles, Transfer};
-use crate::dockerfile::source::{GitRef, Source, classify};
+use crate::dockerfile::source::{self, GitRef, Source, classify};
 use crate::dockerfile::value::Chmod;
-use crate::dockerfile::{history, path};
+use crate::dockerfile::{heredoc, history, path};
 use cache::tree::glob::has_wildcards;
 use proto::step::{CopyOp, CopySource, GitOp, HttpOp, InlineOp, Op, StepId, Unpack};
 
@@ -182,9 +182,11 @@ impl Dispatcher<'_, '_> {
             }
         };
         // The name that counts is the URL's: what the server calls the file can change at any time.
+        // A name that is none (`..`) is not the file's: the copy takes what it stands for in the
+        // root where the file is alone, or finds nothing.
         let op = Op::Http(HttpOp {
             url: url.to_owned(),
-            name: file_name.to_owned(),
+            name: source::safe_name(file_name),
             checksum,
             resolved: found.digest,
             modified: found.modified,
@@ -234,7 +236,7 @@ impl Dispatcher<'_, '_> {
         row: String,
     ) -> Result<(), LowerProblem> {
         for file in &files.inline {
-            let name = path::base(&file.name).to_owned();
+            let name = heredoc::file_path(&file.name);
             let data = file.data.clone();
             let op = Op::Inline(InlineOp { name: name.clone(), data, mode: INLINE_MODE });
             let input = self.build.plain(op, Vec::new(), &state.platform);

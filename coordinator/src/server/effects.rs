@@ -271,9 +271,7 @@ async fn inline(server: &Server, file: &InlineOp) -> Result<Evaluated, AlgebraEr
     let data = Bytes::from(file.data.clone());
     let (blob, size) = (BlobId::of(&data), data.len() as u64);
     put(server, blob, data).await?;
-    let name = FileName::new(file.name.as_bytes()).map_err(|e| {
-        AlgebraError::Failed(Failure::new(Class::User, format!("The heredoc's name: {e}")))
-    })?;
+    let name = heredoc_name(&file.name)?;
     let mut made = Made::default();
     // The text of the same Dockerfile is the same file whenever it is built.
     let time = Mtime::default();
@@ -284,6 +282,22 @@ async fn inline(server: &Server, file: &InlineOp) -> Result<Evaluated, AlgebraEr
     let root = made.root(&Root { meta, dir, presence: Presence::Merge });
     server.library.keep(made).await?;
     Ok(Evaluated::Made { key: None, layers: vec![root], root })
+}
+
+/// The name of the one file of a heredoc.
+fn heredoc_name(path: &str) -> Result<FileName, AlgebraError> {
+    let bad = |why: String| {
+        let failure =
+            Failure::new(Class::User, format!("Making the file of a heredoc failed: {why}"));
+        AlgebraError::Failed(failure.hint(
+            "A heredoc is one file: give it a plain name, and name directories in the destination.",
+        ))
+    };
+    match path.rsplit_once('/') {
+        _ if path.is_empty() => Err(bad("its name stands for the root directory".to_owned())),
+        Some((above, _)) => Err(bad(format!("there is no directory `{above}` for `{path}`"))),
+        None => FileName::new(path.as_bytes()).map_err(|e| bad(e.to_string())),
+    }
 }
 
 async fn put(server: &Server, id: BlobId, data: Bytes) -> Result<(), AlgebraError> {

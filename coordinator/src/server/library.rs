@@ -114,9 +114,12 @@ impl Library {
 
     /// Puts nodes that a piece of algebra made.
     pub async fn keep(&self, made: Made) -> Result<(), AlgebraError> {
-        let nodes = made.into_nodes();
+        let (blobs, nodes) = (made.blobs(), made.into_nodes());
         if nodes.is_empty() {
             return Ok(());
+        }
+        if !blobs.is_empty() {
+            self.blobs.put_blobs(&blobs).await.map_err(failed)?;
         }
         self.blobs.put_nodes(nodes).await.map_err(failed)
     }

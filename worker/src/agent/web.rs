@@ -1,5 +1,7 @@
 //! Files from web servers: `ADD https://…`.
 
+mod body;
+
 use super::Machine;
 use super::images::{registry_failure, store_failure};
 use super::link::moved;
@@ -7,18 +9,23 @@ use crate::image::registry::causes;
 use crate::image::sha::Sha;
 use crate::image::unpack::newest_file;
 use crate::image::{blocking, rows};
+use body::Body;
 use cache::meter::{self, Kind};
 use cache::store::{OciBlob, Store, StoreError};
+use flate2::bufread::MultiGzDecoder;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, OciDigest, RootId};
 use proto::path::FileName;
 use proto::step::HttpOp;
 use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use proto::wire::worker::Moved;
-use reqwest::header::{CONTENT_DISPOSITION, ETAG, HeaderMap, IF_NONE_MATCH, LAST_MODIFIED};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_DISPOSITION, CONTENT_ENCODING, ETAG, HeaderMap, IF_NONE_MATCH,
+    LAST_MODIFIED,
+};
 use reqwest::{Response, StatusCode, Url};
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::sync::{Arc, Mutex};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -66,7 +73,8 @@ pub async fn find(
     let host = parsed.host_str().unwrap_or_default().to_owned();
     let client = machine.registry.client(&host).map_err(|e| registry_failure(&e))?;
     let known = machine.web.known(url).filter(|known| is_here(machine, &known.file.digest));
-    let mut request = client.get(parsed.clone());
+    // As BuildKit's client does: it asks for gzip, and what counts is what comes out of it.
+    let mut request = client.get(parsed.clone()).header(ACCEPT_ENCODING, "gzip");
     if let Some(known) = &known {
         request = request.header(IF_NONE_MATCH, &known.etag);
     }
@@ -106,9 +114,11 @@ async fn keep(
     told: impl Fn(Moved),
 ) -> Result<(OciDigest, OciBlob), Failure> {
     let total = answer.content_length().unwrap_or(0);
+    let encoding = text(answer.headers(), CONTENT_ENCODING.as_str());
+    let gzip = encoding.is_some_and(|encoding| encoding.eq_ignore_ascii_case("gzip"));
     let (pieces, to_write) = mpsc::channel(PIECES);
     let store = machine.store.clone();
-    let writing = tokio::task::spawn_blocking(move || write(&*store, to_write));
+    let writing = tokio::task::spawn_blocking(move || write(&*store, Body::new(to_write), gzip));
     let mut at = 0;
     while let Some(piece) =
         answer.chunk().await.map_err(|e| failed(url, causes(&e.without_url())))?
@@ -124,26 +134,46 @@ async fn keep(
     let _ = pieces.send(None).await;
     drop(pieces);
     let written = writing.await.map_err(|e| Failure::new(Class::Bug, e.to_string()))?;
-    let (digest, blob, size) =
-        written.map_err(|e| store_failure(&e))?.ok_or_else(|| failed(url, "it was given up"))?;
+    let (digest, blob, size) = written.map_err(|error| match error {
+        WriteError::Store(e) => store_failure(&e),
+        WriteError::Body(e) => failed(url, e),
+    })?;
     Ok((digest, OciBlob { blob, size, repository: None }))
 }
 
-/// Writes what comes until the end is said. None when it ended without.
+/// Why a file was not written.
+enum WriteError {
+    /// The store did not take it.
+    Store(StoreError),
+    /// It did not come whole, or is not encoded as the server says.
+    Body(std::io::Error),
+}
+
+/// Writes what comes, unpacked if the server packed it for the way.
 fn write(
     store: &dyn Store,
-    mut pieces: mpsc::Receiver<Option<bytes::Bytes>>,
-) -> Result<Option<(OciDigest, BlobId, u64)>, StoreError> {
-    let (mut writer, mut sha) = (store.writer()?, Sha::new());
-    while let Some(piece) = pieces.blocking_recv() {
-        let Some(piece) = piece else {
-            let (blob, size) = writer.finish(None)?;
-            return Ok(Some((sha.finish(), blob, size)));
-        };
-        sha.update(&piece);
-        writer.write_all(&piece).map_err(crate::image::unpack::write_error)?;
+    mut body: Body,
+    gzip: bool,
+) -> Result<(OciDigest, BlobId, u64), WriteError> {
+    let (mut writer, mut sha) = (store.writer().map_err(WriteError::Store)?, Sha::new());
+    // Nothing at all is no gzip, and yet not wrong: a body of nothing is not packed.
+    let is_empty = body.fill_buf().map_err(WriteError::Body)?.is_empty();
+    let mut bytes: Box<dyn BufRead> = match gzip && !is_empty {
+        true => Box::new(BufReader::with_capacity(64 << 10, MultiGzDecoder::new(body))),
+        false => Box::new(body),
+    };
+    loop {
+        let piece = bytes.fill_buf().map_err(WriteError::Body)?;
+        if piece.is_empty() {
+            let (blob, size) = writer.finish(None).map_err(WriteError::Store)?;
+            return Ok((sha.finish(), blob, size));
+        }
+        sha.update(piece);
+        let written = writer.write_all(piece);
+        written.map_err(|e| WriteError::Store(crate::image::unpack::write_error(e)))?;
+        let length = piece.len();
+        bytes.consume(length);
     }
-    Ok(None)
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
@@ -264,7 +294,53 @@ fn tree(store: &dyn Store, op: &HttpOp) -> Result<RootId, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cache::store::memory::MemoryStore;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use reqwest::header::HeaderValue;
+
+    fn packed(text: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(text).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    /// What is written of a body that comes in pieces of five bytes.
+    fn written(bytes: &[u8], gzip: bool) -> Result<Vec<u8>, String> {
+        let store = MemoryStore::new();
+        let (pieces, body) = mpsc::channel(bytes.len() + 1);
+        for piece in bytes.chunks(5) {
+            pieces.try_send(Some(bytes::Bytes::copy_from_slice(piece))).unwrap();
+        }
+        pieces.try_send(None).unwrap();
+        match write(&store, Body::new(body), gzip) {
+            Ok((digest, blob, size)) => {
+                let bytes = store.read(&blob).unwrap().to_vec();
+                assert_eq!(
+                    (size as usize, digest),
+                    (bytes.len(), crate::image::sha::sha256(&bytes))
+                );
+                Ok(bytes)
+            }
+            Err(WriteError::Body(e)) => Err(e.to_string()),
+            Err(WriteError::Store(e)) => panic!("{e}"),
+        }
+    }
+
+    #[test]
+    fn what_a_server_packs_for_the_way_is_unpacked() {
+        let (text, more) = (b"some text, some text".as_slice(), b"and more".as_slice());
+        assert_eq!(written(text, false).unwrap(), text);
+        assert_eq!(written(&packed(text), false).unwrap(), packed(text));
+        assert_eq!(written(&packed(text), true).unwrap(), text);
+        let two = [packed(text), packed(more)].concat();
+        assert_eq!(written(&two, true).unwrap(), [text, more].concat());
+        assert_eq!(written(b"", true).unwrap(), b"");
+        let whole = packed(text);
+        for bad in [text, &whole[..whole.len() - 1], &whole[..5], &[&whole[..], text].concat()] {
+            assert!(written(bad, true).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn what_servers_say_of_a_file() {

@@ -287,6 +287,39 @@ fn a_block_that_is_not_what_it_was_is_packed_again() {
 }
 
 #[test]
+fn a_tar_of_files_has_rounded_times_and_empty_files_for_sockets() {
+    let store = Arc::new(MemoryStore::new());
+    let times = [(6, 400_000_000), (6, 500_000_000), (6, 999_999_999), (-2, 500_000_000)];
+    let name = |n: usize| FileName::new(format!("s{n}").as_bytes()).unwrap();
+    let entry = |(n, (seconds, nanos))| {
+        let meta = Meta::root_owned(0o640, Mtime { seconds, nanos });
+        Entry { name: name(n), meta, node: Node::Socket }
+    };
+    let dir = Dir::new(times.into_iter().enumerate().map(entry).collect()).seal();
+    store.put_nodes(&[dir.bytes]).unwrap();
+    let meta = Meta::root_owned(0o755, Mtime::default());
+    let (root, bytes) = Root { meta, dir: dir.dir, presence: Presence::Merge }.seal();
+    store.put_nodes(&[bytes]).unwrap();
+    let mut tar = Vec::new();
+    write_tar(&&*store, vec![Files { prefix: Vec::new(), root, time: None }], &mut tar).unwrap();
+    let mut archive = tar::Archive::new(&tar[..]);
+    let found: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let head = entry.header();
+            assert_eq!((head.entry_type(), entry.size()), (tar::EntryType::Regular, 0));
+            head.mtime().unwrap() as i64
+        })
+        .collect();
+    assert_eq!(found[..3], [6, 7, 7]);
+    // A layer has neither.
+    let layer = Packer::new(store.clone(), 1).layer(&root, Compression::None).unwrap();
+    assert!(!bytes_of(&store, &layer).starts_with(b"s0"));
+}
+
+#[test]
 fn what_a_layer_cannot_hold_is_said() {
     let store = Arc::new(MemoryStore::new());
     let meta = Meta::root_owned(0o644, Mtime::default());

@@ -149,6 +149,11 @@ impl<'w> Walk<'w> {
             Node::Char(major, minor) => (head.kind, head.device) = (Kind::Char, (*major, *minor)),
             Node::Block(major, minor) => (head.kind, head.device) = (Kind::Block, (*major, *minor)),
             Node::Fifo => head.kind = Kind::Fifo,
+            // In a tar of files a socket is an empty one, as BuildKit's exporters write it.
+            Node::Socket if self.form != Form::Layer => {
+                (self.sink)(&head, Some((BlobId::of(b""), 0)))?;
+                return Ok(None);
+            }
             Node::Socket => return Ok(None),
             Node::Whiteout | Node::Relink(_) => unreachable!("handled above"),
         }
@@ -198,7 +203,9 @@ impl<'w> Walk<'w> {
         }
         let seconds = match self.form {
             Form::Plain { time: Some(seconds) } => seconds,
-            Form::Plain { time: None } | Form::Layer => meta.mtime.seconds,
+            // Go's tar writer rounds the times of files; those of layers are cut off before.
+            Form::Plain { time: None } => rounded(meta.mtime),
+            Form::Layer => meta.mtime.seconds,
         };
         Ok(Head {
             path: self.path.clone(),
@@ -217,6 +224,11 @@ impl<'w> Walk<'w> {
     fn shown(&self) -> String {
         String::from_utf8_lossy(&self.path).into_owned()
     }
+}
+
+/// To the nearest second; half of one counts as one more.
+fn rounded(time: Mtime) -> i64 {
+    time.seconds.saturating_add(i64::from(time.nanos >= 500_000_000))
 }
 
 fn read_root(store: &dyn Source, id: &RootId) -> Result<Root, StoreError> {
