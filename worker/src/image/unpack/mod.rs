@@ -9,7 +9,8 @@
 //!
 //! * Names are resolved inside the tree, never on a disk. A name below a symlink of the same archive
 //!   goes where the symlink leads, inside the archive's root: so do containerd, Docker and BuildKit.
-//!   `..` in a name is refused.
+//!   `..` in a name of a layer is refused; in one of another archive it leads no further than to the
+//!   root.
 //! * A directory that is needed but has no entry is [`Presence::Implicit`]; an opaque one, or one
 //!   whose name has a whiteout too, is [`Presence::Opaque`]. Whiteouts are about the layers below,
 //!   wherever in the archive they stand.
@@ -23,7 +24,6 @@
 //! [`LinkId`]: proto::tree::LinkId
 
 mod decode;
-mod directory;
 mod error;
 mod keep;
 mod name;
@@ -34,7 +34,6 @@ mod tests;
 mod tree;
 
 pub use decode::{Format, decoder};
-pub use directory::to_directory;
 pub use error::{BadArchive, UnpackError};
 pub use name::{BadName, components};
 pub use tree::Lower;
@@ -80,6 +79,8 @@ pub struct Unpacked {
     pub depends: bool,
     /// Entries in the archive.
     pub entries: u64,
+    /// The time of the newest file in it, in seconds since 1970, as [`newest_file`] tells it.
+    pub newest: Option<i64>,
 }
 
 /// Unpacks what `input` gives. `what` names it in messages: `Layer sha256:…`.
@@ -124,9 +125,9 @@ pub fn unpack(
     {
         return Err(UnpackError::DiffId { what: what.to_owned(), expected, actual: diff_id });
     }
-    let (depends, entries) = (tree.depends, tree.entries);
+    let (depends, entries, newest) = (tree.depends, tree.entries, tree.newest);
     let root = seal::seal(store, what, tree, &diff_id)?;
-    Ok(Unpacked { root, diff_id, depends, entries })
+    Ok(Unpacked { root, diff_id, depends, entries, newest })
 }
 
 /// Whether these bytes are an archive that ADD unpacks: a tar, plain or compressed, with at least
@@ -228,6 +229,7 @@ fn grow(pieces: Pieces, mut keeper: Keeper, reading: Reading<'_>) -> Result<Grow
     let mut tape = Reader::new(pieces);
     while let Some(head) = tape.next_head()? {
         let names = tree.name(&head.path)?;
+        tree.newest = tree.newest.max(time_of_file(&head));
         if tree.is_mark(&names) {
             tree.put_mark(&names)?;
             continue;

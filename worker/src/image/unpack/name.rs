@@ -41,6 +41,19 @@ pub fn components(path: &[u8]) -> Result<Vec<FileName>, BadName> {
     Ok(names)
 }
 
+/// The components of a name in an archive that is unpacked into a directory (ADD), where a name that
+/// leads upwards is cut off at that directory: so does BuildKit, by the text alone.
+pub fn clamped(path: &[u8]) -> Result<Vec<FileName>, BadName> {
+    if path.contains(&0) {
+        return Err(BadName::Nul);
+    }
+    let parts = proto::path::clamp(path);
+    if parts.len() > limit::TREE_DEPTH_MAX {
+        return Err(BadName::Deep);
+    }
+    parts.into_iter().map(|part| Ok(FileName::new(part)?)).collect()
+}
+
 /// What a file name means in a layer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Mark<'a> {
@@ -82,6 +95,19 @@ mod tests {
         assert_eq!(read(b"a\0b"), Err(BadName::Nul));
         assert_eq!(read(&b"d/".repeat(3000)), Err(BadName::Deep));
         assert!(matches!(read(&[b'x'; 300]), Err(BadName::Component(_))));
+    }
+
+    #[test]
+    fn names_that_lead_upwards_are_cut_off() {
+        let read = |path: &[u8]| {
+            let names = clamped(path)?;
+            Ok(names.iter().map(|n| n.to_string()).collect::<Vec<_>>().join("|"))
+        };
+        assert_eq!(read(b"../a"), Ok("a".into()));
+        assert_eq!(read(b"x/../../c/./d"), Ok("c|d".into()));
+        assert_eq!(read(b".."), Ok(String::new()));
+        assert_eq!(read(b"a\0b"), Err(BadName::Nul));
+        assert_eq!(read(&b"d/".repeat(3000)), Err(BadName::Deep));
     }
 
     #[test]

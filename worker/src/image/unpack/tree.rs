@@ -2,7 +2,7 @@
 //! what looking into the layers below needs.
 
 use super::error::BadArchive;
-use super::name::{BadName, Mark, components, mark};
+use super::name::{BadName, Mark, clamped, components, mark};
 use cache::store::StoreError;
 use proto::id::BlobId;
 use proto::limit;
@@ -34,6 +34,8 @@ pub(super) struct Growing {
     pub depends: bool,
     /// Entries of the archive so far.
     pub entries: u64,
+    /// The time of the newest file so far, in seconds since 1970.
+    pub newest: Option<i64>,
     memory: u64,
 }
 
@@ -119,6 +121,7 @@ impl Growing {
             marks,
             depends: false,
             entries: 0,
+            newest: None,
             memory: 0,
         }
     }
@@ -129,8 +132,12 @@ impl Growing {
         if self.entries > limit::LAYER_ENTRIES_MAX {
             return Err(BadArchive::TooMuch("20 million entries"));
         }
-        let named = |why| BadArchive::Name { path: show(path), why };
-        components(path).map_err(named)
+        self.components(path)
+    }
+
+    fn components(&self, path: &[u8]) -> Result<Vec<FileName>, BadArchive> {
+        let names = if self.marks { components(path) } else { clamped(path) };
+        names.map_err(|why| BadArchive::Name { path: show(path), why })
     }
 
     /// A directory's own entry.
@@ -208,8 +215,7 @@ impl Growing {
         lower: Option<&dyn Lower>,
     ) -> Result<(), Refused> {
         let bad = |why| BadArchive::Link { path: show_names(names), target: show(target), why };
-        let targets =
-            components(target).map_err(|why| BadArchive::Name { path: show(target), why })?;
+        let targets = self.components(target)?;
         let Some(last) = targets.last() else {
             return Err(bad("is a directory").into());
         };
