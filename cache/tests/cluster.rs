@@ -6,6 +6,7 @@ use cache::cluster::Cluster;
 use cache::cluster::through::Through;
 use cache::net::serve::{Rights, serve};
 use cache::net::{Dial, NetError, Stream, local};
+use cache::scan;
 use cache::store::memory::MemoryStore;
 use cache::store::{Store, StoreError, Table};
 use proto::id::{BlobId, CacheId, ContentKey, DefKey, Millis, RootId, Scope};
@@ -17,7 +18,7 @@ use proto::wire::cluster::{CacheNode, CacheState, Map};
 use proto::wire::{Binary, Opened};
 use std::io::Read;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -287,4 +288,55 @@ async fn what_one_worker_makes_another_one_has() {
         ));
     };
     tokio::task::spawn_blocking(work).await.unwrap();
+}
+
+/// A directory with another one, and its encoding.
+fn around(name: &str, inner: proto::tree::DirRef, file: (BlobId, u64)) -> proto::tree::Sealed {
+    let entry = |name: &str, mode, node| Entry {
+        name: FileName::new(name.as_bytes()).unwrap(),
+        meta: Meta::root_owned(mode, Mtime::default()),
+        node,
+    };
+    let (blob, size) = file;
+    let file = entry("file", 0o4755, Node::File { blob, size, link: None });
+    Dir::new(vec![entry(name, 0o755, Node::Dir(inner, Presence::Merge)), file]).seal()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_tree_is_sent_whole_and_once() {
+    let farm = farm(2, 2);
+    let own: Arc<MemoryStore> = Arc::default();
+    let small = blobs(1)[0].clone();
+    own.put_blobs(std::slice::from_ref(&small)).unwrap();
+    let mut writer = own.writer().unwrap();
+    std::io::Write::write_all(&mut writer, &vec![9; 3 << 20]).unwrap();
+    let (large, size) = writer.finish(None).unwrap();
+    // The innermost directory is in two places, one much deeper than the other.
+    let small_file = (small.0, small.1.len() as u64);
+    let innermost = Dir::new(Vec::new()).seal();
+    let shared = around("empty", innermost.dir, (large, size));
+    let deep = around("deep", shared.dir, small_file);
+    let deeper = around("deeper", deep.dir, small_file);
+    let top = around("shared", shared.dir, small_file);
+    let both = around("top", top.dir, small_file);
+    let entry = |name: &str, dir| Entry {
+        name: FileName::new(name.as_bytes()).unwrap(),
+        meta: Meta::root_owned(0o755, Mtime::default()),
+        node: Node::Dir(dir, Presence::Merge),
+    };
+    let dir =
+        Dir::new(vec![entry("a", shared.dir), entry("b", deeper.dir), entry("c", both.dir)]).seal();
+    let meta = Meta::root_owned(0o755, Mtime::default());
+    let (root, encoded) = Root { meta, dir: dir.dir, presence: Presence::Merge }.seal();
+    let nodes = [innermost, shared, deep, deeper, top, both, dir].map(|sealed| sealed.bytes);
+    own.put_nodes(&[&nodes[..], &[encoded]].concat()).unwrap();
+
+    let (own, sent): (Arc<dyn Store>, _) = (own, AtomicU64::new(0));
+    scan::send_stored(&farm.cluster, &own, root, &sent).await.unwrap();
+    assert_eq!((farm.copies(&small.0), farm.copies(&large)), (2, 2));
+    assert!(farm.cluster.missing(Vec::new(), vec![root.0]).await.unwrap().1.is_empty());
+    let once = sent.load(Ordering::Relaxed);
+    assert!(once >= size, "{once}");
+    scan::send_stored(&farm.cluster, &own, root, &sent).await.unwrap();
+    assert_eq!(sent.load(Ordering::Relaxed), once, "what the farm has is not sent again");
 }

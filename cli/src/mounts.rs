@@ -42,7 +42,8 @@ pub async fn run(farm: &Farm, command: Mounts) -> Result<(), Failure> {
                 }
             };
             let all = [".".to_owned()];
-            let sent = scan::send(&farm.blobs, &directory, &all, None, None, Default::default());
+            let (blobs, top) = (&farm.blobs, scan::Top::Directory);
+            let sent = scan::send(blobs, &directory, top, &all, None, None, Default::default());
             let root = sent.await.map_err(failed)?.root;
             order(farm, id, whose.scope, MountOrder::Import(root)).await
         }

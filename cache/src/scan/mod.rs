@@ -7,12 +7,14 @@
 pub mod paths;
 mod send;
 pub mod stat_cache;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod xattrs;
 
 pub use send::{Sent, send};
+pub use stored::send_stored;
 
 use proto::error::Class;
 use proto::id::{BlobId, RootId, TreeId};
@@ -58,6 +60,9 @@ pub enum ScanError {
     /// The store did not take the files.
     #[error(transparent)]
     Net(#[from] crate::net::NetError),
+    /// The files could not be read from this machine's own store.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
 }
 
 impl ScanError {
@@ -65,6 +70,7 @@ impl ScanError {
     pub fn class(&self) -> Class {
         match self {
             Self::Net(e) => e.class(),
+            Self::Store(e) => e.class(),
             _ => Class::User,
         }
     }
@@ -82,6 +88,16 @@ impl ScanError {
             _ => None,
         }
     }
+}
+
+/// What a scanned directory itself is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Top {
+    /// A context. As with BuildKit, whose clients send nothing of the directory itself, it is 0755,
+    /// and a layer that is made of it (FROM with its name) has no entry for it.
+    Context,
+    /// A directory as those in it.
+    Directory,
 }
 
 /// One file or directory that was found.
@@ -127,8 +143,11 @@ struct NodeParts {
     blobs: Vec<BlobId>,
 }
 
+/// The mode of a context's root, whatever the directory on disk has.
+const CONTEXT_MODE: u16 = 0o755;
+
 /// Builds nodes from what was found.
-fn assemble(base: PathBuf, meta: Meta, found: Vec<Found>) -> Scanned {
+fn assemble(base: PathBuf, meta: Meta, top: Top, found: Vec<Found>) -> Scanned {
     let mut links = BTreeMap::new();
     group_links(&found, &mut Vec::new(), &mut links);
     let groups = links
@@ -143,7 +162,11 @@ fn assemble(base: PathBuf, meta: Meta, found: Vec<Found>) -> Scanned {
     let mut path = base;
     let sealed = assembly.dir(found, &mut path);
     let bytes = sealed.dir.summary.bytes;
-    let root = Root { meta, dir: sealed.dir, presence: Presence::Merge };
+    let (meta, presence) = match top {
+        Top::Context => (Meta { mode: CONTEXT_MODE, ..meta }, Presence::Implicit),
+        Top::Directory => (meta, Presence::Merge),
+    };
+    let root = Root { meta, dir: sealed.dir, presence };
     let (id, encoded) = root.seal();
     let parts = NodeParts { bytes: encoded, dirs: vec![sealed.dir.tree], blobs: Vec::new() };
     assembly.nodes.push((id.0, parts));

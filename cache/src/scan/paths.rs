@@ -91,9 +91,9 @@ impl Resolver<'_> {
             return;
         };
         if part.windows(2).any(|w| w == b"**") {
-            // Any depth (`COPY --parents`): whoever copies it takes what fits.
-            self.found.insert(at);
-            return;
+            // Any depth (`COPY --parents`): whoever copies it takes what fits. Without `--parents` it
+            // is as good as `*`, and the links that it stands for are followed.
+            self.found.insert(at.clone());
         }
         match Glob::new(part) {
             Ok(pattern) if glob::has_wildcards(part) => {
@@ -170,6 +170,8 @@ mod tests {
         symlink("/real/a.txt", base.join("abs")).unwrap();
         symlink("../../../real", base.join("real/sub/out")).unwrap();
         symlink("loop", base.join("loop")).unwrap();
+        std::fs::create_dir_all(base.join("lib/x")).unwrap();
+        symlink("../../real/a.txt", base.join("lib/x/a")).unwrap();
 
         assert_eq!(resolve(base, &["real/*.txt"]), ["real/a.txt"]);
         assert_eq!(resolve(base, &["link/a.txt"]), ["link", "real/a.txt"]);
@@ -180,6 +182,8 @@ mod tests {
         assert_eq!(resolve(base, &["../../x"]), ["x"]);
         assert_eq!(resolve(base, &["loop"]), ["loop"]);
         assert_eq!(resolve(base, &["real/**/*.md"]), ["real"]);
+        assert_eq!(resolve(base, &["lib/x/**"]), ["lib/x", "lib/x/a", "real/a.txt"]);
+        assert_eq!(resolve(base, &["lib/x/**.so"]), ["lib/x"]);
         assert_eq!(resolve(base, &["**/*.md"]), ["(all)"]);
     }
 

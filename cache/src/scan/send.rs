@@ -2,7 +2,7 @@
 
 use super::stat_cache::StatCache;
 use super::walk::{Outcome, Scan};
-use super::{ScanError, Scanned};
+use super::{ScanError, Scanned, Top};
 use crate::cluster::Cluster;
 use crate::scan::paths::Wanted;
 use crate::tree::pattern::Patterns;
@@ -39,6 +39,7 @@ const IN_FLIGHT_BYTES: usize = 32 << 20;
 pub async fn send(
     blobs: &Arc<Cluster>,
     base: &Path,
+    top: Top,
     patterns: &[String],
     ignore: Option<Arc<Patterns>>,
     stats: Option<&Path>,
@@ -61,6 +62,7 @@ pub async fn send(
         let read = |id, bytes| drop(sink.blocking_send((id, bytes)));
         let scan = Scan {
             base: &base,
+            top,
             wanted: &wanted,
             ignore: ignore.as_deref(),
             cache: &cache,

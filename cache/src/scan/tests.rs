@@ -1,5 +1,6 @@
 //! What a directory on disk is as a tree.
 
+use super::Top;
 use super::paths::Wanted;
 use super::stat_cache::{Known, StatCache};
 use super::walk::{Outcome, Scan};
@@ -32,7 +33,8 @@ fn scan_with(base: &Path, cache: &StatCache) -> (Entries, HashMap<Vec<u8>, Known
 }
 
 fn run(base: &Path, cache: &StatCache, read: &(dyn Fn(BlobId, Bytes) + Sync)) -> Outcome {
-    let scan = Scan { base, wanted: &Wanted::All, ignore: None, cache, read, seen: &|| {} };
+    let (top, wanted) = (Top::Directory, &Wanted::All);
+    let scan = Scan { base, top, wanted, ignore: None, cache, read, seen: &|| {} };
     scan.run().expect("a directory that can be read")
 }
 

@@ -2,7 +2,7 @@
 
 use super::paths::{Part, Wanted};
 use super::stat_cache::{Known, Stamp, StatCache};
-use super::{Found, Kind, ScanError, Scanned, assemble, mtime, xattrs};
+use super::{Found, Kind, ScanError, Scanned, Top, assemble, mtime, xattrs};
 use crate::tree::pattern::{Level, Patterns};
 use bytes::Bytes;
 use proto::id::BlobId;
@@ -24,6 +24,8 @@ use std::sync::Mutex;
 pub struct Scan<'a> {
     /// The directory.
     pub base: &'a Path,
+    /// What it is itself.
+    pub top: Top,
     /// What of it.
     pub wanted: &'a Wanted,
     /// What is left out.
@@ -53,7 +55,7 @@ impl Scan<'_> {
         let state = self.ignore.map(Patterns::root);
         let known = Mutex::new(HashMap::new());
         let found = self.dir(&fd, b"", state.as_ref(), &known)?;
-        let tree = assemble(self.base.to_owned(), meta(&stat), found);
+        let tree = assemble(self.base.to_owned(), meta(&stat), self.top, found);
         Ok(Outcome { tree, known: known.into_inner().unwrap_or_else(|p| p.into_inner()) })
     }
 

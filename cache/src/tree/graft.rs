@@ -63,6 +63,13 @@ pub fn copy(
     Ok(editor.finish())
 }
 
+/// The tree that `base` becomes when an archive is unpacked into its root.
+pub fn unpack(nodes: &dyn Nodes, base: &RootId, archive: &RootId) -> Result<Change, TreeError> {
+    let mut editor = Editor::open(nodes, base)?;
+    archive::unpack(&mut editor, &[], archive, &Rewrite { owner: None, mode: None }, b"")?;
+    Ok(editor.finish())
+}
+
 /// The tree that `base` becomes when a directory is made in it, unless it is there.
 pub fn mkdir(
     nodes: &dyn Nodes,

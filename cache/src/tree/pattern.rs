@@ -11,8 +11,11 @@
 //! - `*` is any text without `/`, `?` any character but `/`, `**` any text, `**/` also none,
 //!   `[a-z]` a class, and `\` takes away a character's meaning.
 //!
-//! As there, `\d`, `\s`, `\w` and their capital forms are classes. Other letters after a `\` (and
-//! digits, which there are numbers of characters) are refused.
+//! As there, `\d`, `\s`, `\w` and their capital forms are classes, `\b` is the beginning or the end of
+//! a word (so that `bin\build` matches nothing) and `\B` any other place, `\A` and `\z` are the path's
+//! beginning and end, `\Q` quotes up to `\E`, and `\x41` and `\101` are characters by their numbers.
+//! Other letters after a `\` are refused, as they are there: `bin\obj`. So are the classes of Unicode
+//! (`\pL`), which are not refused there.
 
 mod automaton;
 mod compile;
@@ -39,6 +42,15 @@ pub enum PatternError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A pattern whose regular expression Go cannot read. BuildKit notices when it first compares
+    /// the pattern with a path.
+    #[error("The pattern `{text}` is not valid: {why}")]
+    Expression {
+        /// The pattern.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// [`PATTERNS_MAX`].
     #[error("There are more than {PATTERNS_MAX} patterns")]
     TooMany,
@@ -51,9 +63,17 @@ impl PatternError {
     }
 
     fn syntax(text: &[u8], why: &'static str) -> Self {
-        let text = String::from_utf8_lossy(text).chars().take(200).collect();
-        Self::Syntax { text, why }
+        Self::Syntax { text: shown(text), why }
     }
+
+    fn expression(text: &[u8], why: &'static str) -> Self {
+        Self::Expression { text: shown(text), why }
+    }
+}
+
+/// A pattern as messages have it.
+fn shown(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().take(200).collect()
 }
 
 /// A list of patterns.
@@ -129,7 +149,7 @@ impl Patterns {
         if self.list.len() == PATTERNS_MAX {
             return Err(PatternError::TooMany);
         }
-        let items = compile::compile(&text).map_err(|why| PatternError::syntax(&text, why))?;
+        let items = compile::compile(&text).map_err(|why| PatternError::expression(&text, why))?;
         if items.len() >= STATES_MAX {
             return Err(PatternError::syntax(&text, "it is longer than any path"));
         }

@@ -1,25 +1,26 @@
 //! Where the files come from: the Dockerfile, the context, named contexts, secrets, ssh agents.
 
-use super::fields::Taker;
+use super::ignore::{self, Ignore};
 use super::layout::Layout;
+use super::packed::Packed;
 use super::remote::{self, Fetched, What};
+use super::secret::{self, SecretSource};
 use super::ssh::{self, Agents};
 use crate::args::build::{Build, Source};
 use crate::error::{io, user};
 use crate::print::tell;
-use cache::tree::pattern::{Patterns, read_ignore_file};
 use ops::config::Config;
 use proto::error::{Class, Failure};
 use proto::limit;
+use proto::reference::Reference;
 use proto::wire::build::NamedContext;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tempfile::TempDir;
 
 /// How the main context is called where contexts have names.
-const MAIN: &str = "context";
+pub const MAIN: &str = "context";
 
 /// What a build is made from, on this machine.
 pub struct Context {
@@ -30,11 +31,9 @@ pub struct Context {
     /// The same as the person would name it: with the way to it.
     pub dockerfile_path: String,
     /// The context; none when there is only a Dockerfile.
-    pub directory: Option<PathBuf>,
+    pub files: Option<Files>,
     /// What the ignore file leaves out.
-    pub ignore: Option<Arc<Patterns>>,
-    /// The lines of the ignore file.
-    pub ignore_lines: Vec<String>,
+    pub ignore: Ignore,
     /// When contexts were made, in seconds since 1970, by their names, as far as it is known:
     /// [`MAIN`] for the main one.
     pub times: Vec<(String, i64)>,
@@ -44,7 +43,7 @@ pub struct Context {
     pub secrets: Vec<(String, SecretSource)>,
     /// `--ssh`.
     pub agents: Agents,
-    /// Holds what came on standard input or from elsewhere, for as long as the build goes on.
+    /// Holds what came from elsewhere, for as long as the build goes on.
     _unpacked: Vec<TempDir>,
 }
 
@@ -66,6 +65,14 @@ impl<'a> Origin<'a> {
     }
 }
 
+/// The files of the main context.
+pub enum Files {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// An archive that was unpacked.
+    Archive(Packed),
+}
+
 /// What a named context is.
 pub enum Named {
     /// A directory of this machine, and whether its ignore file counts.
@@ -76,37 +83,9 @@ pub enum Named {
     Layout(Layout),
 }
 
-/// Where a secret comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// A file.
-    File(PathBuf),
-    /// A variable.
-    Variable(String),
-}
-
-impl SecretSource {
-    /// The secret; none when its variable is not set.
-    pub fn read(&self) -> Result<Option<Vec<u8>>, Failure> {
-        let bytes = match self {
-            Self::Variable(name) => match std::env::var_os(name) {
-                Some(value) => std::os::unix::ffi::OsStringExt::into_vec(value),
-                None => return Ok(None),
-            },
-            Self::File(path) => {
-                let file = File::open(path);
-                let mut file = file.map_err(|e| io("Opening the secret", path, &e))?;
-                read_bounded(&mut file, limit::SECRET_BYTES_MAX)
-                    .map_err(|e| io("Reading the secret", path, &e))?
-            }
-        };
-        Ok(Some(bytes))
-    }
-}
-
 /// Whether the flags that name files and directories are such flags at all.
 pub fn check(args: &Build) -> Result<(), Failure> {
-    args.secret.iter().try_for_each(|s| secret(s).map(drop))?;
+    args.secret.iter().try_for_each(|s| secret::parse(s).map(drop))?;
     args.ssh.iter().try_for_each(|s| ssh::parse(s).map(drop))
 }
 
@@ -115,12 +94,12 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
     let origin = Origin::of(args);
     let mut unpacked = Vec::new();
     let (mut named, mut times) = (Vec::new(), Vec::new());
-    for text in &args.source.build_context {
+    for text in last_of_each(&args.source.build_context) {
         let (name, what, time) = find_named(text, origin, config, &mut unpacked).await?;
         times.extend(time.filter(|_| name != MAIN).map(|time| (name.clone(), time)));
         named.push((name, what));
     }
-    let secrets = args.secret.iter().map(|s| secret(s)).collect::<Result<Vec<_>, _>>()?;
+    let secrets = args.secret.iter().map(|s| secret::parse(s)).collect::<Result<Vec<_>, _>>()?;
     let agents = args.ssh.iter().map(|s| ssh::parse(s)).collect::<Result<_, _>>()?;
     let agents = Agents::find(agents)?;
     let mut context = read_main(origin, config).await?;
@@ -131,71 +110,93 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
 
 /// Reads the Dockerfile and the main context alone.
 pub async fn read_main(origin: Origin<'_>, config: &Config) -> Result<Context, Failure> {
-    let mut unpacked = Vec::new();
-    let (mut directory, mut alone, mut time) = (None, None, None);
-    let (mut in_archive, mut has_ignore) = (false, true);
+    let Found { files, alone, time, is_fetched, unpacked } = find_main(origin, config).await?;
     let file = origin.source.file.as_deref();
-    if origin.context == "-" {
-        if file == Some("-") {
-            return Err(user("Standard input cannot be both the context and the Dockerfile"));
-        }
-        match stdin()? {
-            Stdin::Dockerfile(text) => alone = Some(text),
-            Stdin::Archive(dir) => {
-                in_archive = true;
-                directory = Some(dir.path().to_owned());
-                unpacked.push(dir);
-            }
-        }
-    } else if remote::is_remote(origin.context) {
-        let fetched = fetch(origin.context, origin, config).await?;
-        time = fetched.time;
-        match fetched.what {
-            What::Dockerfile(text) => alone = Some(text),
-            What::Files(files, dir) => {
-                (in_archive, has_ignore) = (true, false);
-                directory = Some(files);
-                unpacked.push(dir);
-            }
-        }
-    } else {
-        directory = Some(PathBuf::from(origin.context));
-    }
-    if let Some(dir) = &directory {
-        match std::fs::metadata(dir) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(user(format!("The context {} is no directory", dir.display()))),
-            Err(e) => return Err(io("Opening the context", dir, &e)),
-        }
-    }
     let (dockerfile, name, place) = match alone {
         Some(text) => (text, "Dockerfile".to_owned(), None),
-        None => dockerfile(file, directory.as_deref(), in_archive)?,
+        None => dockerfile(file, files.as_ref(), is_fetched)?,
     };
     let shown = match (&place, file) {
         (None, _) => "stdin".to_owned(),
         (Some(_), Some(file)) => file.to_owned(),
-        (Some(_), None) if in_archive => name.clone(),
+        (Some(_), None) if is_fetched => name.clone(),
         (Some(place), None) => place.strip_prefix(".").unwrap_or(place).display().to_string(),
     };
-    // As with BuildKit, nothing of what is fetched is left out.
-    let (ignore, ignore_lines) = match has_ignore {
-        true => ignore(directory.as_deref(), place.as_deref())?,
-        false => (None, Vec::new()),
+    // As with BuildKit, nothing is left out of what is fetched, nor of an archive.
+    let ignore = match &files {
+        Some(Files::Directory(directory)) if !is_fetched => {
+            ignore::read(directory, place.as_deref())?
+        }
+        _ => Ignore::default(),
     };
     Ok(Context {
         dockerfile,
         dockerfile_name: name,
         dockerfile_path: shown,
-        directory,
+        files,
         ignore,
-        ignore_lines,
         times: time.map(|time| (MAIN.to_owned(), time)).into_iter().collect(),
         named: Vec::new(),
         secrets: Vec::new(),
         agents: Agents::find(Vec::new())?,
         _unpacked: unpacked,
     })
+}
+
+/// What the main context was found to be.
+#[derive(Default)]
+struct Found {
+    files: Option<Files>,
+    /// The Dockerfile, where there is no other file.
+    alone: Option<Vec<u8>>,
+    time: Option<i64>,
+    /// Whether somebody else made it: names count from its root, and no link in it leads out.
+    is_fetched: bool,
+    unpacked: Vec<TempDir>,
+}
+
+impl Found {
+    fn archive(packed: Packed, time: Option<i64>) -> Self {
+        let time = time.or(packed.newest);
+        Self { files: Some(Files::Archive(packed)), time, is_fetched: true, ..Self::default() }
+    }
+
+    fn alone(text: Vec<u8>, time: Option<i64>) -> Self {
+        Self { alone: Some(text), time, ..Self::default() }
+    }
+}
+
+async fn find_main(origin: Origin<'_>, config: &Config) -> Result<Found, Failure> {
+    if origin.context == "-" {
+        if origin.source.file.as_deref() == Some("-") {
+            return Err(user("Standard input cannot be both the context and the Dockerfile"));
+        }
+        return Ok(match stdin()? {
+            Stdin::Dockerfile(text) => Found::alone(text, None),
+            Stdin::Archive(packed) => Found::archive(packed, None),
+        });
+    }
+    if remote::is_remote(origin.context) {
+        let Fetched { what, time } = fetch(origin.context, origin, config).await?;
+        let file = match what {
+            What::File(file) => file,
+            What::Files(path, dir) => {
+                let (files, unpacked) = (Some(Files::Directory(path)), vec![dir]);
+                return Ok(Found { files, time, is_fetched: true, unpacked, ..Found::default() });
+            }
+        };
+        return Ok(match unless_ended(remote::open(origin.context, file)).await? {
+            remote::Main::Dockerfile(text) => Found::alone(text, time),
+            remote::Main::Archive(packed) => Found::archive(packed, time),
+        });
+    }
+    let directory = PathBuf::from(origin.context);
+    match std::fs::metadata(&directory) {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return Err(user(format!("The context {} is no directory", directory.display()))),
+        Err(e) => return Err(io("Opening the context", &directory, &e)),
+    }
+    Ok(Found { files: Some(Files::Directory(directory)), ..Found::default() })
 }
 
 async fn fetch(text: &str, origin: Origin<'_>, config: &Config) -> Result<Fetched, Failure> {
@@ -206,13 +207,18 @@ async fn fetch(text: &str, origin: Origin<'_>, config: &Config) -> Result<Fetche
         arg.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")
             .map(|value| matches!(value, "1" | "true"))
     });
+    unless_ended(remote::fetch(text, keeps.unwrap_or(false), config)).await
+}
+
+/// Does something until Ctrl-C or SIGTERM, so that what was fetched so far is taken away.
+async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::select! {
-        fetched = remote::fetch(text, keeps.unwrap_or(false), config) => fetched,
+        done = work => done,
         () = told_to_end() => Err(Failure::new(Class::Cancelled, "The build was cancelled")),
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM, so that what was fetched so far is taken away.
+/// Waits for Ctrl-C or SIGTERM.
 async fn told_to_end() {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
@@ -238,9 +244,9 @@ async fn find_named(
         (name, Place::Directory(path)) => Ok((name, Named::Directory(path, true), None)),
         (name, Place::Remote(url)) => {
             let Fetched { what, time } = fetch(&url, origin, config).await?;
-            let What::Files(files, dir) = what else {
-                let text = remote::without_login(&url, text);
-                return Err(user(format!("--build-context `{text}`: what is there is no archive")));
+            let (files, dir, time) = match what {
+                What::Files(files, dir) => (files, dir, time),
+                What::File(file) => unless_ended(remote::alone(&url, file, time)).await?,
             };
             unpacked.push(dir);
             Ok((name, Named::Directory(files, false), time))
@@ -260,32 +266,48 @@ pub(super) fn read_bounded(from: &mut dyn Read, max: usize) -> std::io::Result<V
 /// The Dockerfile's text, its name, and its path when it has one.
 fn dockerfile(
     file: Option<&str>,
-    directory: Option<&Path>,
-    in_archive: bool,
+    files: Option<&Files>,
+    is_fetched: bool,
 ) -> Result<(Vec<u8>, String, Option<PathBuf>), Failure> {
     if file == Some("-") {
         let text = read_bounded(&mut std::io::stdin().lock(), limit::DOCKERFILE_BYTES_MAX)
             .map_err(|e| user(format!("Reading the Dockerfile from standard input failed: {e}")))?;
         return Ok((text, "Dockerfile".to_owned(), None));
     }
-    let base = directory.unwrap_or(Path::new("."));
+    let base = match files {
+        Some(Files::Directory(directory)) => directory.as_path(),
+        _ => Path::new("."),
+    };
+    let archive = match files {
+        Some(Files::Archive(packed)) => Some(packed),
+        _ => None,
+    };
+    let is_there = |path: &Path| match archive {
+        Some(packed) => packed.open(&path.to_string_lossy()).is_ok(),
+        None => path.symlink_metadata().is_ok(),
+    };
     let path = match file {
-        // In an archive the name counts from its root.
-        Some(file) if in_archive => base.join(file),
+        Some(file) if archive.is_some() => PathBuf::from(file),
+        // The name counts from the root of what was fetched.
+        Some(file) if is_fetched => base.join(file),
         Some(file) => PathBuf::from(file),
         None => {
-            let usual = base.join("Dockerfile");
-            let small = base.join("dockerfile");
-            let there = |path: &Path| path.symlink_metadata().is_ok();
-            if !there(&usual) && there(&small) { small } else { usual }
+            let base = if archive.is_some() { Path::new("") } else { base };
+            let (usual, small) = (base.join("Dockerfile"), base.join("dockerfile"));
+            if !is_there(&usual) && is_there(&small) { small } else { usual }
         }
     };
     let name = path.file_name().map_or("Dockerfile".into(), |n| n.to_string_lossy()).into_owned();
-    if path.is_dir() {
-        return Err(user(format!("The Dockerfile {} is a directory", path.display())));
-    }
-    let opened = if in_archive { open_inside(base, &path) } else { File::open(&path) };
+    let opened = match archive {
+        Some(packed) => packed.open(&path.to_string_lossy()),
+        None if path.is_dir() => Err(std::io::ErrorKind::IsADirectory.into()),
+        None if is_fetched => open_inside(base, &path).map(boxed),
+        None => File::open(&path).map(boxed),
+    };
     let mut opened = opened.map_err(|e| {
+        if e.kind() == std::io::ErrorKind::IsADirectory {
+            return user(format!("The Dockerfile {} is a directory", path.display()));
+        }
         let failure = io("Opening the Dockerfile", &path, &e);
         match file {
             None => failure.hint("Name it with `-f` when it is elsewhere."),
@@ -297,6 +319,10 @@ fn dockerfile(
     Ok((text, name, Some(path)))
 }
 
+fn boxed(file: File) -> Box<dyn Read + Send> {
+    Box::new(file)
+}
+
 /// Opens a file of a fetched context: somebody else made it, and no link in it leads out.
 fn open_inside(base: &Path, path: &Path) -> std::io::Result<File> {
     let inside = path.strip_prefix(base).unwrap_or(path);
@@ -305,36 +331,6 @@ fn open_inside(base: &Path, path: &Path) -> std::io::Result<File> {
         return Err(std::io::Error::other("it is no file"));
     }
     File::open(real)
-}
-
-type Ignore = (Option<Arc<Patterns>>, Vec<String>);
-
-/// The ignore file: `<Dockerfile>.dockerignore` beside the Dockerfile, else the context's own.
-fn ignore(directory: Option<&Path>, dockerfile: Option<&Path>) -> Result<Ignore, Failure> {
-    let Some(directory) = directory else { return Ok((None, Vec::new())) };
-    let own = dockerfile.map(|path| {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".dockerignore");
-        path.with_file_name(name)
-    });
-    for path in own.into_iter().chain([directory.join(".dockerignore")]) {
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(io("Reading the ignore file", &path, &e)),
-        };
-        let patterns = read_ignore_file(&text)
-            .map_err(|e| user(format!("The ignore file {}: {e}", path.display())))?;
-        let lines = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
-        let patterns = (!patterns.is_empty()).then(|| Arc::new(patterns));
-        return Ok((patterns, lines));
-    }
-    Ok((None, Vec::new()))
-}
-
-/// The ignore file of a further context: only its own.
-pub fn own_ignore(directory: &Path) -> Result<Option<Arc<Patterns>>, Failure> {
-    Ok(ignore(Some(directory), None)?.0)
 }
 
 /// Where a named context lies.
@@ -355,7 +351,19 @@ pub fn names(source: &Source) -> Result<Vec<(String, NamedContext)>, Failure> {
             Place::Directory(_) | Place::Remote(_) => (name, NamedContext::Local),
         })
     };
-    source.build_context.iter().map(name).collect()
+    last_of_each(&source.build_context).into_iter().map(name).collect()
+}
+
+/// The flags without those whose name a later one has again, as an image's name reads: the last one
+/// counts, and nothing is said of what the others name.
+fn last_of_each(flags: &[String]) -> Vec<&String> {
+    let name = |flag: &str| {
+        let name = flag.split_once('=').map_or(flag, |(name, _)| name).to_lowercase();
+        Reference::parse(&name).map_or(name, |reference| reference.to_string())
+    };
+    let names: Vec<String> = flags.iter().map(|flag| name(flag)).collect();
+    let is_last = |(at, _): &(usize, &String)| !names[at + 1..].contains(&names[*at]);
+    flags.iter().enumerate().filter(is_last).map(|(_, flag)| flag).collect()
 }
 
 /// `name=value`.
@@ -388,39 +396,9 @@ fn named(text: &str) -> Result<(String, Place), Failure> {
     }
 }
 
-/// `id=ID[,src=FILE|,env=VARIABLE]`.
-fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
-    let mut take = Taker::new("--secret", text)?;
-    let id = take.needed("id", "NAME")?;
-    let (src, source) = (take.text("src"), take.text("source"));
-    let (mut file, mut variable) = (src.or(source), take.text("env"));
-    match take.text("type").as_deref() {
-        Some("env") if variable.is_none() => variable = file.take(),
-        None | Some("file" | "env") => {}
-        Some(_) => return Err(take.wrong("the type is `file` or `env`".to_owned())),
-    }
-    if file.is_some() && variable.is_some() {
-        return Err(take.wrong("it has both a file and a variable".to_owned()));
-    }
-    take.finish()?;
-    let source = match (file, variable) {
-        (Some(file), _) => SecretSource::File(file.into()),
-        (None, Some(variable)) => SecretSource::Variable(variable),
-        (None, None) if std::env::var_os(&id).is_some() => SecretSource::Variable(id.clone()),
-        (None, None) => SecretSource::File(PathBuf::from(&id)),
-    };
-    if let SecretSource::File(path) = &source
-        && !path.exists()
-    {
-        let message = format!("--secret `{text}`: there is no file {}", path.display());
-        return Err(Failure::new(Class::Unavailable, message));
-    }
-    Ok((id, source))
-}
-
 enum Stdin {
     Dockerfile(Vec<u8>),
-    Archive(TempDir),
+    Archive(Packed),
 }
 
 /// Bytes that tell an archive from a Dockerfile: a tar's mark stands at 257.
@@ -436,29 +414,13 @@ fn stdin() -> Result<Stdin, Failure> {
         head.extend(read_bounded(&mut input, rest).map_err(failed)?);
         return Ok(Stdin::Dockerfile(head));
     }
-    let dir = tempfile::Builder::new().prefix("slipway-context-").tempdir().map_err(failed)?;
     let whole = std::io::Cursor::new(head).chain(input);
-    worker::image::unpack::to_directory(whole, dir.path())
-        .map_err(|e| user(format!("The archive on standard input: {e}")))?;
-    Ok(Stdin::Archive(dir))
+    Packed::read(whole, "The archive on standard input").map(Stdin::Archive)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_read() {
-        let file = SecretSource::File("/etc/passwd".into());
-        assert_eq!(secret("id=a,src=/etc/passwd").unwrap(), ("a".into(), file.clone()));
-        assert_eq!(secret("type=file,id=a,source=/etc/passwd").unwrap().1, file);
-        let variable = SecretSource::Variable("V".into());
-        assert_eq!(secret("id=a,env=V").unwrap().1, variable);
-        assert_eq!(secret("type=env,id=a,src=V").unwrap().1, variable);
-        for bad in ["src=x", "id=", "id=a,src=/nothing/here", "id=a,x=y", "id=a,src=x,env=y"] {
-            assert!(secret(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn contexts_are_named() {
@@ -471,5 +433,12 @@ mod tests {
         for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=oci-layout://x:", "a=other://x"] {
             assert!(named(bad).is_err(), "{bad}");
         }
+    }
+    #[test]
+    fn of_two_contexts_of_a_name_the_last_counts() {
+        let flags = ["a=x", "b=y", "A=z", "alpine=1", "docker.io/library/alpine:latest=2", "="];
+        let flags: Vec<String> = flags.map(str::to_owned).into();
+        let left: Vec<&str> = last_of_each(&flags).into_iter().map(String::as_str).collect();
+        assert_eq!(left, ["b=y", "A=z", "docker.io/library/alpine:latest=2", "="]);
     }
 }

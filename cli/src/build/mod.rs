@@ -7,13 +7,16 @@ mod context;
 mod engine;
 mod fields;
 mod files;
+mod ignore;
 mod layout;
 mod line;
 mod metadata;
 mod output;
 mod outside;
+mod packed;
 mod remote;
 mod request;
+mod secret;
 mod ssh;
 
 pub use archive::write as write_archive;
@@ -28,11 +31,12 @@ use crate::print::{say, tell};
 use crate::progress::{Display, Mode, Settings, StartError};
 use cache::tree::pattern::Patterns;
 use cache::{meter, scan};
-use context::{Context, Named};
+use context::{Context, Files, MAIN, Named};
 use line::{Heard, Line, Shown, reattach};
 use ops::config::{Config, Fallback};
 use output::Target;
 use outside::Directories;
+use packed::Packed;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, OciDigest, RootId};
 use proto::platform::Platform;
@@ -220,10 +224,8 @@ impl Client {
             }
             Ask::Secret(id) => {
                 let found = self.context.secrets.iter().rfind(|(known, _)| *known == id);
-                Ok(Answer::Secret(match found {
-                    Some((_, source)) => source.read()?.map(SecretBytes::from),
-                    None => None,
-                }))
+                let secret = found.map(|(_, source)| source.read()).transpose()?;
+                Ok(Answer::Secret(secret.map(SecretBytes::from)))
             }
             Ask::Login(host) => {
                 let ask = tokio::task::spawn_blocking(move || crate::login::find(&host));
@@ -274,15 +276,38 @@ impl Client {
         paths: &[String],
         vertex: VertexId,
     ) -> Result<Answer, Failure> {
-        let (directory, ignore) = match self.context.named.iter().find(|(known, _)| known == name) {
-            Some((_, Named::Directory(path, true))) => (path.clone(), context::own_ignore(path)?),
-            Some((_, Named::Directory(path, false))) => (path.clone(), None),
-            _ => match (&self.context.directory, name) {
-                (Some(path), "context") => (path.clone(), self.context.ignore.clone()),
-                _ => return Err(user(format!("There is no context `{name}`"))),
-            },
+        let (directory, ignore) = match (name, &self.context.files) {
+            // A `--build-context` of this name stands for nothing.
+            (MAIN, Some(Files::Directory(path))) => (path.clone(), self.context.ignore.patterns()?),
+            (MAIN, Some(Files::Archive(packed))) => {
+                return self.send_archive(packed, vertex).await;
+            }
+            (MAIN, None) => return Err(user(format!("There is no context `{name}`"))),
+            _ => self.named(name)?,
         };
         Ok(Answer::Scanned(self.send(&directory, paths, ignore, vertex).await?))
+    }
+
+    /// The directory of a named context, and what its ignore file leaves out.
+    fn named(&self, name: &str) -> Result<(PathBuf, Option<Arc<Patterns>>), Failure> {
+        match self.context.named.iter().find(|(known, _)| known == name) {
+            Some((_, Named::Directory(path, true))) => {
+                Ok((path.clone(), ignore::read(path, None)?.patterns()?))
+            }
+            Some((_, Named::Directory(path, false))) => Ok((path.clone(), None)),
+            _ => Err(user(format!("There is no context `{name}`"))),
+        }
+    }
+
+    /// Sends what the farm has not of an archive.
+    async fn send_archive(&self, packed: &Packed, vertex: VertexId) -> Result<Answer, Failure> {
+        let sent = Arc::new(AtomicU64::new(0));
+        let teller = self.tell(vertex, sent.clone());
+        let root = packed.send(&self.farm.blobs, &sent).await;
+        teller.abort();
+        let root = root.map_err(|e| not_scanned(&e))?;
+        self.count(vertex, sent.load(Ordering::Relaxed));
+        Ok(Answer::Scanned(root))
     }
 
     /// Scans a directory, and sends what of it the farm has not.
@@ -296,20 +321,18 @@ impl Client {
         let sent = Arc::new(AtomicU64::new(0));
         let teller = self.tell(vertex, sent.clone());
         let stats = Some(self.stats.as_path());
-        let scanned =
-            scan::send(&self.farm.blobs, directory, paths, ignore, stats, sent.clone()).await;
+        let (blobs, top) = (&self.farm.blobs, scan::Top::Context);
+        let scanned = scan::send(blobs, directory, top, paths, ignore, stats, sent.clone()).await;
         teller.abort();
-        let failed = |e: scan::ScanError| {
-            let failure = Failure::new(e.class(), format!("The context: {e}"));
-            match e.hint() {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            }
-        };
-        let scanned = scanned.map_err(failed)?;
-        self.moved(vertex, scanned.sent, true);
-        self.sent.fetch_add(scanned.sent, Ordering::Relaxed);
+        let scanned = scanned.map_err(|e| not_scanned(&e))?;
+        self.count(vertex, scanned.sent);
         Ok(scanned.root)
+    }
+
+    /// Counts bytes that were sent, and tells that these were all.
+    fn count(&self, vertex: VertexId, sent: u64) {
+        self.moved(vertex, sent, true);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
     }
 
     /// Shows now and then how much was sent.
@@ -331,6 +354,14 @@ impl Client {
 
     fn moved(&self, vertex: VertexId, bytes: u64, done: bool) {
         moved(&self.display, vertex, bytes, done);
+    }
+}
+
+fn not_scanned(error: &scan::ScanError) -> Failure {
+    let failure = Failure::new(error.class(), format!("The context: {error}"));
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 

@@ -1,6 +1,7 @@
-//! Contexts that lie elsewhere: commits of git repositories, and archives or Dockerfiles on web
-//! servers. The client fetches them into a directory, which is the context from then on.
+//! Contexts that lie elsewhere: commits of git repositories, and files on web servers, which are
+//! archives or Dockerfiles. The client fetches them.
 
+use super::packed::Packed;
 use crate::error::user;
 use crate::up::settings::registries;
 use coordinator::dockerfile::source::{GitRef, Source, classify};
@@ -10,28 +11,37 @@ use proto::error::{Class, Failure};
 use proto::limit;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use worker::agent::git::{self, Login};
 use worker::agent::modified;
 use worker::image::registry::{Registry, causes};
-use worker::image::unpack::{begins_archive, to_directory};
+use worker::image::unpack::{begins_archive, newest_file};
 
 /// What was fetched.
 pub struct Fetched {
     /// What it is.
     pub what: What,
-    /// When it was made, in seconds since 1970: the commit's time, what the web server says, or that
-    /// of the newest file in an archive.
+    /// When it was made, in seconds since 1970: the commit's time, or what the web server says.
     pub time: Option<i64>,
 }
 
 /// A context, as it was found.
 pub enum What {
-    /// A Dockerfile alone.
-    Dockerfile(Vec<u8>),
+    /// A file.
+    File(File),
     /// Files, in a directory that lives as long as the other one.
     Files(PathBuf, TempDir),
+}
+
+/// What a file is as the main context.
+pub enum Main {
+    /// The Dockerfile, without other files.
+    Dockerfile(Vec<u8>),
+    /// Files, and the Dockerfile among them.
+    Archive(Packed),
 }
 
 /// Whether a context lies elsewhere.
@@ -58,7 +68,8 @@ fn failed(what: &str, why: impl std::fmt::Display) -> Failure {
     Failure::new(Class::Unavailable, format!("Fetching the context {what} failed: {why}"))
 }
 
-fn directory() -> Result<TempDir, Failure> {
+/// A directory for what was fetched.
+pub fn directory() -> Result<TempDir, Failure> {
     let made = tempfile::Builder::new().prefix("slipway-context-").tempdir();
     made.map_err(|e| user(format!("Making a directory for the context failed: {e}")))
 }
@@ -100,31 +111,60 @@ async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
         let piece = piece.map_err(|e| failed(url, causes(&e.without_url())))?;
         file.write_all(&piece).map_err(|e| failed(url, e))?;
     }
-    let url = url.to_owned();
+    file.rewind().map_err(|e| failed(url, e))?;
+    Ok(Fetched { what: What::File(file), time })
+}
+
+/// What the file of that URL is as the main context: an archive is unpacked.
+pub async fn open(url: &str, mut file: File) -> Result<Main, Failure> {
+    let url = without_login(url, url);
     let opened = tokio::task::spawn_blocking(move || {
+        let mut head = Vec::new();
+        (&file).take(512).read_to_end(&mut head).map_err(|e| failed(&url, e))?;
         file.rewind().map_err(|e| failed(&url, e))?;
-        let fetched = open(&url, file)?;
-        Ok(Fetched { time: time.or(fetched.time), ..fetched })
+        if begins_archive(&head) {
+            return Packed::read(file, &format!("The archive {url}")).map(Main::Archive);
+        }
+        let text = super::context::read_bounded(&mut file, limit::DOCKERFILE_BYTES_MAX);
+        text.map(Main::Dockerfile).map_err(|e| failed(&url, e))
     });
     opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// An archive's files, or the Dockerfile that it is.
-fn open(url: &str, mut file: File) -> Result<Fetched, Failure> {
-    let mut head = Vec::new();
-    (&file).take(512).read_to_end(&mut head).map_err(|e| failed(url, e))?;
-    file.rewind().map_err(|e| failed(url, e))?;
-    if begins_archive(&head) {
+/// How a file is called that is a named context.
+const ALONE: &str = "context";
+
+/// The file of that URL as a named context: a directory with it alone, whatever it is. So BuildKit
+/// has it; archives are unpacked as main contexts only. Answers its time, too: `time`, or that of
+/// the newest file in an archive.
+pub async fn alone(
+    url: &str,
+    mut file: File,
+    time: Option<i64>,
+) -> Result<(PathBuf, TempDir, Option<i64>), Failure> {
+    let url = without_login(url, url);
+    let put = tokio::task::spawn_blocking(move || {
         let dir = directory()?;
         let files = dir.path().join("files");
-        std::fs::create_dir(&files).map_err(|e| failed(url, e))?;
-        let time = to_directory(file, &files);
-        let time = time.map_err(|e| user(format!("The archive {url}: {e}")))?;
-        return Ok(Fetched { what: What::Files(files, dir), time });
-    }
-    let text = super::context::read_bounded(&mut file, limit::DOCKERFILE_BYTES_MAX);
-    let what = What::Dockerfile(text.map_err(|e| failed(url, e))?);
-    Ok(Fetched { what, time: None })
+        let mut put = || {
+            std::fs::create_dir(&files)?;
+            let mut to = File::create(files.join(ALONE))?;
+            std::io::copy(&mut file, &mut to)?;
+            to.set_permissions(PermissionsExt::from_mode(0o600))?;
+            let since = Duration::from_secs(time.unwrap_or(0).max(0).unsigned_abs());
+            to.set_modified(SystemTime::UNIX_EPOCH + since)
+        };
+        put().map_err(|e| failed(&url, e))?;
+        let time = match time {
+            Some(time) => Some(time),
+            None => {
+                let file = File::open(files.join(ALONE)).map_err(|e| failed(&url, e))?;
+                newest_file(file).map_err(|e| failed(&url, e))?
+            }
+        };
+        Ok((files, dir, time))
+    });
+    put.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 /// What is said of a context, without the login that its URL may hold.
@@ -148,6 +188,20 @@ mod tests {
         for here in [".", "/tmp", "a/b", "a@b", "dir.git"] {
             assert!(!is_remote(here), "{here}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_alone_is_a_directory_with_it() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"data").unwrap();
+        file.rewind().unwrap();
+        let (files, _dir, time) = alone("http://x/y", file, Some(5)).await.unwrap();
+        assert_eq!(time, Some(5));
+        let path = files.join("context");
+        assert_eq!(std::fs::read(&path).unwrap(), b"data");
+        let meta = path.metadata().unwrap();
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o600);
+        assert_eq!(meta.modified().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
     }
 
     #[test]

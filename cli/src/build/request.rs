@@ -80,8 +80,8 @@ pub fn of_source(
         platforms,
         build_args: build_args(&source.build_arg, |name| std::env::var(name).ok())?,
         contexts,
-        ignore: context.ignore_lines.clone(),
-        has_context: context.directory.is_some(),
+        ignore: context.ignore.lines.clone(),
+        has_context: context.files.is_some(),
         context_times: context.times.clone(),
         ..BuildRequest::default()
     })

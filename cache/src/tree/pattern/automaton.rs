@@ -72,6 +72,34 @@ pub(super) enum Item {
     Dirs(Set),
     /// The path's beginning.
     Start,
+    /// The path's end.
+    End,
+    /// A place where a word begins or ends, or (`false`) one where none does. It takes two
+    /// positions, this one and [`Item::EdgeAfterOther`]: which of them is alive says what stands
+    /// before the place, and what stands behind it is known with the next character.
+    EdgeAfterWord(bool),
+    /// The second position of an edge: before it is no character of a word.
+    EdgeAfterOther(bool),
+}
+
+/// What stands before a place in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Word,
+    Other,
+}
+
+impl Before {
+    fn of(symbol: Symbol) -> Self {
+        if is_word(symbol) { Self::Word } else { Self::Other }
+    }
+}
+
+/// Whether a character is part of a word, as Go's expressions have it: of ASCII alone.
+fn is_word(symbol: Symbol) -> bool {
+    let byte = u8::try_from(symbol).unwrap_or(b' ');
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 /// Room for one step.
@@ -93,13 +121,17 @@ pub(super) struct Automaton {
     /// How the last name of a path that matches must end.
     tail: Vec<u8>,
     table: Option<Box<Table>>,
+    /// Whether some items match a place and not a character.
+    has_places: bool,
 }
 
 impl Automaton {
     pub(super) fn new(items: Vec<Item>) -> Self {
         let tail = tail(&items);
-        let table = Table::new(&items).map(Box::new);
-        Self { items, tail, table }
+        let is_place = |item: &Item| matches!(item, Item::End | Item::EdgeAfterWord(_));
+        let has_places = items.iter().any(is_place);
+        let table = Table::new(&items).filter(|_| !has_places).map(Box::new);
+        Self { items, tail, table, has_places }
     }
 
     /// 64-bit words that its states need.
@@ -109,24 +141,64 @@ impl Automaton {
 
     /// The states before the path begins.
     pub(super) fn start(&self, states: &mut [u64]) {
-        let mut at = 0;
-        while self.items.get(at) == Some(&Item::Start) {
-            at += 1;
-        }
-        self.reach(at, states);
+        self.reach(0, Before::Nothing, states);
     }
 
     /// Comes to item `at`, and over all that may be empty.
-    fn reach(&self, mut at: usize, states: &mut [u64]) {
-        states[at / 64] |= 1 << (at % 64);
-        while let Some(Item::Many(_) | Item::Dirs(_)) = self.items.get(at) {
-            at += 1;
+    fn reach(&self, mut at: usize, before: Before, states: &mut [u64]) {
+        loop {
+            let item = self.items.get(at);
+            if matches!(item, Some(Item::EdgeAfterWord(_))) && before != Before::Word {
+                at += 1;
+            }
             states[at / 64] |= 1 << (at % 64);
+            match item {
+                Some(Item::Many(_) | Item::Dirs(_)) => at += 1,
+                Some(Item::Start) if before == Before::Nothing => at += 1,
+                _ => return,
+            }
+        }
+    }
+
+    /// Goes on from the places that are what they should be, now that it is known what follows
+    /// them: a character, or the path's end.
+    fn pass(&self, states: &mut [u64], next: Option<Symbol>) {
+        if !self.has_places {
+            return;
+        }
+        // In order, since one place may follow the other.
+        for at in 0..self.items.len() {
+            if states[at / 64] >> (at % 64) & 1 == 0 {
+                continue;
+            }
+            let is_word = next.is_some_and(is_word);
+            match self.items[at] {
+                Item::EdgeAfterWord(wanted) if is_word != wanted => {
+                    self.reach(at + 2, Before::Word, states);
+                }
+                Item::EdgeAfterOther(wanted) if is_word == wanted => {
+                    self.reach(at + 1, Before::Other, states);
+                }
+                Item::End if next.is_none() => self.reach(at + 1, Before::Other, states),
+                _ => {}
+            }
         }
     }
 
     /// The states behind a character.
     pub(super) fn step(&self, now: &[u64], symbol: Symbol, next: &mut [u64]) {
+        if self.has_places {
+            let mut room = [0; WORDS_MAX];
+            let passed = &mut room[..now.len()];
+            passed.copy_from_slice(now);
+            self.pass(passed, Some(symbol));
+            return self.take(passed, symbol, next);
+        }
+        self.take(now, symbol, next);
+    }
+
+    fn take(&self, now: &[u64], symbol: Symbol, next: &mut [u64]) {
+        let before = Before::of(symbol);
         next.fill(0);
         for (word, bits) in now.iter().enumerate() {
             let mut bits = *bits;
@@ -134,14 +206,14 @@ impl Automaton {
                 let at = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
                 match self.items.get(at) {
-                    Some(Item::Char(set)) if set.has(symbol) => self.reach(at + 1, next),
-                    Some(Item::Many(set)) if set.has(symbol) => self.reach(at, next),
+                    Some(Item::Char(set)) if set.has(symbol) => self.reach(at + 1, before, next),
+                    Some(Item::Many(set)) if set.has(symbol) => self.reach(at, before, next),
                     Some(Item::Dirs(set)) => {
                         if set.has(symbol) {
                             next[word] |= 1 << (at % 64);
                         }
                         if symbol == u32::from(b'/') {
-                            self.reach(at + 1, next);
+                            self.reach(at + 1, before, next);
                         }
                     }
                     _ => {}
@@ -152,6 +224,13 @@ impl Automaton {
 
     fn is_accepted(&self, states: &[u64]) -> bool {
         let end = self.items.len();
+        if self.has_places {
+            let mut room = [0; WORDS_MAX];
+            let passed = &mut room[..states.len()];
+            passed.copy_from_slice(states);
+            self.pass(passed, None);
+            return passed[end / 64] >> (end % 64) & 1 == 1;
+        }
         states[end / 64] >> (end % 64) & 1 == 1
     }
 

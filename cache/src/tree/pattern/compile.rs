@@ -120,7 +120,13 @@ fn parse(regex: &[char]) -> Result<Vec<Item>, Why> {
                 let set = if is_not_slash { Set::NotSlash } else { Set::Class { negated, ranges } };
                 (set, after)
             }
-            '\\' => escape(after)?,
+            '\\' => match place(after, &mut items) {
+                Some(after) => {
+                    rest = after;
+                    continue;
+                }
+                None => escape(after)?,
+            },
             &c => (literal(c), after),
         };
         match rest.split_first() {
@@ -139,7 +145,29 @@ fn literal(c: char) -> Set {
 }
 
 const BAD_ESCAPE: Why = "a `\\` can stand before `*`, `?`, `[`, `]`, `\\` and other signs, but not \
-                         before this character";
+                         before this character; write `/` between directories";
+
+/// What follows a `\` outside of a class, when it is no character: a place, or quoted text. Answers
+/// what follows it.
+fn place<'r>(rest: &'r [char], items: &mut Vec<Item>) -> Option<&'r [char]> {
+    let (first, after) = rest.split_first()?;
+    match first {
+        'A' => items.push(Item::Start),
+        'z' => items.push(Item::End),
+        'b' | 'B' => {
+            let wanted = *first == 'b';
+            items.extend([Item::EdgeAfterWord(wanted), Item::EdgeAfterOther(wanted)]);
+        }
+        'Q' => {
+            let end = after.windows(2).position(|two| two == ['\\', 'E']);
+            let quoted = &after[..end.unwrap_or(after.len())];
+            items.extend(quoted.iter().map(|c| Item::Char(literal(*c))));
+            return Some(end.map_or(&[], |end| &after[end + 2..]));
+        }
+        _ => return None,
+    }
+    Some(after)
+}
 
 /// What follows a `\` outside of a class.
 fn escape(rest: &[char]) -> Result<(Set, &[char]), Why> {
@@ -147,20 +175,43 @@ fn escape(rest: &[char]) -> Result<(Set, &[char]), Why> {
     if let Some((negated, ranges)) = perl_class(*first) {
         return Ok((Set::Class { negated, ranges }, after));
     }
-    Ok((literal(escaped(*first)?), after))
+    let (c, after) = escaped(rest)?;
+    Ok((literal(c), after))
 }
 
-fn escaped(c: char) -> Result<char, Why> {
-    Ok(match c {
+/// The character that is written behind a `\`, and what follows it.
+fn escaped(rest: &[char]) -> Result<(char, &[char]), Why> {
+    let (first, after) = rest.split_first().ok_or(BAD_ESCAPE)?;
+    let c = match first {
         'a' => '\x07',
         'f' => '\x0c',
         'n' => '\n',
         'r' => '\r',
         't' => '\t',
         'v' => '\x0b',
-        c if c.is_ascii() && !c.is_ascii_alphanumeric() => c,
+        'x' => return number(after, 16, 2..=2),
+        '0' => return number(rest, 8, 1..=3),
+        // One digit alone would be a reference to a group.
+        '1'..='7' => return number(rest, 8, 2..=3),
+        c if c.is_ascii() && !c.is_ascii_alphanumeric() => *c,
         _ => return Err(BAD_ESCAPE),
-    })
+    };
+    Ok((c, after))
+}
+
+/// The character of a number of so many digits.
+fn number(
+    rest: &[char],
+    radix: u32,
+    digits: std::ops::RangeInclusive<usize>,
+) -> Result<(char, &[char]), Why> {
+    let most = &rest[..rest.len().min(*digits.end())];
+    let found = most.iter().map_while(|c| c.to_digit(radix));
+    let (count, value) = found.fold((0, 0), |(count, value), d| (count + 1, value * radix + d));
+    match char::from_u32(value).filter(|_| digits.contains(&count)) {
+        Some(c) => Ok((c, &rest[count..])),
+        None => Err(BAD_ESCAPE),
+    }
 }
 
 type Ranges = Vec<(Symbol, Symbol)>;
@@ -220,7 +271,7 @@ fn class(mut rest: &[char]) -> Result<(bool, Ranges, &[char]), Why> {
 
 fn class_char(rest: &[char]) -> Result<(char, &[char]), Why> {
     match rest {
-        ['\\', c, after @ ..] => Ok((escaped(*c)?, after)),
+        ['\\', after @ ..] => escaped(after),
         [c, after @ ..] => Ok((*c, after)),
         [] => Err(OPEN_CLASS),
     }

@@ -23,7 +23,8 @@ struct Masks {
 }
 
 impl Table {
-    /// The table of a pattern; `None` when it has too many items.
+    /// The table of a pattern; `None` when it has too many items. It knows nothing of places
+    /// ([`Item::EdgeAfterWord`]).
     pub(super) fn new(items: &[Item]) -> Option<Self> {
         if items.len() > 63 {
             return None;
@@ -36,7 +37,7 @@ impl Table {
                     table.nullable |= 1 << at;
                     table.dirs |= 1 << at;
                 }
-                Item::Char(_) | Item::Start => {}
+                _ => {}
             }
         }
         for symbol in 0..128u8 {

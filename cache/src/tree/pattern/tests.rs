@@ -70,6 +70,15 @@ fn odd_patterns_mean_what_their_regular_expression_means() {
     check(&["[[:upper:]x][^[:digit:]]"], &["Aa", "xb", "A1", "aa"], &["Aa", "xb"]);
     check(&["[\\w]"], &["a", "-", "é", "_"], &["a", "_"]);
     check(&["?^a"], &["x^a", "a", "^a"], &[]);
+    check(&["a\\b"], &["a\\b", "ab", "b"], &[]);
+    check(&["a\\b"], &["a"], &["a"]);
+    check(&["a\\b*"], &["a", "ab", "a.b", "a/b"], &["a", "a.b", "a/b"]);
+    check(&["**/\\bb"], &["b", "a/b", "a/ab", "a b"], &["b", "a/b"]);
+    check(&["*\\bobj"], &["bin\\obj", "obj", "binobj"], &["bin\\obj", "obj"]);
+    check(&["a\\Bb", "bin/\\b*"], &["ab", "a", "bin/x", "bin/.x"], &["ab", "bin/x"]);
+    check(&["\\Aab", "x*\\z"], &["ab", "a/ab", "xy"], &["ab", "xy"]);
+    check(&["\\x41", "[\\x42]", "\\103"], &["A", "B", "C", "D"], &["A", "B", "C"]);
+    check(&["\\Qa?"], &["a[^", "a[^/]", "ab"], &["a[^/]"]);
     check(&["**/*x"], &["a\nb/x", "a/bx", "a\nx"], &["a/bx", "a\nx"]);
     check(&["**/c"], &["a\nb/c", "c"], &["a\nb/c", "c"]);
 }
@@ -86,10 +95,11 @@ fn names_need_not_be_text() {
 #[test]
 fn bad_patterns_are_refused() {
     assert_eq!(Patterns::new(["!"]).unwrap_err(), PatternError::Exception);
-    for bad in
-        ["[", "[]", "a\\", "[a-", "\\b", "\\x41", "\\1", "\\é", "[z-a]", "[[:nope:]]", "[[:]"]
-    {
+    for bad in ["[", "[]", "a\\", "[a-"] {
         assert!(matches!(Patterns::new([bad]), Err(PatternError::Syntax { .. })), "{bad}");
+    }
+    for bad in ["\\o", "\\x4", "\\1", "\\é", "\\E", "[\\b]", "[z-a]", "[[:nope:]]", "[[:]"] {
+        assert!(matches!(Patterns::new([bad]), Err(PatternError::Expression { .. })), "{bad}");
     }
     assert!(Patterns::new(["x".repeat(5000)]).is_err());
 }

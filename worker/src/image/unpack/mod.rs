@@ -7,9 +7,10 @@
 //!
 //! # What an archive becomes
 //!
-//! * Names are resolved inside the tree, never on a disk. A name below a symlink of the same layer
-//!   goes where the symlink leads, inside the layer's root: so do containerd, Docker and BuildKit.
-//!   `..` in a name is refused.
+//! * Names are resolved inside the tree, never on a disk. A name below a symlink of the same archive
+//!   goes where the symlink leads, inside the archive's root: so do containerd, Docker and BuildKit.
+//!   `..` in a name of a layer is refused; in one of another archive it leads no further than to the
+//!   root.
 //! * A directory that is needed but has no entry is [`Presence::Implicit`]; an opaque one, or one
 //!   whose name has a whiteout too, is [`Presence::Opaque`]. Whiteouts are about the layers below,
 //!   wherever in the archive they stand.
@@ -28,7 +29,6 @@
 //! [`LinkId`]: proto::tree::LinkId
 
 mod decode;
-mod directory;
 mod error;
 mod keep;
 mod name;
@@ -40,7 +40,6 @@ mod tests;
 mod tree;
 
 pub use decode::{Format, decoder};
-pub use directory::to_directory;
 pub use error::{BadArchive, UnpackError};
 pub use name::{BadName, components};
 pub use tree::Lower;
@@ -87,6 +86,9 @@ pub struct Unpacked {
     pub depends: bool,
     /// Entries in the archive.
     pub entries: u64,
+    /// The time of the newest file in an archive that is no layer, in seconds since 1970, as
+    /// [`newest_file`] tells it.
+    pub newest: Option<i64>,
 }
 
 /// Unpacks what `input` gives. `what` names it in messages: `Layer sha256:…`.
@@ -137,17 +139,17 @@ pub fn unpack(
     {
         return Err(UnpackError::DiffId { what: what.to_owned(), expected, actual: diff_id });
     }
-    let (root, depends, entries) = match tree {
+    let (root, depends, entries, newest) = match tree {
         Grown::Layer(tree) => {
             let (depends, entries) = (tree.depends, tree.entries);
-            (seal::seal_layer(store, what, tree, &diff_id)?, depends, entries)
+            (seal::seal_layer(store, what, tree, &diff_id)?, depends, entries, None)
         }
-        Grown::Archive(parts) => {
+        Grown::Archive { parts, newest } => {
             let entries = parts.entries();
-            (seal::seal_archive(store, what, parts.finish(), &diff_id)?, false, entries)
+            (seal::seal_archive(store, what, parts.finish(), &diff_id)?, false, entries, newest)
         }
     };
-    Ok(Unpacked { root, diff_id, depends, entries })
+    Ok(Unpacked { root, diff_id, depends, entries, newest })
 }
 
 /// Whether these bytes are an archive that ADD unpacks: a tar, plain or compressed, with at least
@@ -243,7 +245,7 @@ impl<E: Into<BadArchive>> From<E> for Failed {
 /// What was read.
 enum Grown {
     Layer(Growing),
-    Archive(Parts),
+    Archive { parts: Parts, newest: Option<i64> },
 }
 
 /// Reads the archive, and whether it has an end of its own.
@@ -251,7 +253,7 @@ fn grow(pieces: Pieces, mut keeper: Keeper, reading: Reading<'_>) -> Result<(Gro
     let mut tape = Reader::new(pieces);
     let grown = match reading {
         Reading::Layer { lower, .. } => Grown::Layer(grow_layer(&mut tape, &mut keeper, lower)?),
-        Reading::Archive => Grown::Archive(grow_archive(&mut tape, &mut keeper)?),
+        Reading::Archive => grow_archive(&mut tape, &mut keeper)?,
     };
     keeper.finish().map_err(Failed::NotKept)?;
     let ended = tape.ended();
@@ -283,9 +285,10 @@ fn grow_layer(
     Ok(tree)
 }
 
-fn grow_archive(tape: &mut Reader<Pieces>, keeper: &mut Keeper) -> Result<Parts, Failed> {
-    let mut parts = Parts::new();
+fn grow_archive(tape: &mut Reader<Pieces>, keeper: &mut Keeper) -> Result<Grown, Failed> {
+    let (mut parts, mut newest) = (Parts::new(), None);
     while let Some(mut head) = tape.next_head()? {
+        newest = newest.max(time_of_file(&head));
         let path = head.path.clone();
         match head.kind {
             Kind::Dir => parts.put_dir(&path, meta(head)?)?,
@@ -296,7 +299,7 @@ fn grow_archive(tape: &mut Reader<Pieces>, keeper: &mut Keeper) -> Result<Parts,
             _ => parts.put_leaf(&path, || leaf(tape, keeper, head))?,
         }
     }
-    Ok(parts)
+    Ok(Grown::Archive { parts, newest })
 }
 
 /// What is neither a directory nor a hard link.

@@ -1,0 +1,2 @@
+mkdir -p Dockerfile.dockerignore .dockerignore d
+echo x > d/x
