@@ -91,8 +91,9 @@ pub struct Build {
     /// A label of the image: NAME=VALUE
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
-    /// An annotation of the image's manifest: NAME=VALUE
-    #[arg(long, value_name = "NAME=VALUE")]
+    /// An annotation of the image's manifest: NAME=VALUE; of the index over the images for several
+    /// platforms: index:NAME=VALUE
+    #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
     pub annotation: Vec<String>,
     /// What RUN may do: network.host, security.insecure, device
     #[arg(long, value_name = "WHAT", value_parser = entitlement, value_delimiter = ',')]
@@ -172,7 +173,7 @@ pub struct Source {
     /// NAME=oci-layout://DIRECTORY[:TAG][@DIGEST] or NAME=URL
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
-    /// A platform to build for: linux/amd64,linux/arm64
+    /// A platform to build for: linux/amd64,linux/arm64; `local` is this machine's
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub platform: Vec<String>,
 }

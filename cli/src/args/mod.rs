@@ -11,6 +11,8 @@ use std::path::PathBuf;
 /// Builds multi-stage Dockerfiles, on this machine or on a farm of them that share one cache.
 #[derive(Debug, Parser)]
 #[command(name = "slipway", version, propagate_version = true, disable_help_subcommand = true)]
+// As with docker, of a flag that is given twice the last one counts: wrappers add their own.
+#[command(args_override_self = true)]
 #[command(after_help = "\
 Examples:
   slipway build -t app .                 build ./Dockerfile, keep the image as app:latest
@@ -366,4 +368,31 @@ pub fn list(text: &str) -> Result<String, String> {
 /// A size such as `512m` or `40GB`.
 pub fn size(text: &str) -> Result<u64, String> {
     ops::config::bytes(text).ok_or_else(|| "expected a size such as 512m or 40GB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_one_counts() {
+        let line = "slipway build --target a --target b -f x --file y -q -q --pull=false --pull \
+                    --iidfile i --iidfile j --network none --network host -t a -t b .";
+        let Ok(Command::Build(build)) = parse(line) else { panic!("a build") };
+        assert_eq!(build.source.target.as_deref(), Some("b"));
+        assert_eq!(build.source.file.as_deref(), Some("y"));
+        assert_eq!((build.quiet, build.pull), (true, Some(true)));
+        assert_eq!(build.iidfile, Some(PathBuf::from("j")));
+        assert_eq!(build.network, proto::step::NetworkMode::Host);
+        assert_eq!(build.tag, ["a", "b"]);
+        let line = "slipway run --rm --rm -u a -u b -e A=1 -e B=2 image";
+        assert!(matches!(parse(line), Ok(Command::Run(_))));
+        assert!(parse("slipway lint --format text --format json .").is_ok());
+        assert!(parse("slipway build a b").is_err());
+        assert!(parse("slipway tag a b c").is_err());
+    }
 }

@@ -94,7 +94,7 @@ pub async fn read(args: &Build, config: &Config) -> Result<Context, Failure> {
     let origin = Origin::of(args);
     let mut unpacked = Vec::new();
     let (mut named, mut times) = (Vec::new(), Vec::new());
-    for text in last_of_each(&args.source.build_context) {
+    for text in named_last(&args.source)? {
         let (name, what, time) = find_named(text, origin, config, &mut unpacked).await?;
         times.extend(time.filter(|_| name != MAIN).map(|time| (name.clone(), time)));
         named.push((name, what));
@@ -351,28 +351,39 @@ pub fn names(source: &Source) -> Result<Vec<(String, NamedContext)>, Failure> {
             Place::Directory(_) | Place::Remote(_) => (name, NamedContext::Local),
         })
     };
-    last_of_each(&source.build_context).into_iter().map(name).collect()
+    named_last(source)?.into_iter().map(name).collect()
 }
 
-/// The flags without those whose name a later one has again, as an image's name reads: the last one
-/// counts, and nothing is said of what the others name.
-fn last_of_each(flags: &[String]) -> Vec<&String> {
-    let name = |flag: &str| {
-        let name = flag.split_once('=').map_or(flag, |(name, _)| name).to_lowercase();
-        Reference::parse(&name).map_or(name, |reference| reference.to_string())
-    };
-    let names: Vec<String> = flags.iter().map(|flag| name(flag)).collect();
-    let is_last = |(at, _): &(usize, &String)| !names[at + 1..].contains(&names[*at]);
-    flags.iter().enumerate().filter(is_last).map(|(_, flag)| flag).collect()
+/// The `--build-context` that count: of several with one name the last.
+fn named_last(source: &Source) -> Result<Vec<&String>, Failure> {
+    let mut last: Vec<(String, &String)> = Vec::new();
+    for text in source.build_context.iter().filter(|text| !text.is_empty()) {
+        let (name, _) = name_and_value(text)?;
+        last.retain(|(known, _)| *known != name);
+        last.push((name, text));
+    }
+    Ok(last.into_iter().map(|(_, text)| text).collect())
 }
 
-/// `name=value`.
-fn named(text: &str) -> Result<(String, Place), Failure> {
+/// `name=value`. The name is one that an image can have, because FROM looks for it as for an image;
+/// it is made as short as people write it.
+fn name_and_value(text: &str) -> Result<(String, &str), Failure> {
     let Some((name, value)) = text.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty())
     else {
         return Err(user(format!("--build-context `{text}`: expected NAME=VALUE")));
     };
-    let name = name.to_lowercase();
+    let full = Reference::parse(name).map_err(|e| {
+        user(format!("--build-context `{text}`: `{name}` is not a valid name of a context: {e}"))
+    })?;
+    let full = full.to_string();
+    let short = full.strip_prefix("docker.io/").unwrap_or(&full);
+    let short = short.strip_prefix("library/").filter(|n| !n.contains('/')).unwrap_or(short);
+    Ok((short.strip_suffix(":latest").unwrap_or(short).to_owned(), value))
+}
+
+/// `name=value`, and where that is.
+fn named(text: &str) -> Result<(String, Place), Failure> {
+    let (name, value) = name_and_value(text)?;
     if let Some(image) = value.strip_prefix("docker-image://") {
         return Ok((name, Place::Image(image.to_owned())));
     }
@@ -425,20 +436,30 @@ mod tests {
     #[test]
     fn contexts_are_named() {
         assert!(
-            matches!(named("A=docker-image://alpine").unwrap(), (n, Place::Image(_)) if n == "a")
+            matches!(named("a=docker-image://alpine").unwrap(), (n, Place::Image(_)) if n == "a")
         );
         assert!(matches!(named("b=/tmp").unwrap().1, Place::Directory(_)));
         assert!(matches!(named("b=oci-layout://lay:1").unwrap().1, Place::Layout(_)));
         assert!(matches!(named("b=https://x/y.git").unwrap().1, Place::Remote(_)));
-        for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=oci-layout://x:", "a=other://x"] {
+        for bad in ["a", "=x", "a=", "a=/no/such/dir", "a=oci-layout://x:", "a=other://x", "A=/tmp"]
+        {
             assert!(named(bad).is_err(), "{bad}");
         }
     }
+
     #[test]
-    fn of_two_contexts_of_a_name_the_last_counts() {
-        let flags = ["a=x", "b=y", "A=z", "alpine=1", "docker.io/library/alpine:latest=2", "="];
-        let flags: Vec<String> = flags.map(str::to_owned).into();
-        let left: Vec<&str> = last_of_each(&flags).into_iter().map(String::as_str).collect();
-        assert_eq!(left, ["b=y", "A=z", "docker.io/library/alpine:latest=2", "="]);
+    fn of_contexts_with_one_name_the_last_one_counts() {
+        let given = ["a=/tmp", "", "b/c:latest=/tmp", "docker.io/library/a:latest=/"];
+        let source = Source {
+            file: None,
+            target: None,
+            build_arg: Vec::new(),
+            build_context: given.map(str::to_owned).to_vec(),
+            platform: Vec::new(),
+        };
+        let named = named_last(&source).unwrap().into_iter().map(|text| named(text).unwrap());
+        let expected = [("b/c", "/tmp"), ("a", "/")]
+            .map(|(name, path)| (name.to_owned(), Place::Directory(path.into())));
+        assert_eq!(named.collect::<Vec<_>>(), expected);
     }
 }

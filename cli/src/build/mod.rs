@@ -1,5 +1,6 @@
 //! `slipway build`.
 
+mod annotation;
 mod archive;
 pub mod attach;
 pub mod call;

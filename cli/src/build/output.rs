@@ -79,7 +79,8 @@ fn kind_of(text: &str) -> &str {
     text.split(',').find_map(|f| f.strip_prefix("type=")).unwrap_or("")
 }
 
-fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
+/// One output, and where it goes.
+pub fn one(text: &str, tags: &[String]) -> Result<(Output, Target), Failure> {
     if text == "-" {
         return Ok((Output::Files { epoch: None }, Target::Tar(Place::Stdout)));
     }

@@ -1,5 +1,6 @@
 //! From flags to a request.
 
+use super::annotation;
 use super::context::{Context, Named};
 use super::output::{self, Target};
 use super::outside::{self, Directories};
@@ -26,7 +27,10 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
     let (outputs, targets) = output::read(args, &tags)?;
     let caches = outside::read(args)?;
     let no_cache = match (args.no_cache.unwrap_or(false), args.no_cache_filter.as_slice()) {
-        (true, _) => NoCache::All,
+        (true, []) => NoCache::All,
+        (true, _) => {
+            return Err(user("--no-cache and --no-cache-filter cannot both be given"));
+        }
         (false, []) => NoCache::No,
         (false, stages) => NoCache::Stages(stages.to_vec()),
     };
@@ -38,6 +42,8 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         };
         (name.clone(), what)
     });
+    let source = of_source(&args.source, context, contexts.collect())?;
+    let annotations = annotation::read(&args.annotation, &outputs, &source.platforms)?;
     let request = BuildRequest {
         labels: pairs("--label", &args.label)?,
         no_cache,
@@ -50,13 +56,13 @@ pub fn read(args: &Build, context: &Context) -> Result<Asked, Failure> {
         cgroup_parent: args.cgroup_parent.clone().unwrap_or_default(),
         resources: resources(args)?,
         outputs,
-        annotations: pairs("--annotation", &args.annotation)?,
+        annotations,
         cache_from: caches.from,
         cache_to: caches.to,
         description: description(args, &tags),
         scope: args.scope.clone(),
         priority: args.priority,
-        ..of_source(&args.source, context, contexts.collect())?
+        ..source
     };
     Ok(Asked { request, targets, directories: caches.directories })
 }
@@ -67,12 +73,7 @@ pub fn of_source(
     context: &Context,
     contexts: Vec<(String, NamedContext)>,
 ) -> Result<BuildRequest, Failure> {
-    let platforms = source
-        .platform
-        .iter()
-        .filter(|p| !p.is_empty())
-        .map(|p| Platform::parse(p).map_err(|e| user(format!("--platform: {e}"))))
-        .collect::<Result<Vec<_>, _>>()?;
+    let platforms = source.platform.iter().map(|p| platform(p)).collect::<Result<_, _>>()?;
     Ok(BuildRequest {
         dockerfile: context.dockerfile.clone(),
         dockerfile_name: context.dockerfile_name.clone(),
@@ -85,6 +86,14 @@ pub fn of_source(
         context_times: context.times.clone(),
         ..BuildRequest::default()
     })
+}
+
+/// `os/arch[/variant]`, or `local` for this machine's.
+fn platform(text: &str) -> Result<Platform, Failure> {
+    match text.eq_ignore_ascii_case("local") {
+        true => Ok(Platform::host()),
+        false => Platform::parse(text).map_err(|e| user(format!("--platform: {e}"))),
+    }
 }
 
 /// What `slipway builds` shows.
@@ -119,7 +128,9 @@ fn build_args(
     let mut out = Vec::new();
     for arg in given {
         match arg.split_once('=') {
-            Some(("", _)) => return Err(user(format!("--build-arg `{arg}` has no name"))),
+            _ if arg.is_empty() || arg.starts_with('=') => {
+                return Err(user(format!("--build-arg `{arg}` has no name")));
+            }
             Some((name, value)) => out.push((name.to_owned(), value.to_owned())),
             None => {
                 if let Some(value) = env(arg) {
@@ -256,6 +267,15 @@ mod tests {
         assert_eq!(read(&["A", "B", "C=2=3"]), "A=1 C=2=3 SOURCE_DATE_EPOCH=17");
         assert_eq!(read(&["SOURCE_DATE_EPOCH=5"]), "SOURCE_DATE_EPOCH=5");
         assert_eq!(read(&["SOURCE_DATE_EPOCH="]), "SOURCE_DATE_EPOCH=");
-        assert!(build_args(&["=1".to_owned()], env).is_err());
+        for bad in ["", "=", "=1"] {
+            assert!(build_args(&[bad.to_owned()], env).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_platform_can_be_the_machines_own() {
+        assert_eq!(platform("Local").unwrap(), Platform::host());
+        assert_eq!(platform("linux/arm64").unwrap().to_string(), "linux/arm64");
+        assert!(platform("").is_err());
     }
 }

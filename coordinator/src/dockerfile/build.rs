@@ -2,7 +2,7 @@
 
 use super::directive::Escape;
 use super::error::Problem;
-use super::expand::{Expander, Word};
+use super::expand::Word;
 use super::flag::{self, Flags, Takes};
 use super::heredoc::{Heredoc, Marker};
 use super::instruction::{
@@ -59,7 +59,7 @@ pub(super) struct Line<'l> {
     name: Option<&'static str>,
     pub keyword: &'l str,
     flags: Vec<String>,
-    args: &'l str,
+    pub args: &'l str,
     /// The arguments as a JSON array, for instructions that may have one.
     json: Option<Vec<String>>,
     escape: Escape,
@@ -264,11 +264,6 @@ impl<'l> Line<'l> {
         )?;
         let files = transfer("COPY", words, &flags, &heredocs)?;
         let from = flags.text("from").map(str::to_owned);
-        if let Some(from) = &from
-            && !self.is_plain(from)
-        {
-            return Err(Problem::CopyFrom(shown(from)));
-        }
         let parents = flags.bool("parents").unwrap_or(false);
         Ok(Kind::Copy(Box::new(CopyFiles { files, from, parents })))
     }
@@ -298,12 +293,6 @@ impl<'l> Line<'l> {
     fn transfer_words(&self, name: &'static str) -> Result<Vec<String>, Problem> {
         let words = self.list(name)?;
         if words.len() < 2 { Err(Problem::NoDestination(name)) } else { Ok(words) }
-    }
-
-    /// Whether a text stays as it is when its variables, quotes and escapes are resolved.
-    fn is_plain(&self, text: &str) -> bool {
-        let mut expander = Expander::new(self.escape, &|_| None);
-        expander.word(&Word::new(text)).is_ok_and(|expanded| expanded == text)
     }
 
     fn run(&self, heredocs: Vec<Heredoc>) -> Result<Kind, Problem> {

@@ -134,9 +134,11 @@ fn copies_are_read() {
     assert_eq!((raw(&copy.files.sources), copy.from), (vec!["a b"], None));
     for (written, from) in [("$x", "$x"), ("a\\\\b", "a\\b"), ("\"'a'\"", "'a'"), ("${x", "${x")] {
         let line = format!("COPY --from={written} a b");
-        assert_eq!(problem(&line), Problem::CopyFrom(from.to_owned()));
+        let error = file(&line).check_sources().unwrap_err();
+        assert_eq!(error.problem, Problem::CopyFrom(from.to_owned()));
+        assert_eq!(error.at.map(|at| at.first_line), Some(2));
     }
-    kind("COPY --from=a$ a b");
+    assert_eq!(file("COPY --from=a$ a b").check_sources(), Ok(()));
 }
 
 #[test]

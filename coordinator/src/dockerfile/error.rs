@@ -185,6 +185,11 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether a line cannot be cut into words, whatever instruction it is.
+    pub(super) fn is_of_words(&self) -> bool {
+        matches!(self, Self::NoEquals { .. } | Self::NoValue(_))
+    }
+
     /// What to do about it, where the message does not say so already.
     pub fn hint(&self) -> Option<String> {
         let mean = |near: &str| Some(format!("Did you mean `{near}`?"));
@@ -218,6 +223,19 @@ impl Problem {
 }
 
 impl ParseError {
+    /// The lines that BuildKit names to programs; it has none for some errors, and counts from 0
+    /// what is wrong in a directive.
+    pub fn lines_as_told(&self) -> Option<(u32, u32)> {
+        let at = self.at.as_ref()?;
+        match self.problem {
+            Problem::Check(_) | Problem::CopyFrom(_) => None,
+            Problem::DirectiveTwice(_) | Problem::EscapeDirective(_) => {
+                Some((at.first_line - 1, at.first_line - 1))
+            }
+            _ => Some((at.first_line, at.last_line)),
+        }
+    }
+
     /// Whose trouble it is: always the author's of the Dockerfile.
     pub fn class(&self) -> Class {
         Class::User

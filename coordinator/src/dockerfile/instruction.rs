@@ -9,6 +9,7 @@ use super::heredoc::Heredoc;
 use super::mount::{Device, MountSpec};
 use proto::error::SourceRange;
 use proto::step::{NetworkMode, SecurityMode};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One instruction.
@@ -87,6 +88,47 @@ impl Kind {
             Self::Volume(_) => "VOLUME",
             Self::Workdir(_) => "WORKDIR",
         }
+    }
+}
+
+impl Kind {
+    /// The names without a value, for each word on its own, of instructions of which one
+    /// [`Expander`] replaces several words; up to the word that cannot be expanded.
+    pub fn missing<'e>(
+        &self,
+        expander: impl Fn() -> Expander<'e>,
+    ) -> Option<Vec<BTreeSet<String>>> {
+        let mut words: Vec<&Word> = Vec::new();
+        let mut inline: &[InlineFile] = &[];
+        match self {
+            Self::Env(pairs) | Self::Label(pairs) => {
+                words.extend(pairs.0.iter().flat_map(|pair| [&pair.key, &pair.value]));
+            }
+            Self::Copy(copy) => {
+                words.extend(copy.files.words());
+                inline = &copy.files.inline;
+            }
+            Self::Add(add) => {
+                words.extend(add.checksum.iter().chain(add.files.words()));
+                inline = &add.files.inline;
+            }
+            Self::Volume(paths) => words.extend(paths),
+            _ => return None,
+        }
+        let mut out = Vec::new();
+        let mut note = |expand: &dyn Fn(&mut Expander<'_>) -> Result<(), ExpandError>| {
+            let mut expander = expander();
+            let result = expand(&mut expander);
+            out.push(expander.missing().clone());
+            result
+        };
+        let texts = inline.iter().filter(|file| file.expand);
+        let words = words.into_iter().try_for_each(|word| note(&|e| e.word(word).map(drop)));
+        // The error is that of the whole instruction, and told there.
+        let _ = words.and_then(|()| {
+            texts.into_iter().try_for_each(|file| note(&|e| e.heredoc(&file.data).map(drop)))
+        });
+        Some(out)
     }
 }
 
@@ -238,6 +280,10 @@ pub struct Transfer<T = Word> {
 }
 
 impl Transfer {
+    fn words(&self) -> impl Iterator<Item = &Word> {
+        self.chown.iter().chain(&self.chmod).chain(&self.sources).chain([&self.dest])
+    }
+
     fn expand(&self, expander: &mut Expander<'_>) -> Result<Transfer<String>, ExpandError> {
         let chown = optional(&self.chown, expander)?;
         let chmod = optional(&self.chmod, expander)?;

@@ -65,6 +65,65 @@ use stage::GlobalArg;
 
 /// Reads a Dockerfile. `file` is its name as the person gave it: it appears in errors only.
 pub fn parse(text: &[u8], file: &str) -> Result<Dockerfile, ParseError> {
+    let reading = read(text, file);
+    reading.whole()?;
+    Ok(reading.dockerfile)
+}
+
+/// What could be read of a Dockerfile.
+#[derive(Debug)]
+pub struct Reading {
+    /// All of it, or what stands before the error. It may have no stage.
+    pub dockerfile: Dockerfile,
+    /// Why the rest could not be read.
+    pub error: Option<ParseError>,
+    /// The instruction that is the error, when it can be told from others.
+    pub failed: Option<Failed>,
+}
+
+impl Reading {
+    /// The Dockerfile, when it can be built.
+    pub fn whole(&self) -> Result<&Dockerfile, ParseError> {
+        match &self.error {
+            Some(error) => Err(error.clone()),
+            None if self.dockerfile.stages.is_empty() => {
+                Err(ParseError { problem: Problem::NoStage, at: None })
+            }
+            None => Ok(&self.dockerfile),
+        }
+    }
+}
+
+/// An instruction that was not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// Its name as it is written.
+    pub keyword: String,
+    /// What stands behind its name and its flags.
+    pub words: Vec<String>,
+    /// The comments above it.
+    pub comments: Vec<String>,
+    /// Where it stands.
+    pub at: SourceRange,
+}
+
+/// As [`parse`], for who looks at files that cannot be built, too.
+pub fn read(text: &[u8], file: &str) -> Reading {
+    let mut reader = Reader::new(text);
+    let mut parser = Parser::new(text, file);
+    let error = read_all(text, &mut reader, &mut parser).err();
+    let Parser { mut dockerfile, failed, .. } = parser;
+    dockerfile.escape = reader.escape();
+    dockerfile.syntax = reader.syntax().map(str::to_owned);
+    Reading { dockerfile, error, failed }
+}
+
+fn read_all(
+    text: &[u8],
+    reader: &mut Reader<'_>,
+    parser: &mut Parser<'_>,
+) -> Result<(), ParseError> {
+    let file = parser.file;
     let whole = |problem| ParseError { problem, at: None };
     if text.is_empty() {
         return Err(whole(Problem::Empty));
@@ -72,23 +131,16 @@ pub fn parse(text: &[u8], file: &str) -> Result<Dockerfile, ParseError> {
     if text.len() > DOCKERFILE_BYTES_MAX {
         return Err(whole(Problem::TooManyBytes(text.len())));
     }
-    let mut reader = Reader::new(text);
-    let mut parser = Parser::new(text, file)?;
-    let mut has_instruction = false;
     while let Some(logical) = reader.next().map_err(|fault| placed(file, fault))? {
-        has_instruction = true;
-        parser.line(&mut reader, logical).map_err(|fault| placed(file, fault))?;
+        parser.line(reader, logical).map_err(|fault| placed(file, fault))?;
     }
-    if !has_instruction {
-        return Err(whole(Problem::NoInstruction));
+    match parser.instructions {
+        0 => {
+            let last = reader.line_number();
+            Err(placed(file, Fault { problem: Problem::NoInstruction, first: last, last }))
+        }
+        _ => Ok(()),
     }
-    let mut dockerfile = parser.dockerfile;
-    if dockerfile.stages.is_empty() {
-        return Err(whole(Problem::NoStage));
-    }
-    dockerfile.escape = reader.escape();
-    dockerfile.syntax = reader.syntax().map(str::to_owned);
-    Ok(dockerfile)
 }
 
 fn placed(file: &str, fault: Fault) -> ParseError {
@@ -105,16 +157,17 @@ struct Parser<'f> {
     file: &'f str,
     dockerfile: Dockerfile,
     instructions: usize,
+    failed: Option<Failed>,
 }
 
 impl<'f> Parser<'f> {
-    fn new(text: &[u8], file: &'f str) -> Result<Self, ParseError> {
+    fn new(text: &[u8], file: &'f str) -> Self {
         let checks = match directive::check(text) {
-            None => lint::Config::default(),
+            None => Ok(lint::Config::default()),
             Some((value, line)) => lint::Config::parse(&value).map_err(|why| {
                 let problem = Problem::Check(why);
                 placed(file, Fault { problem, first: line, last: line })
-            })?,
+            }),
         };
         let dockerfile = Dockerfile {
             escape: Escape::default(),
@@ -124,7 +177,7 @@ impl<'f> Parser<'f> {
             stages: Vec::new(),
             empty_continuations: Vec::new(),
         };
-        Ok(Self { file, dockerfile, instructions: 0 })
+        Self { file, dockerfile, instructions: 0, failed: None }
     }
 
     fn line(&mut self, reader: &mut Reader<'_>, logical: Logical) -> Result<(), Fault> {
@@ -142,13 +195,30 @@ impl<'f> Parser<'f> {
         let markers = line.markers().map_err(fault)?;
         let heredocs = reader.heredocs(markers, first)?;
         let last = reader.line_number();
-        let parsed = line.parse(heredocs).map_err(|problem| Fault { problem, first, last })?;
         let at = range(self.file, first, last);
-        match parsed {
-            Parsed::From(from) => self.stage(from, keyword, logical, at),
-            Parsed::Other(kind) => self.instruction(kind, keyword, logical, at).map_err(fault)?,
+        let args = line.args;
+        let problem = match line.parse(heredocs) {
+            Ok(Parsed::From(from)) => {
+                self.stage(from, keyword, logical, at);
+                return Ok(());
+            }
+            Ok(Parsed::Other(kind)) if self.may_stand_here(&kind) => {
+                self.instruction(kind, keyword, logical, at);
+                return Ok(());
+            }
+            Ok(Parsed::Other(kind)) => Problem::BeforeFrom(kind.name().to_owned()),
+            Err(problem) => problem,
+        };
+        // What lies in the way of the words is found before any instruction is understood.
+        if !problem.is_of_words() {
+            let words = args.split_whitespace().map(str::to_owned).collect();
+            self.failed = Some(Failed { keyword, words, comments: logical.comments.clone(), at });
         }
-        Ok(())
+        Err(Fault { problem, first, last })
+    }
+
+    fn may_stand_here(&self, kind: &Kind) -> bool {
+        !self.dockerfile.stages.is_empty() || matches!(kind, Kind::Arg(_))
     }
 
     fn stage(&mut self, from: build::From, keyword: String, logical: Logical, at: SourceRange) {
@@ -166,13 +236,7 @@ impl<'f> Parser<'f> {
         });
     }
 
-    fn instruction(
-        &mut self,
-        kind: Kind,
-        keyword: String,
-        logical: Logical,
-        at: SourceRange,
-    ) -> Result<(), Problem> {
+    fn instruction(&mut self, kind: Kind, keyword: String, logical: Logical, at: SourceRange) {
         let comments = logical.comments;
         match (self.dockerfile.stages.last_mut(), kind) {
             (Some(stage), kind) => {
@@ -182,9 +246,8 @@ impl<'f> Parser<'f> {
             (None, Kind::Arg(items)) => {
                 self.dockerfile.args.push(GlobalArg { items, comments, at });
             }
-            (None, kind) => return Err(Problem::BeforeFrom(kind.name().to_owned())),
+            (None, _) => unreachable!("only ARG may stand before the first FROM"),
         }
-        Ok(())
     }
 }
 

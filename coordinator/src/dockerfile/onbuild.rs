@@ -4,6 +4,7 @@ use super::build::{Line, Parsed};
 use super::error::{ParseError, Problem};
 use super::instruction::Instruction;
 use super::lexer::{Fault, Reader};
+use super::stage::check_source;
 use super::text::shown;
 use proto::error::SourceRange;
 use proto::limit::DOCKERFILE_BYTES_MAX;
@@ -36,6 +37,7 @@ fn read(text: &str, at: &SourceRange) -> Result<Instruction, Problem> {
     if reader.next().map_err(problem)?.is_some() {
         return Err(not_one());
     }
+    check_source(&kind, reader.escape())?;
     let text = logical.text.trim().to_owned();
     Ok(Instruction { kind, keyword, text, comments: logical.comments, at: at.clone() })
 }

@@ -1,9 +1,11 @@
 //! A Dockerfile's stages.
 
 use super::directive::Escape;
-use super::expand::Word;
-use super::instruction::{ArgItem, Instruction};
+use super::error::{ParseError, Problem};
+use super::expand::{Expander, Word};
+use super::instruction::{ArgItem, Instruction, Kind};
 use super::lint;
+use super::text::shown;
 use proto::error::SourceRange;
 use std::collections::BTreeMap;
 
@@ -14,11 +16,12 @@ pub struct Dockerfile {
     pub escape: Escape,
     /// The value of `# syntax=…`.
     pub syntax: Option<String>,
-    /// What `# check=…` says.
-    pub checks: lint::Config,
+    /// What `# check=…` says; it does not count where the build says otherwise, so that it may be
+    /// wrong.
+    pub checks: Result<lint::Config, ParseError>,
     /// The ARGs before the first FROM, in order.
     pub args: Vec<GlobalArg>,
-    /// The stages, in order: at least one.
+    /// The stages, in order: at least one, where it can be built.
     pub stages: Vec<Stage>,
     /// The places of empty lines inside of continued instructions: for the checks.
     pub empty_continuations: Vec<SourceRange>,
@@ -73,6 +76,17 @@ impl Stage {
 }
 
 impl Dockerfile {
+    /// Whether the names in all `COPY --from` stand as they are: variables, quotes and escapes are
+    /// not resolved there, in whatever stage it is.
+    pub fn check_sources(&self) -> Result<(), ParseError> {
+        let instructions = self.stages.iter().flat_map(|stage| &stage.instructions);
+        for Instruction { kind, at, .. } in instructions {
+            let fault = |problem| ParseError { problem, at: Some(at.clone()) };
+            check_source(kind, self.escape).map_err(fault)?;
+        }
+        Ok(())
+    }
+
     /// The stage of a name, in any case; the last one of several. What `--target` and
     /// `COPY --from` ask for.
     pub fn stage_named(&self, name: &str) -> Option<usize> {
@@ -84,6 +98,17 @@ impl Dockerfile {
     pub fn stages_by_name(&self) -> BTreeMap<&str, usize> {
         let names = self.stages.iter().zip(0..);
         names.filter_map(|(stage, at)| Some((stage.lower_name()?, at))).collect()
+    }
+}
+
+/// Whether the name in a `COPY --from` stands as it is.
+pub(super) fn check_source(kind: &Kind, escape: Escape) -> Result<(), Problem> {
+    let Kind::Copy(copy) = kind else { return Ok(()) };
+    let Some(from) = copy.from.as_deref() else { return Ok(()) };
+    let expanded = Expander::new(escape, &|_| None).word(&Word::new(from));
+    match expanded.is_ok_and(|expanded| expanded == from) {
+        true => Ok(()),
+        false => Err(Problem::CopyFrom(shown(from))),
     }
 }
 

@@ -38,6 +38,31 @@ fn a_file_becomes_stages() {
 }
 
 #[test]
+fn what_stands_before_an_error_is_read() {
+    let of = |text: &str| super::read(text.as_bytes(), "Dockerfile");
+    let found = of("FROM a AS b\nRUN x\n# about it\nMAINTAINER\nRUN y\n");
+    assert_eq!(found.dockerfile.stages[0].instructions.len(), 1);
+    assert_eq!(found.error.unwrap().problem, Problem::OneArgument("MAINTAINER"));
+    let failed = found.failed.unwrap();
+    assert_eq!((failed.keyword.as_str(), failed.at.first_line), ("MAINTAINER", 4));
+    assert_eq!((failed.comments, failed.words), (vec!["about it".to_owned()], Vec::new()));
+    let failed = of("FROM --platform=x a as 9B\n").failed.unwrap();
+    assert_eq!(failed.words, ["a", "as", "9B"]);
+    // Lines are cut into words before any is understood.
+    assert_eq!(of("FROM a\nENV b\n").failed, None);
+    let found = of("ARG a=1\n");
+    assert_eq!((found.dockerfile.stages.len(), found.error), (0, None));
+}
+
+#[test]
+fn a_wrong_check_directive_is_kept_for_who_needs_it() {
+    let file = read("# check=what\nFROM a\n");
+    let error = file.checks.unwrap_err();
+    assert!(matches!(error.problem, Problem::Check(_)), "{error}");
+    assert_eq!(error.at.map(|at| at.first_line), Some(1));
+}
+
+#[test]
 fn the_last_stage_of_a_name_is_found() {
     let file = read("FROM a AS x\nFROM b AS X\nFROM c");
     assert_eq!(file.stage_named("x"), Some(1));
@@ -47,7 +72,7 @@ fn the_last_stage_of_a_name_is_found() {
 #[test]
 fn a_file_that_builds_nothing_is_refused() {
     check_error(b"", None, "is empty");
-    check_error(b"# only\n\n", None, "no instruction");
+    check_error(b"# only\n\n", Some(2), "no instruction");
     check_error(b"ARG a=1", None, "no FROM");
     check_error(b"RUN a", Some(1), "before the first FROM");
     check_error(b"FROM a\nRUN\tb\nFOO c", Some(3), "`FOO`");

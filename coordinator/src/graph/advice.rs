@@ -8,24 +8,35 @@ use super::stages::Stage;
 use super::{Inputs, LowerError, LowerProblem, StageState};
 use crate::dockerfile::lint::build::{self as checks, FromPlatform};
 use crate::dockerfile::lint::{Config, Spot, Warning};
-use crate::dockerfile::{self, Expander, suggest};
+use crate::dockerfile::{self, Dockerfile, Escape, Expander, suggest};
 use cache::tree::pattern::Patterns;
 use proto::platform::Platform;
+use proto::wire::build::BuildRequest;
 use std::collections::BTreeSet;
 
 /// Which checks are made: those of the build argument `BUILDKIT_DOCKERFILE_CHECK`, else those of the
 /// file.
-pub(super) fn checks(inputs: &Inputs<'_>) -> Result<Config, LowerError> {
-    let args = &inputs.request.build_args;
-    match args.iter().rfind(|(name, _)| name == "BUILDKIT_DOCKERFILE_CHECK") {
-        None => Ok(inputs.dockerfile.checks.clone()),
-        Some((_, value)) => Config::parse(value).map_err(|e| LowerProblem::from(e).nowhere()),
+pub(super) fn checks(
+    request: &BuildRequest,
+    dockerfile: &Dockerfile,
+) -> Result<Config, LowerError> {
+    match given_checks(request)? {
+        Some(checks) => Ok(checks),
+        None => Ok(dockerfile.checks.clone()?),
     }
+}
+
+/// Those of the build argument, if it is given.
+pub(super) fn given_checks(request: &BuildRequest) -> Result<Option<Config>, LowerError> {
+    let given = request.build_args.iter().rfind(|(name, _)| name == "BUILDKIT_DOCKERFILE_CHECK");
+    let parse = |(_, value): &(_, String)| Config::parse(value);
+    given.map(parse).transpose().map_err(|e| LowerProblem::from(e).nowhere())
 }
 
 /// Collects advice, where it is wanted.
 pub(super) struct Advice<'a> {
     config: &'a Config,
+    escape: Escape,
     out: Option<&'a mut Vec<Warning>>,
     /// What the ignore file leaves out, once somebody asks.
     ignored: Option<Option<Patterns>>,
@@ -33,8 +44,8 @@ pub(super) struct Advice<'a> {
 
 impl<'a> Advice<'a> {
     /// Puts what is found into `out`.
-    pub fn new(config: &'a Config, out: Option<&'a mut Vec<Warning>>) -> Self {
-        Self { config, out, ignored: None }
+    pub fn new(config: &'a Config, escape: Escape, out: Option<&'a mut Vec<Warning>>) -> Self {
+        Self { config, escape, out, ignored: None }
     }
 
     /// Looks whether all FROMs name images also when nothing but the defaults of ARGs is known.
@@ -95,15 +106,21 @@ impl<'a> Advice<'a> {
         check(&mut Spot::new(self.config, at.instruction, out));
     }
 
-    /// Variables that an instruction uses and nobody has set.
-    pub fn variables(&mut self, at: &At<'_>, state: &StageState, missing: &BTreeSet<String>) {
+    /// Variables that an instruction uses and nobody has set; `expander` has replaced them. Each of
+    /// its words is looked at on its own, so that a name may be told more than once.
+    pub fn variables(&mut self, at: &At<'_>, state: &StageState, expander: &Expander<'_>) {
+        let missing = expander.missing();
         let (Some(out), false) = (&mut self.out, missing.is_empty()) else { return };
         let config = self.config.with_comments(&at.instruction.comments);
         let declared = |name: &str| state.declared.iter().any(|(known, _)| known == name);
         let known = || state.env.list().iter().map(|(name, _)| name.clone()).collect();
-        let misspelt = misspelt(state, missing);
-        let missing = misspelt.as_ref().unwrap_or(missing);
-        checks::undefined_vars(&config, missing, &declared, &known, &at.instruction.at, out);
+        let lookup = |name: &str| state.env.get(name);
+        let by_word = at.instruction.kind.missing(|| Expander::new(self.escape, &lookup));
+        for missing in by_word.as_ref().map_or(std::slice::from_ref(missing), Vec::as_slice) {
+            let misspelt = misspelt(state, missing);
+            let missing = misspelt.as_ref().unwrap_or(missing);
+            checks::undefined_vars(&config, missing, &declared, &known, &at.instruction.at, out);
+        }
     }
 
     /// A file of the context that an instruction takes.

@@ -12,6 +12,9 @@ pub(super) struct Args {
     pub given: BTreeMap<String, String>,
     /// The global ARGs, those of the builder's own first, in order.
     pub global: Env,
+    /// Those that stand in the file, in order: without values of the builder's own, and before a
+    /// name of a time becomes one.
+    pub written: Vec<Written>,
     /// Proxy settings among `--build-arg`.
     pub proxies: Vec<(String, String)>,
     /// `SOURCE_DATE_EPOCH`.
@@ -19,6 +22,14 @@ pub(super) struct Args {
     /// What has to be looked up before `epoch` is known.
     pub wanted: Option<Need>,
     pub escape: Escape,
+}
+
+/// What a global ARG is where it stands.
+#[derive(Clone, Default)]
+pub(super) struct Written {
+    pub value: Option<String>,
+    /// The names that its value has been made of.
+    pub uses: BTreeSet<String>,
 }
 
 pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -44,6 +55,7 @@ impl Args {
         let escape = inputs.dockerfile.escape;
         let mut args = Self {
             global: own(inputs, target, &given),
+            written: Vec::new(),
             proxies: proxies(&given),
             epoch: None,
             wanted: None,
@@ -52,16 +64,23 @@ impl Args {
         };
         for arg in &inputs.dockerfile.args {
             for item in &arg.items {
-                let value = match (args.given.get(&item.name), &item.default) {
-                    (Some(given), _) => given.clone(),
+                let written = match (args.given.get(&item.name), &item.default) {
+                    (Some(given), _) => {
+                        Written { value: Some(given.clone()), ..Written::default() }
+                    }
                     (None, Some(word)) => {
                         let lookup = |name: &str| args.get(name);
-                        let expanded = Expander::new(escape, &lookup).word(word);
-                        expanded.map_err(|e| LowerProblem::from(e).at(&arg.at))?
+                        let mut expander = Expander::new(escape, &lookup);
+                        let value = expander.word(word);
+                        let value = value.map_err(|e| LowerProblem::from(e).at(&arg.at))?;
+                        Written { value: Some(value), uses: expander.used().clone() }
                     }
-                    (None, None) => continue,
+                    (None, None) => Written::default(),
                 };
-                args.global.set(&item.name, &value);
+                if let Some(value) = &written.value {
+                    args.global.set(&item.name, value);
+                }
+                args.written.push(written);
             }
         }
         args.resolve_epoch(inputs)?;

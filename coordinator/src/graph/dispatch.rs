@@ -54,6 +54,7 @@ pub(super) struct Dispatcher<'a, 'b> {
 
 /// An ARG of a stage.
 pub(super) struct Declared {
+    pub stage: usize,
     pub item: ArgItem,
     pub value: Option<String>,
     pub at: SourceRange,
@@ -65,6 +66,8 @@ pub(super) struct At<'a> {
     pub is_trigger: bool,
     pub no_cache: bool,
     pub counter: &'a mut Counter,
+    /// The stage's number.
+    pub index: usize,
     /// The stage, as messages name it.
     pub stage: String,
 }
@@ -143,6 +146,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                     is_trigger: *is_trigger,
                     no_cache: stage.no_cache,
                     counter: &mut counter,
+                    index,
                     stage: self.stages.shown(index).trim_matches('`').to_owned(),
                 };
                 self.is_guess = false;
@@ -444,9 +448,12 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         for word in words {
             texts.extend(self.expand(state, at, |e| e.words(word))?);
         }
-        let ports = value::ports(&texts)?;
-        self.advice.on(at, |spot| spot.expose(&ports));
-        let entries: Vec<String> = ports.iter().flat_map(|p| p.entries()).collect();
+        let mut entries = Vec::new();
+        for text in &texts {
+            let port = value::PortParts::cut(text)?;
+            self.advice.on(at, |spot| spot.expose(&port));
+            entries.extend(port.port()?.entries());
+        }
         let exposed = state.image.config.exposed_ports.get_or_insert_default();
         exposed.extend(entries.iter().map(|e| (e.clone(), Empty {})));
         Ok(history::expose(&entries))
@@ -473,8 +480,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             state.declared_bytes += name.len() + value.as_ref().map_or(0, String::len) + PAIR_BYTES;
             state.declared.push((name.clone(), value.clone()));
             if let Some(declared) = &mut self.declared {
-                let (item, at) = (item.clone(), at.instruction.at.clone());
-                declared.push(Declared { item, value: value.clone(), at });
+                let (item, range) = (item.clone(), at.instruction.at.clone());
+                let (stage, value) = (at.index, value.clone());
+                declared.push(Declared { stage, item, value, at: range });
             }
             shown.push((name.clone(), value));
         }
@@ -520,7 +528,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         let lookup = |name: &str| state.env.get(name);
         let mut expander = Expander::new(self.args.escape, &lookup);
         let result = with(&mut expander).map_err(Into::into);
-        self.advice.variables(at, state, expander.missing());
+        self.advice.variables(at, state, &expander);
         self.is_guess |= !state.is_base_known && !expander.missing().is_empty();
         result
     }

@@ -148,6 +148,9 @@ pub enum LowerProblem {
     /// `--build-arg BUILDKIT_DOCKERFILE_CHECK=…`.
     #[error("BUILDKIT_DOCKERFILE_CHECK: {0}")]
     Check(#[from] CheckError),
+    /// What can be read, but neither built nor checked.
+    #[error(transparent)]
+    Unfit(Box<ParseError>),
     /// Advice where none is allowed.
     #[error(transparent)]
     Advice(Box<Violation>),
@@ -181,6 +184,7 @@ impl LowerProblem {
         match self {
             Self::NoTarget { near: Some(near), .. } => Some(format!("Did you mean `{near}`?")),
             Self::Mount(e) => e.hint(),
+            Self::Unfit(e) => e.problem.hint(),
             Self::NotAllowed { name, .. } => {
                 Some(format!("If you trust the Dockerfile, build with `--allow {name}`."))
             }
@@ -204,7 +208,22 @@ impl LowerProblem {
     }
 }
 
+impl From<ParseError> for LowerError {
+    fn from(error: ParseError) -> Self {
+        Self { at: error.at.clone(), problem: LowerProblem::Unfit(Box::new(error)) }
+    }
+}
+
 impl LowerError {
+    /// The lines that BuildKit names to programs; it has none for some errors.
+    pub fn lines_as_told(&self) -> Option<(u32, u32)> {
+        match &self.problem {
+            LowerProblem::Unfit(error) => error.lines_as_told(),
+            LowerProblem::Advice(_) | LowerProblem::StageIndex(_) => None,
+            _ => self.at.as_ref().map(|at| (at.first_line, at.last_line)),
+        }
+    }
+
     /// Whose trouble it is.
     pub fn class(&self) -> Class {
         match self.problem {

@@ -213,8 +213,9 @@ impl Draft {
 /// author may want to know, as far as it was found: also when lowering fails, and as if it had been
 /// empty before.
 pub fn lower(inputs: Inputs<'_>, advice: &mut Vec<Warning>) -> Result<Lowered, LowerError> {
-    let checks = advice::checks(&inputs)?;
+    let checks = advice::checks(inputs.request, inputs.dockerfile)?;
     *advice = lint::file(inputs.dockerfile, &checks);
+    inputs.dockerfile.check_sources()?;
     let mut build = Builder::default();
     let mut needs: Vec<Need> = Vec::new();
     let platforms = match inputs.request.platforms.as_slice() {
@@ -229,7 +230,8 @@ pub fn lower(inputs: Inputs<'_>, advice: &mut Vec<Warning>) -> Result<Lowered, L
             continue;
         }
         // The other platforms would say the same once more.
-        let mut advice = Advice::new(&checks, (place == 0).then_some(&mut *advice));
+        let escape = inputs.dockerfile.escape;
+        let mut advice = Advice::new(&checks, escape, (place == 0).then_some(&mut *advice));
         advice.base_images(&inputs, &platform);
         match Stages::plan(inputs, &args, &platform, &mut advice)? {
             stages::Planned::Needs(more) => needs.extend(more),

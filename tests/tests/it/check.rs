@@ -178,14 +178,16 @@ fn a_check_is_json_as_buildx_has_it() {
     assert_eq!(rules[1]["url"], "https://docs.docker.com/go/dockerfile/rule/undefined-var/");
     assert!(rules[1]["detail"].as_str().is_some_and(|detail| detail.contains("$VERSON")));
     assert!(rules[1]["description"].is_string());
-    let range = &rules[1]["location"]["ranges"][0];
-    assert_eq!((&range["start"]["line"], &range["end"]["line"]), (&3.into(), &4.into()));
+    // Each line is a range of its own.
+    let ranges = rules[1]["location"]["ranges"].as_array().expect("a list").iter();
+    let ranges = ranges.map(|range| (range["start"]["line"].clone(), range["end"]["line"].clone()));
+    assert_eq!(ranges.collect::<Vec<_>>(), [(3.into(), 3.into()), (4.into(), 4.into())]);
     assert_eq!(found["sources"][0]["filename"], "Dockerfile");
     assert_eq!(found["sources"][0]["language"], "Dockerfile");
     assert!(found["sources"][0]["data"].as_str().is_some_and(|data| data.starts_with("RlJPTS")));
     assert_eq!(found.get("buildError"), None);
     desk.context.write("Dockerfile", CLEAN);
-    assert_eq!(desk.json(&["lint", "--format=json"], 0)["warnings"], Value::Array(Vec::new()));
+    assert_eq!(desk.json(&["lint", "--format=json"], 0).get("warnings"), Some(&Value::Null));
     let args = ["build", "--call=check,format=json", "--metadata-file=m.json", "."];
     let found = desk.json(&args, 0);
     let written = std::fs::read(desk.context.join("m.json")).expect("the file");
@@ -198,9 +200,17 @@ fn what_cannot_be_built_is_an_error_of_a_check() {
     let desk = Desk::of("FROM scratch as a\nCMD [\"x\"]\nCOPY --from=7 a b\n");
     let outcome = desk.run(&["lint"]).fails(1);
     assert!(outcome.text().starts_with("Check complete, 1 warning has been found!\n"), "{outcome}");
+    assert!(outcome.text().ends_with("--------------------\n\n"), "{outcome}");
     outcome.says("ERROR: There is no stage of the index 7").says("   3 | >>> COPY --from=7 a b\n");
     let found = desk.json(&["lint", "--format=json"], 1);
-    assert_eq!(found["buildError"]["location"]["ranges"][0]["start"]["line"], 3);
+    assert_eq!(found["buildError"]["location"], serde_json::json!({}));
+    desk.context.write("Dockerfile", "FROM scratch\nVOLUME \\\n \"\"\n");
+    let found = desk.json(&["lint", "--format=json"], 1);
+    let ranges = found["buildError"]["location"]["ranges"].as_array().expect("a list").iter();
+    assert_eq!(ranges.map(|range| range["start"]["line"].clone()).collect::<Vec<_>>(), [2, 3]);
+    desk.context.write("Dockerfile", "FROM scratch as a\nMAINTAINER\n");
+    let outcome = desk.run(&["lint"]).fails(1).says("MaintainerDeprecated");
+    outcome.says("FromAsCasing").says("ERROR: MAINTAINER needs exactly one argument");
     desk.context.write("Dockerfile", "FROM scratch\nCOPPY a b\n");
     let outcome = desk.run(&["lint"]).fails(1).says("ERROR: Unknown instruction `COPPY`");
     assert_eq!(outcome.text(), "", "{outcome}");
@@ -214,6 +224,12 @@ fn what_cannot_be_built_is_an_error_of_a_check() {
     desk.run(&["lint"]).ok();
     let setting = "BUILDKIT_DOCKERFILE_CHECK=skip=none";
     desk.run(&["lint", "--build-arg", setting]).fails(1).says("JSONArgsRecommended");
+    for call in ["check", "outline", "targets"] {
+        let call = format!("--call={call},format=json");
+        let wrong = ["build", &call, "--build-arg=BUILDKIT_DOCKERFILE_CHECK=foo", "."];
+        let outcome = desk.run(&wrong).fails(1).says("BUILDKIT_DOCKERFILE_CHECK: `foo`");
+        assert_eq!(outcome.text(), "", "{outcome}");
+    }
     desk.run(&["lint", "none"]).fails(1).says("none");
     desk.run(&["lint", "--platform=moon"]).fails(2).says("moon");
     desk.run(&["build", "--call=dance", "."]).fails(2).says("outline");
@@ -268,5 +284,11 @@ fn targets_are_listed() {
     assert_eq!(targets[0]["platform"], "$BUILDPLATFORM");
     assert_eq!(targets[0].get("default"), None);
     assert_eq!((targets[2].get("name"), &targets[2]["default"]), (None, &true.into()));
+    desk.context.write("Dockerfile", "# check=what\nFROM scratch as a\nCOPY --from=$x a b\n");
+    desk.run(&["build", "--call=targets", "."]).ok().says("a (default)");
+    desk.context.write("Dockerfile", "ARG a=1\n");
+    let found = desk.json(&["build", "--call=targets,format=json", "."], 0);
+    assert_eq!(found.get("targets"), Some(&Value::Null));
+    desk.prints(&["build", "--call=targets", "."], 0, "TARGET DESCRIPTION\n");
     assert!(Path::new(&desk.slipway.home()).read_dir().map_or(0, Iterator::count) == 0);
 }

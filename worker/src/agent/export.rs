@@ -17,6 +17,7 @@ use cache::tree::clamp::clamp;
 use proto::error::{Class, Failure};
 use proto::id::{BlobId, Millis, OciDigest, RootId};
 use proto::limit;
+use proto::platform::Platform;
 use proto::step::BaseImage;
 use proto::tree::Mtime;
 use proto::wire::build::{
@@ -172,7 +173,6 @@ impl Maker<'_> {
         packing: &Packing,
     ) -> Result<ImageSet, Failure> {
         let how = how(packing)?;
-        let annotations: Annotations = export.annotations.iter().cloned().collect();
         let mut images = Vec::new();
         for (one, asked) in configured.iter().zip(&export.images) {
             let base = asked.base.as_ref();
@@ -188,12 +188,14 @@ impl Maker<'_> {
             }
             let platform = one.image.platform.clone();
             let config = one.config.clone();
+            let annotations = annotations(&export.annotations, Annotated::Manifest(&platform));
             let made = assemble(how.media, platform, config, parts, &annotations);
             images.push(made.map_err(|e| manifest_failure(&e))?);
         }
         if images.len() == 1 {
             return Ok(ImageSet::single(images.remove(0)));
         }
+        let annotations = annotations(&export.annotations, Annotated::Index);
         ImageSet::indexed(images, how.media, &annotations).map_err(|e| manifest_failure(&e))
     }
 
@@ -431,9 +433,49 @@ pub fn prepare(machine: &Machine, diff: &RootId, packing: Option<&Packing>) -> R
     }
 }
 
+/// What is annotated.
+#[derive(Clone, Copy)]
+enum Annotated<'p> {
+    /// The index over the images.
+    Index,
+    /// The manifest of the image for a platform.
+    Manifest(&'p Platform),
+}
+
+/// Those of a build's annotations that belong there. A name says so: `index:NAME`,
+/// `manifest[PLATFORM]:NAME`, `manifest:NAME`; one that does not belongs on all manifests.
+fn annotations(given: &[(String, String)], annotated: Annotated<'_>) -> Annotations {
+    let name = |text: &str| match (text.strip_prefix("index:"), annotated) {
+        (Some(name), Annotated::Index) => Some(name.to_owned()),
+        (Some(_), Annotated::Manifest(_)) | (None, Annotated::Index) => None,
+        (None, Annotated::Manifest(platform)) => {
+            let own = text.strip_prefix(&format!("manifest[{platform}]:"));
+            let all = || text.strip_prefix("manifest:");
+            let is_plain = || !text.starts_with("manifest[");
+            own.or_else(all).or_else(|| is_plain().then_some(text)).map(str::to_owned)
+        }
+    };
+    let here = |(text, value): &(String, String)| name(text).map(|name| (name, value.clone()));
+    given.iter().filter_map(here).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn annotations_are_put_where_their_names_say() {
+        let given = ["a", "index:b", "manifest[linux/arm64]:c", "manifest:d:e"];
+        let given = given.map(|name| (name.to_owned(), "1".to_owned()));
+        let names = |annotated| {
+            let here = annotations(&given, annotated);
+            here.into_keys().collect::<Vec<_>>().join(" ")
+        };
+        let [arm, intel] = ["linux/arm64", "linux/amd64"].map(|p| Platform::parse(p).unwrap());
+        assert_eq!(names(Annotated::Index), "b");
+        assert_eq!(names(Annotated::Manifest(&arm)), "a c d:e");
+        assert_eq!(names(Annotated::Manifest(&intel)), "a d:e");
+    }
 
     #[test]
     fn nothing_is_newer_than_a_time_before_1970() {

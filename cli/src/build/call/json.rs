@@ -10,7 +10,8 @@ use serde::Serialize;
 
 #[derive(Serialize)]
 struct Checked {
-    warnings: Vec<Advice>,
+    /// None at all is `null`.
+    warnings: Option<Vec<Advice>>,
     sources: [Source; 1],
     #[serde(rename = "buildError", skip_serializing_if = "Option::is_none")]
     error: Option<BuildError>,
@@ -55,7 +56,12 @@ struct Range {
 
 #[derive(Serialize)]
 struct Position {
+    #[serde(skip_serializing_if = "is_zero")]
     line: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize)]
@@ -93,7 +99,8 @@ struct Asked<'a> {
 
 #[derive(Serialize)]
 struct Targets<'a> {
-    targets: Vec<Target<'a>>,
+    /// None at all is `null`.
+    targets: Option<Vec<Target<'a>>>,
     sources: [String; 1],
 }
 
@@ -112,12 +119,15 @@ struct Target<'a> {
 }
 
 impl Location {
-    fn at(at: Option<&SourceRange>) -> Self {
-        let range = |at: &SourceRange| Range {
-            start: Position { line: at.first_line },
-            end: Position { line: at.last_line },
-        };
-        Self { ranges: at.map(range).into_iter().collect() }
+    fn at(at: &SourceRange) -> Self {
+        Self::lines(Some((at.first_line, at.last_line)))
+    }
+
+    /// As BuildKit has it: each line is a range of its own.
+    fn lines(lines: Option<(u32, u32)>) -> Self {
+        let range = |line| Range { start: Position { line }, end: Position { line } };
+        let lines = lines.map(|(first, last)| first..=last.max(first));
+        Self { ranges: lines.into_iter().flatten().map(range).collect() }
     }
 }
 
@@ -125,24 +135,27 @@ fn text(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("texts and numbers")
 }
 
+/// Why the build would fail, and the lines that are named for it.
+pub type Wrong<'a> = (&'a Failure, Option<(u32, u32)>);
+
 /// What a check found.
-pub fn check(warnings: &[Warning], failure: Option<&Failure>, name: &str, file: &[u8]) -> String {
+pub fn check(warnings: &[Warning], wrong: Option<Wrong<'_>>, name: &str, file: &[u8]) -> String {
     let advice = |warning: &Warning| Advice {
         rule_name: warning.rule.name(),
         description: warning.rule.description(),
         url: warning.rule.url(),
         detail: warning.message.clone(),
-        location: Location::at(Some(&warning.at)),
+        location: Location::at(&warning.at),
     };
-    let error = |failure: &Failure| BuildError {
+    let error = |(failure, lines): Wrong<'_>| BuildError {
         message: failure.message.clone(),
-        location: Location::at(failure.at.as_ref()),
+        location: Location::lines(lines),
     };
     let (filename, data) = (name.to_owned(), STANDARD.encode(file));
     text(&Checked {
-        warnings: warnings.iter().map(advice).collect(),
+        warnings: (!warnings.is_empty()).then(|| warnings.iter().map(advice).collect()),
         sources: [Source { filename, data, language: "Dockerfile" }],
-        error: failure.map(error),
+        error: wrong.map(error),
     })
 }
 
@@ -163,12 +176,12 @@ fn arg(arg: &survey::Arg) -> Arg<'_> {
         name: &arg.name,
         description: arg.description.as_deref(),
         value: arg.value.as_deref().filter(|value| !value.is_empty()),
-        location: Location::at(Some(&arg.at)),
+        location: Location::at(&arg.at),
     }
 }
 
 fn asked(wish: &Wish) -> Asked<'_> {
-    let location = Location::at(Some(&wish.at));
+    let location = Location::at(&wish.at);
     Asked { name: &wish.id, required: wish.is_required, location }
 }
 
@@ -176,7 +189,8 @@ fn asked(wish: &Wish) -> Asked<'_> {
 pub fn targets(stages: &[Stage], file: &[u8]) -> String {
     let last = stages.len().saturating_sub(1);
     let target = |(index, stage)| target(stage, index == last);
-    let targets = stages.iter().enumerate().map(target).collect();
+    let targets: Vec<_> = stages.iter().enumerate().map(target).collect();
+    let targets = Some(targets).filter(|targets| !targets.is_empty());
     text(&Targets { targets, sources: [STANDARD.encode(file)] })
 }
 
@@ -187,6 +201,6 @@ fn target(stage: &Stage, default: bool) -> Target<'_> {
         description: stage.doc.as_deref(),
         base: stage.base.raw(),
         platform: stage.platform.as_ref().map(|word| word.raw()),
-        location: Location::at(Some(&stage.at)),
+        location: Location::at(&stage.at),
     }
 }

@@ -10,8 +10,9 @@ use super::{request, write_file};
 use crate::args::build::{Build, Format, Lint, Say, Status, What};
 use crate::error::{WRONG_USAGE, exit_code, show};
 use crate::print;
+use coordinator::dockerfile::ParseError;
 use coordinator::dockerfile::lint::Warning;
-use coordinator::dockerfile::{self, Dockerfile};
+use coordinator::dockerfile::{self, Reading};
 use coordinator::graph::{Found, Inputs, LowerError, survey};
 use ops::config::Config;
 use proto::error::Failure;
@@ -54,6 +55,10 @@ async fn run(
             return Ok(WRONG_USAGE);
         }
     };
+    if let Err(error) = survey::check_settings(&asked) {
+        print::remark(&text::failure(&error.failure(&[]), &[]));
+        return Ok(1);
+    }
     let file = File::read(&context, &asked);
     let said = match say.what {
         What::Check => file.check(),
@@ -90,34 +95,46 @@ struct File<'a> {
     /// Its name alone.
     name: &'a str,
     request: &'a BuildRequest,
-    parsed: Result<Dockerfile, Failure>,
+    reading: Reading,
 }
+
+/// Why a Dockerfile cannot be built, and the lines that are named for it in JSON.
+type Wrong = (Failure, Option<(u32, u32)>);
 
 impl<'a> File<'a> {
     fn read(context: &'a Context, request: &'a BuildRequest) -> Self {
         let (text, name) = (context.dockerfile.as_slice(), context.dockerfile_name.as_str());
-        let parsed = dockerfile::parse(text, &context.dockerfile_path).map_err(|e| e.failure(text));
-        Self { text, name, request, parsed }
+        let reading = dockerfile::read(text, &context.dockerfile_path);
+        Self { text, name, request, reading }
     }
 
-    fn with<T>(&self, look: impl FnOnce(Inputs<'_>) -> T) -> Result<T, Failure> {
-        let dockerfile = self.parsed.as_ref().map_err(Failure::clone)?;
+    fn with<T>(&self, look: impl FnOnce(Inputs<'_>) -> T) -> Result<T, ParseError> {
+        let dockerfile = self.reading.whole()?;
         let (build_platform, found) = (&Platform::host(), &Found::default());
         Ok(look(Inputs { dockerfile, request: self.request, build_platform, found }))
     }
 
     fn check(&self) -> Said {
-        let failed = |error: LowerError| error.failure(self.text);
-        let (mut warnings, failure) = match self.with(survey::check) {
-            Ok(checked) => (checked.warnings, checked.error.map(failed)),
-            Err(failure) => (Vec::new(), Some(failure)),
-        };
+        let (mut warnings, wrong) = self.find_advice();
+        let told = wrong.as_ref().map(|(failure, lines)| (failure, *lines));
+        let json = json::check(&warnings, told, self.name, self.text);
         warnings.sort_by_key(|warning: &Warning| warning.at.first_line);
         Said {
-            text: text::check(&warnings, failure.is_some(), self.text),
-            json: json::check(&warnings, failure.as_ref(), self.name, self.text),
+            text: text::check(&warnings, wrong.is_some(), self.text),
+            json,
             has_advice: !warnings.is_empty(),
-            failure,
+            failure: wrong.map(|(failure, _)| failure),
+        }
+    }
+
+    fn find_advice(&self) -> (Vec<Warning>, Option<Wrong>) {
+        let failed = |error: LowerError| (error.failure(self.text), error.lines_as_told());
+        match self.with(survey::check) {
+            Ok(checked) => (checked.warnings, checked.error.map(failed)),
+            Err(error) => match survey::check_reading(&self.reading, self.request) {
+                Ok(warnings) => (warnings, Some((error.failure(self.text), error.lines_as_told()))),
+                Err(error) => (Vec::new(), Some(failed(error))),
+            },
         }
     }
 
@@ -129,13 +146,19 @@ impl<'a> File<'a> {
     }
 
     fn find_outline(&self) -> Result<survey::Outline, Failure> {
-        self.with(survey::outline)?.map_err(|e| e.failure(self.text))
+        let found = self.with(survey::outline).map_err(|e| e.failure(self.text))?;
+        found.map_err(|e| e.failure(self.text))
     }
 
     fn targets(&self) -> Said {
-        let stages = self.parsed.as_ref().map(|dockerfile| &dockerfile.stages);
-        let stages = stages.map_err(Failure::clone);
-        Said::of(stages.map(|stages| (text::targets(stages), json::targets(stages, self.text))))
+        // As in BuildKit, a file without stages has none to list, and that is no failure.
+        Said::of(match &self.reading {
+            Reading { error: Some(error), .. } => Err(error.failure(self.text)),
+            Reading { dockerfile, .. } => {
+                let stages = &dockerfile.stages;
+                Ok((text::targets(stages), json::targets(stages, self.text)))
+            }
+        })
     }
 }
 

@@ -26,6 +26,10 @@ pub fn check(warnings: &[Warning], has_failed: bool, dockerfile: &[u8]) -> Strin
         out.push_str(&format!("\nWARNING: {}{url}\n{message}\n", warning.rule));
         out.push_str(&excerpt(&warning.at, dockerfile));
     }
+    if has_failed && !warnings.is_empty() {
+        // What is wrong comes after it.
+        out.push('\n');
+    }
     out
 }
 

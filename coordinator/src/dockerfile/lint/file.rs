@@ -1,5 +1,6 @@
 //! Checks of the file as it is written.
 
+use super::super::Reading;
 use super::super::instruction::Kind;
 use super::super::stage::{Dockerfile, Stage};
 use super::super::text::shown;
@@ -10,54 +11,99 @@ use std::collections::BTreeSet;
 /// All advice that needs nothing but the file.
 pub fn check(file: &Dockerfile, config: &Config) -> Vec<Warning> {
     let mut out = Vec::new();
-    for at in &file.empty_continuations {
-        let message = || "An empty line stands inside of a continued instruction".to_owned();
-        config.warn(&mut out, Rule::NoEmptyContinuation, at, message);
-    }
-    for arg in &file.args {
-        let names = arg.items.iter().map(|item| item.name.as_str());
-        description(config, &mut out, "ARG", names, &arg.comments, &arg.at);
-    }
-    for stage in &file.stages {
-        from(config, &mut out, stage);
-        instructions(config, &mut out, stage);
-    }
+    read_so_far(file, config, &mut out);
     stage_names(config, &mut out, file);
     casing(config, &mut out, file);
     out
 }
 
+/// Advice about a file that could not be read to its end: about the instructions before the error,
+/// and the one that is the error.
+pub fn reading(reading: &Reading, config: &Config) -> Vec<Warning> {
+    let mut out = Vec::new();
+    // Lines are cut into words before any is understood.
+    if reading.failed.is_none() && reading.error.is_some() {
+        return out;
+    }
+    read_so_far(&reading.dockerfile, config, &mut out);
+    let Some(failed) = &reading.failed else { return out };
+    let config = config.with_comments(&failed.comments);
+    if failed.keyword.eq_ignore_ascii_case("MAINTAINER") {
+        maintainer(&config, &mut out, &failed.at);
+    }
+    if let ("FROM", [_, as_keyword, name, rest @ ..]) =
+        (failed.keyword.to_ascii_uppercase().as_str(), failed.words.as_slice())
+    {
+        if rest.is_empty() {
+            stage_name(&config, &mut out, name, &failed.at);
+        }
+        from_casing(&config, &mut out, (&failed.keyword, as_keyword), &failed.at);
+    }
+    out
+}
+
+/// What is found while instructions are understood, one after the other.
+fn read_so_far(file: &Dockerfile, config: &Config, out: &mut Vec<Warning>) {
+    for at in &file.empty_continuations {
+        let message = || "An empty line stands inside of a continued instruction".to_owned();
+        config.warn(out, Rule::NoEmptyContinuation, at, message);
+    }
+    for arg in &file.args {
+        let names = arg.items.iter().map(|item| item.name.as_str());
+        description(config, out, "ARG", names, &arg.comments, &arg.at);
+    }
+    for stage in &file.stages {
+        from(config, out, stage);
+        instructions(config, out, stage);
+    }
+}
+
 fn from(config: &Config, out: &mut Vec<Warning>, stage: &Stage) {
     let config = &config.with_comments(&stage.comments);
     let Some(name) = &stage.name else { return };
-    if name.written != name.lower {
-        config.warn(out, Rule::StageNameCasing, &stage.at, || {
-            format!("The stage `{}` should be named in small letters", name.written)
+    stage_name(config, out, &name.written, &stage.at);
+    let (keyword, as_keyword) = &stage.keywords;
+    from_casing(config, out, (keyword, as_keyword.as_deref().unwrap_or_default()), &stage.at);
+    description(config, out, "FROM", [name.lower.as_str()], &stage.comments, &stage.at);
+}
+
+fn stage_name(config: &Config, out: &mut Vec<Warning>, written: &str, at: &SourceRange) {
+    if written != written.to_lowercase() {
+        config.warn(out, Rule::StageNameCasing, at, || {
+            format!("The stage `{}` should be named in small letters", shown(written))
         });
     }
-    let (keyword, as_keyword) = &stage.keywords;
-    let as_keyword = as_keyword.as_deref().unwrap_or_default();
+}
+
+fn from_casing(
+    config: &Config,
+    out: &mut Vec<Warning>,
+    (keyword, as_keyword): (&str, &str),
+    at: &SourceRange,
+) {
     let differs = match (is_lower(keyword), is_upper(keyword)) {
         (true, _) => !is_lower(as_keyword),
         (false, true) => !is_upper(as_keyword),
         (false, false) => false,
     };
     if differs {
-        config.warn(out, Rule::FromAsCasing, &stage.at, || {
+        let as_keyword = shown(as_keyword);
+        config.warn(out, Rule::FromAsCasing, at, || {
             format!("`{keyword}` and `{as_keyword}` are not written in the same case")
         });
     }
-    description(config, out, "FROM", [name.lower.as_str()], &stage.comments, &stage.at);
+}
+
+fn maintainer(config: &Config, out: &mut Vec<Warning>, at: &SourceRange) {
+    let message = || "MAINTAINER is out of use; write a label instead".to_owned();
+    config.warn(out, Rule::MaintainerDeprecated, at, message);
 }
 
 fn instructions(config: &Config, out: &mut Vec<Warning>, stage: &Stage) {
     for instruction in &stage.instructions {
         let config = || config.with_comments(&instruction.comments);
         match &instruction.kind {
-            Kind::Maintainer(_) => {
-                let message = || "MAINTAINER is out of use; write a label instead".to_owned();
-                config().warn(out, Rule::MaintainerDeprecated, &instruction.at, message);
-            }
+            Kind::Maintainer(_) => maintainer(&config(), out, &instruction.at),
             Kind::Arg(items) => {
                 let names = items.iter().map(|item| item.name.as_str());
                 let (comments, at) = (&instruction.comments, &instruction.at);

@@ -15,7 +15,7 @@ mod rule;
 mod stage;
 
 pub use config::{CheckError, Config, Violation};
-pub use file::check as file;
+pub use file::{check as file, reading};
 pub use rule::Rule;
 pub use stage::{Spot, StageChecks};
 

@@ -2,7 +2,7 @@
 
 use super::super::instruction::{CommandLine, Instruction, Pairs};
 use super::super::text::shown;
-use super::super::value::Port;
+use super::super::value::PortParts;
 use super::{Config, Rule, Warning};
 use proto::error::SourceRange;
 
@@ -64,22 +64,18 @@ impl<'a> Spot<'a> {
         self.key("ARG", name);
     }
 
-    /// EXPOSE.
-    pub fn expose(&mut self, ports: &[Port]) {
-        for port in ports {
-            if !port.is_lower_case() {
-                self.warn(Rule::ExposeProtoCasing, || {
-                    format!("The protocol of `{}` should be in small letters", port.written)
-                });
-            }
-            if port.has_host {
-                self.warn(Rule::ExposeInvalidFormat, || {
-                    format!(
-                        "`{}` names an address or port of the host, without effect",
-                        port.written
-                    )
-                });
-            }
+    /// One word of EXPOSE.
+    pub fn expose(&mut self, port: &PortParts<'_>) {
+        let written = shown(port.written());
+        if !port.is_lower_case() {
+            self.warn(Rule::ExposeProtoCasing, || {
+                format!("The protocol of `{written}` should be in small letters")
+            });
+        }
+        if port.has_host() {
+            self.warn(Rule::ExposeInvalidFormat, || {
+                format!("`{written}` names an address or port of the host, without effect")
+            });
         }
     }
 }

@@ -1,7 +1,7 @@
 use super::super::directive::Escape;
 use super::super::expand::Expander;
 use super::super::instruction::Kind;
-use super::super::value::ports;
+use super::super::value::PortParts;
 use super::super::{Dockerfile, parse};
 use super::build::{self, FromPlatform};
 use super::*;
@@ -19,7 +19,34 @@ fn shown(warnings: &[Warning]) -> Vec<String> {
 /// The checks that the file alone allows, as `Rule:line`.
 fn check_file(text: &str, expect: &[&str]) {
     let file = read(text);
-    assert_eq!(shown(&super::file(&file, &file.checks)), expect, "{text}");
+    assert_eq!(shown(&super::file(&file, &config(&file))), expect, "{text}");
+}
+
+fn config(file: &Dockerfile) -> Config {
+    file.checks.clone().unwrap()
+}
+
+/// The checks of a file that cannot be read to its end.
+fn check_broken(text: &str, expect: &[&str]) {
+    let reading = super::super::read(text.as_bytes(), "f");
+    assert!(reading.error.is_some(), "{text}");
+    let checks = config(&reading.dockerfile);
+    assert_eq!(shown(&super::reading(&reading, &checks)), expect, "{text}");
+}
+
+#[test]
+fn what_stands_before_an_error_is_checked() {
+    check_broken("FROM a as b\nBOGUS\nFROM c as d\n", &["FromAsCasing:1"]);
+    check_broken("FROM a as b\nMAINTAINER\n", &["FromAsCasing:1", "MaintainerDeprecated:2"]);
+    check_broken("MAINTAINER a\nFROM b as c\n", &["MaintainerDeprecated:1"]);
+    check_broken("# check=skip=MaintainerDeprecated\nMAINTAINER a\n", &[]);
+    check_broken("FROM a as 9B\n", &["StageNameCasing:1", "FromAsCasing:1"]);
+    check_broken("FROM a as b c\n", &["FromAsCasing:1"]);
+    // What the whole file says is said of whole files only.
+    check_broken("FROM a AS b\nrun x\nFROM c AS b\nBOGUS\n", &[]);
+    // Nothing is understood where lines are no words.
+    check_broken("FROM a as b\nENV x\n", &[]);
+    check_broken("FROM a as b\nRUN <<E\n", &[]);
 }
 
 /// All checks of all stages, with an empty environment.
@@ -30,7 +57,7 @@ fn check_stages(text: &str, expect: &[&str]) {
         let mut checks = StageChecks::on(&StageChecks::default());
         for instruction in &stage.instructions {
             let mut e = Expander::new(Escape::Backslash, &|_| None);
-            let mut spot = Spot::new(&file.checks, instruction, &mut out);
+            let mut spot = Spot::new(&config(&file), instruction, &mut out);
             match &instruction.kind {
                 Kind::Env(pairs) => spot.env(&pairs.expand(&mut e).unwrap()),
                 Kind::Label(pairs) => spot.label(&pairs.expand(&mut e).unwrap()),
@@ -40,9 +67,9 @@ fn check_stages(text: &str, expect: &[&str]) {
                 Kind::Entrypoint(command) => checks.entrypoint(&mut spot, command, false),
                 Kind::Healthcheck(_) => checks.healthcheck(&mut spot),
                 Kind::Expose(words) => {
-                    let words: Vec<String> =
-                        words.iter().flat_map(|word| e.words(word).unwrap()).collect();
-                    spot.expose(&ports(&words).unwrap());
+                    for word in words.iter().flat_map(|word| e.words(word).unwrap()) {
+                        spot.expose(&PortParts::cut(&word).unwrap());
+                    }
                 }
                 _ => {}
             }
@@ -81,18 +108,18 @@ fn settings_choose_the_checks() {
     check_file(text, &["InvalidDefinitionDescription:4"]);
     check_file("# what\nARG a\nFROM b", &[]);
     assert!(Config::parse("skip").is_err() && Config::parse("error=x").is_err());
-    assert!(parse(b"# check=foo=1\nFROM a", "f").is_err());
+    assert!(read("# check=foo=1\nFROM a").checks.is_err());
 }
 
 #[test]
 fn advice_can_be_an_error() {
     let file = read("# check=error=true\nFROM a as B");
-    let warnings = super::file(&file, &file.checks);
-    let violation = file.checks.violation(&warnings).unwrap();
+    let warnings = super::file(&file, &config(&file));
+    let violation = config(&file).violation(&warnings).unwrap();
     let expect = "lint violation found for rules: FromAsCasing, StageNameCasing";
     assert_eq!(violation.to_string(), expect);
     assert!(violation.hint().starts_with("StageNameCasing: "), "{}", violation.hint());
-    assert_eq!(file.checks.violation(&[]), None);
+    assert_eq!(config(&file).violation(&[]), None);
     assert_eq!(Config::default().violation(&warnings), None);
 }
 

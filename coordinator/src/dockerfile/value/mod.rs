@@ -7,7 +7,7 @@ mod signal;
 
 pub use chmod::{Chmod, ChmodError};
 pub use duration::{DurationError, go_text as duration_text, parse as duration};
-pub use port::{Port, PortError, ports};
+pub use port::{Parts as PortParts, Port, PortError};
 pub use signal::{SignalError, check as stop_signal};
 
 /// A boolean as Go's `strconv.ParseBool` reads it.

@@ -16,18 +16,23 @@ pub struct PortError {
 /// One word of EXPOSE: a port or a range of them, with a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// As it is written: for the checks.
-    pub written: String,
     first: u16,
     last: u16,
     protocol: String,
-    /// Whether an address or a port of the host is given too, which has no meaning here.
-    pub has_host: bool,
 }
 
-impl Port {
-    /// Reads `[[address:]host-port:]port[-port][/protocol]`.
-    pub fn parse(text: &str) -> Result<Self, PortError> {
+/// A word of EXPOSE, cut into its parts, of which only the protocol was looked at.
+pub struct Parts<'t> {
+    text: &'t str,
+    address: &'t str,
+    host_port: &'t str,
+    ports: &'t str,
+    protocol: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    /// Cuts `[[address:]host-port:]port[-port][/protocol]`.
+    pub fn cut(text: &'t str) -> Result<Self, PortError> {
         let fault = |why| PortError { port: shown(text), why };
         let mut parts = text.rsplitn(3, ':');
         let container = parts.next().unwrap_or_default();
@@ -41,6 +46,28 @@ impl Port {
         if !["tcp", "udp", "sctp"].iter().any(|known| known.eq_ignore_ascii_case(protocol)) {
             return Err(fault("the protocol must be tcp, udp or sctp"));
         }
+        Ok(Self { text, address, host_port, ports, protocol })
+    }
+
+    /// As it is written.
+    pub fn written(&self) -> &str {
+        self.text
+    }
+
+    /// Whether the protocol is written in small letters.
+    pub fn is_lower_case(&self) -> bool {
+        !self.protocol.bytes().any(|b| b.is_ascii_uppercase())
+    }
+
+    /// Whether an address or a port of the host is given too, which has no meaning here.
+    pub fn has_host(&self) -> bool {
+        !self.address.is_empty() || !self.host_port.is_empty()
+    }
+
+    /// What the parts say.
+    pub fn port(&self) -> Result<Port, PortError> {
+        let Self { text, address, host_port, ports, protocol } = *self;
+        let fault = |why| PortError { port: shown(text), why };
         if !address.is_empty() && !is_address(address) {
             return Err(fault("the address before it is none"));
         }
@@ -53,26 +80,16 @@ impl Port {
                 return Err(fault("the range of the host's ports has another length"));
             }
         }
-        let has_host = !address.is_empty() || !host_port.is_empty();
-        let (written, protocol) = (text.to_owned(), protocol.to_owned());
-        Ok(Self { written, first, last, protocol, has_host })
+        Ok(Port { first, last, protocol: protocol.to_owned() })
     }
+}
 
-    /// Whether the protocol is written in small letters.
-    pub fn is_lower_case(&self) -> bool {
-        !self.protocol.bytes().any(|b| b.is_ascii_uppercase())
-    }
-
+impl Port {
     /// The entries for the image config: `80/tcp`.
     pub fn entries(&self) -> impl Iterator<Item = String> {
         let protocol = self.protocol.to_ascii_lowercase();
         (self.first..=self.last).map(move |port| format!("{port}/{protocol}"))
     }
-}
-
-/// The entries of all words, in their order. Several words may give the same entry.
-pub fn ports(words: &[String]) -> Result<Vec<Port>, PortError> {
-    words.iter().map(|word| Port::parse(word)).collect()
 }
 
 fn is_address(text: &str) -> bool {
@@ -95,7 +112,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expect: Option<&str>) {
-        let found = Port::parse(text).ok();
+        let found = Parts::cut(text).and_then(|parts| parts.port()).ok();
         let found = found.map(|port| port.entries().collect::<Vec<_>>().join(" "));
         assert_eq!(found.as_deref(), expect, "{text}");
     }
@@ -136,8 +153,10 @@ mod tests {
 
     #[test]
     fn what_the_checks_ask_is_known() {
-        let port = |text| Port::parse(text).unwrap();
+        let port = |text| Parts::cut(text).unwrap();
         assert!(port("80").is_lower_case() && !port("80/Tcp").is_lower_case());
-        assert!(port("1:2").has_host && !port("2").has_host);
+        assert!(port("1:2").has_host() && !port("2").has_host());
+        // Also of what is wrong otherwise.
+        assert!(port("foo:80").has_host() && port("foo:80").port().is_err());
     }
 }

@@ -41,6 +41,7 @@ fn every_place_has_its_checks() {
     check("FROM a\nWORKDIR x\nWORKDIR y\n", &["WorkdirRelativePath:2"]);
     check("FROM a AS b\nWORKDIR /x\nFROM b\nWORKDIR y\n", &[]);
     check("FROM a\nEXPOSE 80/TCP 1:2\n", &["ExposeInvalidFormat:2", "ExposeProtoCasing:2"]);
+    check("FROM a\nENV A=$NONE B=$NONE\n", &["UndefinedVar:2", "UndefinedVar:2"]);
     check("FROM a\nMAINTAINER x\n", &["MaintainerDeprecated:2"]);
     check("FROM a\nHEALTHCHECK NONE\nHEALTHCHECK NONE\n", &["MultipleInstructionsDisallowed:2"]);
     check("FROM a AS b\nHEALTHCHECK NONE\nFROM b\nHEALTHCHECK NONE\n", &[]);

@@ -64,7 +64,7 @@ fn what_no_image_can_make_right_is_an_error() {
     );
     checks(
         "# check=error=true\nFROM a\nCMD x\n",
-        &["JSONArgsRecommended:3", "lint violation found for rules: JSONArgsRecommended:3"],
+        &["JSONArgsRecommended:3", "lint violation found for rules: JSONArgsRecommended:0"],
     );
     checks("# check=skip=JSONArgsRecommended;error=true\nFROM a\nCMD x\n", &[]);
 }
@@ -124,9 +124,114 @@ fn a_global_arg_is_described_where_it_stands() {
     let text = "# V is the version\nARG V=1\nARG W=$V\nARG V=$W.2\nFROM a\nARG V\n";
     let mut request = request();
     assert_eq!(lines(&with(text, &request, outline).unwrap()), ["W=1:3", "V=1.2:4"]);
-    request.build_args = vec![("V".into(), "7".into())];
     let text = "# V is the version\nARG V=1\nFROM a\nARG V\n";
-    assert_eq!(lines(&with(text, &request, outline).unwrap()), ["V=7:2 is the version"]);
+    assert_eq!(lines(&with(text, &request, outline).unwrap()), ["V=1:2 is the version"]);
+    // Whoever gives a value gives it to the stage.
+    request.build_args = vec![("V".into(), "7".into())];
+    assert_eq!(lines(&with(text, &request, outline).unwrap()), ["V=7:4"]);
+}
+
+#[track_caller]
+fn outlines(text: &str, build_args: &[(&str, &str)], expected: &[&str]) {
+    let build_args = build_args.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let request = BuildRequest { build_args, ..request() };
+    assert_eq!(lines(&with(text, &request, outline).unwrap()), expected, "{text}");
+}
+
+#[test]
+fn a_value_is_the_one_that_an_arg_has_where_it_stands() {
+    outlines("ARG t\nFROM scratch\nARG t\n", &[], &["t=-:3"]);
+    outlines("ARG t\nFROM scratch${t:-}\nARG u\n", &[], &["u=-:3"]);
+    outlines("ARG t\nFROM scratch${t:-}\nARG u\n", &[("t", "")], &["t=:1", "u=-:3"]);
+    outlines("ARG V=1\nARG V\nFROM scratch\nARG V\n", &[], &["V=-:2"]);
+    outlines("ARG A=1\nARG V=$A\nARG V=2\nFROM scratch\nARG V\n", &[], &["V=2:3"]);
+    outlines("ARG A=1\nARG V=$A\nFROM scratch\nARG V=2\n", &[], &["V=2:4"]);
+    outlines(
+        "ARG SOURCE_DATE_EPOCH=05\nFROM a\nARG SOURCE_DATE_EPOCH\n",
+        &[],
+        &["SOURCE_DATE_EPOCH=05:1"],
+    );
+}
+
+#[test]
+fn the_builders_own_args_are_told_where_they_are_given() {
+    outlines("ARG TARGETOS\nFROM scratch\nARG TARGETOS\n", &[], &["TARGETOS=-:1"]);
+    let text = "FROM scratch\nARG TARGETPLATFORM TARGETARCH TARGETOS\n";
+    let given = [("TARGETPLATFORM", "foo"), ("TARGETARCH", "bar")];
+    outlines(text, &given, &["TARGETARCH=bar:2", "TARGETPLATFORM=foo:2"]);
+    let text = "ARG X=$TARGETARCH\nFROM scratch\nARG X\n";
+    let mut request = request();
+    request.platforms = vec![Platform::parse("linux/arm64").unwrap()];
+    assert_eq!(lines(&with(text, &request, outline).unwrap()), ["X=amd64:1"]);
+}
+
+#[test]
+fn of_args_with_one_name_the_one_nearest_to_the_target_counts() {
+    let text = "FROM scratch AS b\nARG X=1\nFROM scratch AS d\nARG X=2\nARG Y\n\
+                FROM b\nCOPY --from=d /a /b\n";
+    outlines(text, &[], &["X=1:2", "Y=-:5"]);
+}
+
+#[track_caller]
+fn no_outline(text: &str, expected: &str) {
+    let error = with(text, &request(), outline).unwrap_err();
+    let line = error.at.as_ref().map_or(0, |at| at.first_line);
+    assert_eq!(format!("{error}:{line}"), expected, "{text}");
+}
+
+#[test]
+fn what_cannot_be_built_has_no_outline() {
+    let violation = "lint violation found for rules: FromAsCasing:0";
+    no_outline("# check=error=true\nFROM scratch as q\n", violation);
+    let settings = "`foo` is no setting; there are skip=…, experimental=… and error=true";
+    let expected = format!("The directive `check` is not valid: {settings}:1");
+    no_outline("# check=foo\nFROM scratch\n", &expected);
+    for name in ["FROM Bad AS x", "FROM b\nCOPY --from=Bad a b", "FROM b\nRUN --mount=from=Bad x"] {
+        let error = with(&format!("{name}\nFROM scratch\n"), &request(), outline).unwrap_err();
+        assert!(error.to_string().contains("`Bad` is not a valid image reference"), "{error}");
+    }
+}
+
+#[test]
+fn settings_of_the_build_take_the_place_of_those_in_the_file() {
+    let text = "# check=foo\nFROM scratch as q\n";
+    let mut request = request();
+    request.build_args = vec![("BUILDKIT_DOCKERFILE_CHECK".into(), String::new())];
+    checks_with(text, &request, &["FromAsCasing:2"]);
+    request.build_args[0].1 = "foo".into();
+    assert!(crate::graph::survey::check_settings(&request).is_err());
+    assert!(crate::graph::survey::check_settings(&super::request()).is_ok());
+}
+
+#[test]
+fn a_variable_is_told_for_each_word_that_uses_it() {
+    checks("FROM scratch\nENV a=$b$b c=$b\n", &["UndefinedVar:2"; 2]);
+    checks("FROM scratch\nCOPY <<A <<B /\n$x\nA\n$x\nB\n", &["UndefinedVar:2"; 2]);
+    let text = "FROM scratch\nADD --chown=$x --checksum=$x $x/a $x/b /$x\nVOLUME $x $x\n";
+    let expected: Vec<String> =
+        [2, 2, 2, 2, 2, 3, 3].map(|line| format!("UndefinedVar:{line}")).into();
+    let checked = with(text, &request(), check);
+    let seen = checked.warnings.iter().map(|w| format!("{}:{}", w.rule, w.at.first_line));
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+    // Up to the word that cannot be expanded.
+    let checked = with("FROM scratch\nENV a=$b c=${ d=$b\n", &request(), check);
+    assert_eq!((checked.warnings.len(), checked.error.is_some()), (1, true));
+}
+
+#[test]
+fn what_is_wrong_with_a_port_comes_after_the_advice_about_it() {
+    let checked = with("FROM scratch\nEXPOSE foo:80 1:2/TCP\n", &request(), check);
+    let rules: Vec<_> = checked.warnings.iter().map(|w| w.rule.name()).collect();
+    assert_eq!(rules, ["ExposeProtoCasing", "ExposeInvalidFormat", "ExposeInvalidFormat"]);
+    assert!(checked.error.is_some());
+}
+
+#[test]
+fn names_of_sources_stand_as_they_are() {
+    let found = with("FROM scratch\nCOPY --from=$x a b\nFROM scratch\n", &request(), check);
+    let error = found.error.unwrap();
+    assert_eq!(error.at.as_ref().map(|at| at.first_line), Some(2));
+    assert_eq!(error.lines_as_told(), None);
 }
 
 #[test]
