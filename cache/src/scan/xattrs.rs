@@ -4,6 +4,7 @@
 //! `trusted.*`, which only root sees. What belongs to the host is left out, and so is what a program
 //! may do without being root: the file gets another owner, and loses that with it.
 
+use proto::limit;
 use proto::tree::{CAPABILITY, is_host_xattr};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -31,7 +32,8 @@ fn is_kept(name: &[u8]) -> bool {
     !name.is_empty() && !is_host_xattr(name) && name != CAPABILITY
 }
 
-/// All bytes that a call gives, however many there are.
+/// All bytes that a call gives: few as a rule, and never more than Linux takes of a value or of all
+/// names together.
 fn whole(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut room = [0; ROOM];
     match call(&mut room) {
@@ -39,16 +41,8 @@ fn whole(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<
         Err(Errno::RANGE) => {}
         Err(e) => return Err(e),
     }
-    loop {
-        let mut room = vec![0; call(&mut [])?];
-        match call(&mut room) {
-            Ok(length) => {
-                room.truncate(length);
-                return Ok(room);
-            }
-            // More has come since.
-            Err(Errno::RANGE) => {}
-            Err(e) => return Err(e),
-        }
-    }
+    let mut room = vec![0; limit::XATTR_BYTES_MAX];
+    let length = call(&mut room)?;
+    room.truncate(length);
+    Ok(room)
 }
