@@ -364,7 +364,8 @@ pub struct Root {
     pub meta: Meta,
     /// Its entries.
     pub dir: DirRef,
-    /// In a diff: what to do with `/`. [`Presence::Merge`] in merged roots.
+    /// In a diff: what to do with `/`. [`Presence::Merge`] in merged roots, but for those of contexts,
+    /// of which a layer can be made.
     pub presence: Presence,
 }
 

@@ -6,13 +6,14 @@
 //! * Files and directories take the place of what has their name; a directory is merged with one.
 //! * A directory without an entry of its own takes no place: where there is a symlink, what is in it
 //!   goes where that leads, inside the destination. When it leads to no directory, or a file is
-//!   there, nothing can be unpacked. One that is made is root's, whatever `--chown` says.
+//!   there, nothing can be unpacked. One that is made is root's, whatever `--chown` says, and
+//!   set-group-id where the one above it is.
 //! * A hard link gives its metadata to the file that it is a name of. When that is an older file,
 //!   its other names stay with the file as it was, as overlayfs leaves them.
 
 use super::apply::implied_meta;
-use super::edit::{EditDir, Editor, Found, resolve};
-use super::graft::{Links, Rewrite, Taken, show};
+use super::edit::{EditDir, Editor, Found, SETGID, resolve, show};
+use super::graft::{Links, Rewrite, Taken};
 use super::nodes::{TreeError, Work};
 use super::parts::{self, HardLink, Part};
 use proto::id::RootId;
@@ -30,7 +31,8 @@ pub(super) fn unpack(
     salt: &[u8],
 ) -> Result<(), TreeError> {
     let parts = parts::parts(&editor.work, archive)?;
-    let mut unpacking = Unpacking { editor, base, rewrite, waiting: VecDeque::new() };
+    let waiting = VecDeque::new();
+    let mut unpacking = Unpacking { editor, base, rewrite, waiting, looks: LOOKS_MAX };
     for (number, part) in parts.into_iter().enumerate() {
         let salt = [salt, &(number as u64).to_le_bytes()].concat();
         match part {
@@ -50,6 +52,20 @@ struct Unpacking<'a, 'n> {
     base: &'a [FileName],
     rewrite: &'a Rewrite,
     waiting: VecDeque<ThroughLink>,
+    /// How many names may still be looked at for what leads through links.
+    looks: u64,
+}
+
+/// Names that are looked at for the links of one archive, soft and hard. Each of many links may lead
+/// through many directories; no archive that somebody needs comes near.
+const LOOKS_MAX: u64 = 100_000_000;
+
+/// A place that no path of the kernel's could name is an error: what walks the tree relies on it.
+fn check_depth(path: &[FileName]) -> Result<(), TreeError> {
+    if path.len() > limit::TREE_DEPTH_MAX {
+        return Err(TreeError::BadPath(show(path), "it is too deep".to_owned()));
+    }
+    Ok(())
 }
 
 /// A directory of the archive with a symlink in its place. It waits until the rest is there: the
@@ -86,6 +102,7 @@ impl Unpacking<'_, '_> {
     fn merge(&mut self, to: &[FileName], source: &DirRef, links: &Links) -> Result<(), TreeError> {
         let taken = Taken { rewrite: self.rewrite, links, devices: true };
         let full = self.full(to);
+        check_depth(&full)?;
         let (dir, work) = self.editor.open_dir(&full)?;
         let mut merge = Merge { taken, base: self.base, waiting: &mut self.waiting };
         merge.dir(work, dir, source, &mut to.to_vec())
@@ -100,11 +117,13 @@ impl Unpacking<'_, '_> {
     /// The directory that a path leads to, as a system call finds it: `..` out of what is no
     /// directory leads nowhere. None when there is none.
     fn enter(&mut self, path: &[FileName]) -> Result<Option<Vec<FileName>>, TreeError> {
-        let (base, editor) = (self.base, &mut *self.editor);
+        let (base, editor, looks) = (self.base, &mut *self.editor, &mut self.looks);
         let mut lost = false;
         let text = path.iter().map(FileName::as_bytes).collect::<Vec<_>>().join(&b'/');
         let found = resolve(&text, |above, name| {
             let full = [base, above, std::slice::from_ref(name)].concat();
+            check_depth(&full)?;
+            look_at(looks, full.len())?;
             Ok(match editor.look(&full)? {
                 Found::Dir => None,
                 Found::Other(Entry { node: Node::Symlink(target), .. }) => Some(target),
@@ -124,10 +143,14 @@ impl Unpacking<'_, '_> {
             let above = self.full(&at);
             at.push(name.clone());
             let full = self.full(&at);
+            check_depth(&full)?;
+            look_at(&mut self.looks, full.len())?;
             match self.editor.look(&full)? {
                 Found::Dir => {}
                 Found::Nothing => {
-                    self.editor.open_dir(&above)?.0.put_dir(name.clone(), implied_meta());
+                    let (dir, _) = self.editor.open_dir(&above)?;
+                    let meta = implied_in(&dir.meta);
+                    dir.put_dir(name.clone(), meta);
                 }
                 Found::Other(Entry { node: Node::Symlink(_), .. }) => at = self.through(&at)?,
                 Found::Other(_) => return Err(TreeError::BelowFile(show(&full))),
@@ -200,7 +223,8 @@ impl Unpacking<'_, '_> {
                     let names = *names;
                     if meta != file.meta {
                         let (root, work) = self.editor.open_dir(&[])?;
-                        root.describe_links(work, names, &meta)?;
+                        let looks = &mut self.looks;
+                        root.describe_links(work, names, &meta, &mut |n| look_at(looks, n))?;
                     }
                 }
                 _ => *link = Some(LinkId::of(&[salt])),
@@ -221,6 +245,18 @@ fn linked(file: &Entry, header: &Meta) -> Meta {
     let both = file.meta.xattrs.iter().chain(header.xattrs.iter());
     let xattrs = Xattrs::new(both.map(|(name, value)| (name.to_vec(), value.to_vec())));
     Meta { xattrs, ..header.clone() }
+}
+
+/// Takes so many names out of what may still be looked at.
+fn look_at(looks: &mut u64, names: usize) -> Result<(), TreeError> {
+    *looks = looks.checked_sub(names as u64).ok_or(TreeError::TooManyLooks)?;
+    Ok(())
+}
+
+/// The metadata of a directory that is made in another one because something lies in it.
+fn implied_in(above: &Meta) -> Meta {
+    let meta = implied_meta();
+    Meta { mode: meta.mode | above.mode & SETGID, ..meta }
 }
 
 /// How one tree of an archive is put into a directory.
@@ -261,6 +297,7 @@ impl Merge<'_> {
         presence: Presence,
         path: &mut Vec<FileName>,
     ) -> Result<(), TreeError> {
+        check_depth(&[self.base, path].concat())?;
         let meta = (presence != Presence::Implicit)
             .then(|| self.taken.rewrite.meta(&entry.meta, &entry.node));
         match into.get(entry.name.as_bytes()) {
@@ -272,7 +309,7 @@ impl Merge<'_> {
                 return Ok(());
             }
             Found::Nothing | Found::Other(_) => {
-                let meta = meta.unwrap_or_else(implied_meta);
+                let meta = meta.unwrap_or_else(|| implied_in(&into.meta));
                 if !source.summary.marks {
                     let dir = self.taken.whole(work, source)?;
                     let node = Node::Dir(dir, Presence::Merge);

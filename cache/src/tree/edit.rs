@@ -30,7 +30,7 @@ pub struct Editor<'n> {
 }
 
 /// Set-group-id.
-const SETGID: u16 = 0o2000;
+pub(super) const SETGID: u16 = 0o2000;
 
 /// A directory whose entries are loaded.
 pub(super) struct EditDir {
@@ -63,7 +63,7 @@ pub enum Found {
     Other(Entry),
 }
 
-fn show(parts: &[FileName]) -> String {
+pub(super) fn show(parts: &[FileName]) -> String {
     parts.iter().map(|p| format!("/{p}")).collect::<String>()
 }
 
@@ -102,7 +102,9 @@ impl EditDir {
         work: &Work<'_>,
         link: LinkId,
         meta: &Meta,
+        look_at: &mut dyn FnMut(usize) -> Result<(), TreeError>,
     ) -> Result<(), TreeError> {
+        look_at(self.slots.len())?;
         let holds_new = |slot: &Slot| match slot {
             Slot::Kept(_) => false,
             Slot::Put(entry) => entry.as_dir().is_some_and(|dir| dir.summary.remade),
@@ -111,7 +113,7 @@ impl EditDir {
         let dirs = self.slots.iter().filter(|(_, slot)| holds_new(slot));
         for name in dirs.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             if let Some(dir) = self.child(work, name.as_bytes())? {
-                dir.describe_links(work, link, meta)?;
+                dir.describe_links(work, link, meta, look_at)?;
             }
         }
         for slot in self.slots.values_mut() {

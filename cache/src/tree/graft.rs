@@ -16,7 +16,7 @@
 //!   its own (`archive.rs`).
 
 use super::archive;
-use super::edit::{Change, EditDir, Editor, Found};
+use super::edit::{Change, EditDir, Editor, Found, show};
 use super::mode::ModeChange;
 use super::nodes::{Made, Nodes, TreeError, Work};
 use super::owner::{self, Owner};
@@ -196,10 +196,6 @@ fn copied(made: &mut Made, node: Node) -> Node {
         Node::Socket => made.empty_file(),
         other => other,
     }
-}
-
-pub(super) fn show(path: &[FileName]) -> String {
-    path.iter().map(|p| format!("/{p}")).collect::<String>()
 }
 
 /// The hard links of what is copied: groups are named anew, so that two copies of one tree are not

@@ -32,6 +32,9 @@ pub enum TreeError {
     /// A source of `--parents` that names a whole tree.
     #[error("`{0}` is the whole tree: --parents has no path to keep")]
     NothingNamed(String),
+    /// An archive whose links lead through too much.
+    #[error("the archive's links lead through more files and directories than are looked at")]
+    TooManyLooks,
     /// A link at the top of a tree of which a part is taken.
     #[error("`{0}` is a symbolic link that leads nowhere")]
     Dangling(String),

@@ -2,6 +2,7 @@
 //! own `.dockerignore`.
 
 use crate::error::{io, user};
+use crate::tell;
 use cache::tree::pattern::{IgnoreError, PatternError, Patterns, read_ignore_file};
 use proto::error::Failure;
 use std::io::ErrorKind;
@@ -44,7 +45,15 @@ pub fn read(directory: &Path, dockerfile: Option<&Path>) -> Result<Ignore, Failu
     for (dir, name) in of_dockerfile.into_iter().chain([(directory, NAME.to_owned())]) {
         let path = dir.join(&name);
         let text = find(dir, &name).map_err(|e| io("Reading the ignore file", &path, &e))?;
-        let Some(text) = text else { continue };
+        let Some(text) = text else {
+            if path.symlink_metadata().is_ok() {
+                let path = path.display();
+                tell!(
+                    "WARNING: {path} leaves nothing out: it is no file, or a link that leads out"
+                );
+            }
+            continue;
+        };
         let wrong = |e: IgnoreError| user(format!("The ignore file {}: {e}", path.display()));
         let patterns = match read_ignore_file(&text) {
             Ok(patterns) => Ok((!patterns.is_empty()).then(|| Arc::new(patterns))),

@@ -3,6 +3,7 @@
 use super::context::read_bounded;
 use super::fields::Taker;
 use crate::error::io;
+use crate::tell;
 use proto::error::{Class, Failure};
 use proto::limit;
 use std::fs::File;
@@ -22,7 +23,13 @@ impl SecretSource {
     pub fn read(&self) -> Result<Vec<u8>, Failure> {
         match self {
             Self::Variable(name) => {
-                let value = std::env::var_os(name).unwrap_or_default();
+                let value = std::env::var_os(name);
+                if value.is_none() {
+                    tell!(
+                        "WARNING: the variable {name} is not set, so the secret from it is empty"
+                    );
+                }
+                let value = value.unwrap_or_default();
                 Ok(std::os::unix::ffi::OsStringExt::into_vec(value))
             }
             Self::File(path) => {

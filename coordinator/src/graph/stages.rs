@@ -115,15 +115,18 @@ impl<'a> Stages<'a> {
     ) -> Result<Self, LowerError> {
         let mut stages = Self::linked(&inputs, args, advice)?;
         loop {
-            stages.reachable = match view {
-                View::Target => stages.reach(),
-                View::All => (0..stages.all.len()).collect(),
-            };
+            stages.reachable = stages.reach();
             stages.resolve(&inputs, target)?;
+            // Triggers come into effect in what the target needs, whatever else is looked at.
             if !stages.trigger()? {
-                return Ok(stages);
+                break;
             }
         }
+        if view == View::All {
+            stages.reachable = (0..stages.all.len()).collect();
+            stages.resolve(&inputs, target)?;
+        }
+        Ok(stages)
     }
 
     /// The stages of the file, each with those that it takes files from.

@@ -7,6 +7,7 @@ use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags,
 };
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
@@ -73,7 +74,7 @@ pub(crate) fn resolve_with(
     loop {
         match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             // The kernel saw a rename or mount elsewhere and could not exclude an escape.
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {}
             other => return Ok(other?),
         }
     }
@@ -130,7 +131,7 @@ fn read_xattrs(
     get: impl Fn(&OsStr, &mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<XattrList> {
     let names = match grow(limit::XATTR_BYTES_MAX, list) {
-        Err(rustix::io::Errno::OPNOTSUPP) => Vec::new(),
+        Err(Errno::OPNOTSUPP) => Vec::new(),
         other => other?,
     };
     let names = names.split(|b| *b == 0).filter(|name| !name.is_empty());
@@ -149,7 +150,7 @@ fn grow(
     let mut small = [0; 256];
     match call(&mut small) {
         Ok(len) => Ok(small[..len].to_vec()),
-        Err(rustix::io::Errno::RANGE) => {
+        Err(Errno::RANGE) => {
             let mut large = vec![0; max];
             let len = call(&mut large)?;
             large.truncate(len);
@@ -176,13 +177,22 @@ pub(crate) fn timestamps(mtime: Mtime) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
+/// People's own attributes are left out where the file system does not take them, as in BuildKit.
+fn passed_over(name: &[u8], error: Errno) -> Result<(), Errno> {
+    let is_peoples = name.starts_with(b"user.") || name.starts_with(b"trusted.");
+    let is_refusal =
+        matches!(error, Errno::NOTSUP | Errno::PERM | Errno::NOSPC | Errno::TOOBIG | Errno::RANGE);
+    if is_peoples && is_refusal { Ok(()) } else { Err(error) }
+}
+
 /// Gives an open directory its metadata, the time last. `opaque` adds overlayfs's attribute.
 pub(crate) fn set_dir_meta(dir: impl AsFd, meta: &Meta, opaque: bool) -> io::Result<()> {
     let dir = dir.as_fd();
     rustix::fs::fchown(dir, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
     rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode.into()))?;
     for (name, value) in meta.xattrs.iter().filter(|(name, _)| is_own_xattr(name)) {
-        rustix::fs::fsetxattr(dir, OsStr::from_bytes(name), value, XattrFlags::empty())?;
+        let set = rustix::fs::fsetxattr(dir, OsStr::from_bytes(name), value, XattrFlags::empty());
+        set.or_else(|e| passed_over(name, e))?;
     }
     if opaque {
         rustix::fs::fsetxattr(dir, OsStr::from_bytes(OPAQUE), b"y", XattrFlags::empty())?;
@@ -207,7 +217,9 @@ pub(crate) fn set_meta(
     if !meta.xattrs.is_empty() {
         let path = proc_path(dir, name);
         for (name, value) in meta.xattrs.iter().filter(|(name, _)| is_own_xattr(name)) {
-            rustix::fs::lsetxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty())?;
+            let name = OsStr::from_bytes(name);
+            let set = rustix::fs::lsetxattr(&path, name, value, XattrFlags::empty());
+            set.or_else(|e| passed_over(name.as_bytes(), e))?;
         }
     }
     Ok(rustix::fs::utimensat(dir, name, &timestamps(meta.mtime), nofollow)?)

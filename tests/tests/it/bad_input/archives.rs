@@ -5,7 +5,7 @@ use super::Refusal;
 use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
-use tests::command::command;
+use tests::command::{DEADLINE, command, run_with};
 use tests::faulty::{Fault, FaultyRegistry};
 use tests::layout::{LayerFile, write_layout};
 use tests::scratch::Scratch;
@@ -39,13 +39,37 @@ fn leading_out() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
+/// The same archives for ADD and as contexts: links that lead out, which are refused, and names that
+/// do, which are cut off.
+fn links_and_names() -> [Vec<(Vec<u8>, &'static str)>; 2] {
+    let (links, names) = leading_out().into_iter().partition(|(_, name)| !name.ends_with("out"));
+    [links, names]
+}
+
+/// The names of the files that a build comes to.
+fn files(refusal: &Refusal, context: &Path, input: &[u8]) -> Vec<String> {
+    let scratch = Scratch::new("files");
+    let out = format!("type=local,dest={}", scratch.path().display());
+    let mut command = refusal.site.slipway.command(&["build", "-o", &out]);
+    run_with(command.arg(context), input, DEADLINE).ok();
+    let found = std::fs::read_dir(scratch.path()).expect("a directory").flatten();
+    let mut names: Vec<_> = found.map(|f| f.file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
 #[test]
-fn archives_that_lead_out_are_refused_by_add() {
+fn archives_do_not_lead_out_of_an_add() {
     let refusal = Refusal::new();
     refusal.site.dockerfile("FROM scratch\nADD bad.tar /\n");
-    for (bytes, name) in leading_out() {
+    let [links, names] = links_and_names();
+    for (bytes, name) in links {
         refusal.site.write("bad.tar", bytes);
-        refusal.refuses(&[], &["Dockerfile:2", "bad.tar", name]);
+        refusal.refuses(&[], &["Dockerfile:2", name]);
+    }
+    for (bytes, name) in names {
+        refusal.site.write("bad.tar", bytes);
+        assert_eq!(files(&refusal, refusal.site.context.path(), &[]), ["out"], "{name}");
     }
     // Broken in the middle.
     let mut broken = archive("fine", tar::EntryType::Regular, "", &[7; 100_000]);
@@ -56,15 +80,50 @@ fn archives_that_lead_out_are_refused_by_add() {
 }
 
 #[test]
-fn archives_that_lead_out_are_refused_as_contexts() {
+fn archives_do_not_lead_out_of_a_context() {
     let refusal = Refusal::new();
-    for (bytes, name) in leading_out() {
-        let dockerfile =
-            archive("Dockerfile", tar::EntryType::Regular, "", b"FROM scratch\nCOPY . /\n");
-        let both = [&dockerfile[..dockerfile.len() - 1024], &bytes[..]].concat();
-        let own_name = if name.contains("out") { name } else { "hard" };
-        refusal.refuses_context(&[], Path::new("-"), &both, &[own_name]);
+    let dockerfile =
+        archive("Dockerfile", tar::EntryType::Regular, "", b"FROM scratch\nCOPY . /\n");
+    let with = |bytes: &[u8]| [&dockerfile[..dockerfile.len() - 1024], bytes].concat();
+    let [links, names] = links_and_names();
+    for (bytes, _) in links {
+        refusal.refuses_context(&[], Path::new("-"), &with(&bytes), &["hard"]);
     }
+    for (bytes, name) in names {
+        let found = files(&refusal, Path::new("-"), &with(&bytes));
+        assert_eq!(found, ["Dockerfile", "out"], "{name}");
+    }
+    refusal.assert_unharmed();
+}
+
+/// Each link of this archive leads to the deepest directory so far, and what lies behind it makes the
+/// next one deeper.
+#[test]
+fn links_do_not_make_an_archive_deeper_than_paths_can_be() {
+    let deep = |first: &str| format!("{first}{}", "/a".repeat(2040));
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut put = |kind: tar::EntryType, path: &str, link: Option<&str>| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_size(0);
+        match link {
+            Some(link) => tar.append_link(&mut header, path, link),
+            None => tar.append_data(&mut header, path, &[][..]),
+        }
+        .expect("memory");
+    };
+    put(tar::EntryType::Directory, &deep("a"), None);
+    let mut last = deep("a");
+    for link in ["b", "c", "d", "e", "f", "g", "h"] {
+        put(tar::EntryType::Symlink, link, Some(&last));
+        last = deep(link);
+        put(tar::EntryType::Directory, &last, None);
+    }
+    let refusal = Refusal::new();
+    refusal.site.write("deep.tar", tar.into_inner().expect("memory"));
+    refusal.site.dockerfile("FROM scratch\nADD deep.tar /\n");
+    refusal.refuses(&[], &["Dockerfile:2", "too deep"]);
     refusal.assert_unharmed();
 }
 
