@@ -5,7 +5,7 @@
 
 use crate::tree::glob::{self, Glob};
 use proto::limit;
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -138,7 +138,7 @@ impl Resolver<'_> {
         let name = |entry: rustix::fs::DirEntry| {
             let name = entry.file_name().to_bytes().to_vec();
             let dots = matches!(name.as_slice(), b"." | b"..");
-            (!dots && entry.file_type() != FileType::Socket).then_some(name)
+            (!dots).then_some(name)
         };
         let mut names: Vec<_> = entries.filter_map(Result::ok).filter_map(name).collect();
         names.sort();
