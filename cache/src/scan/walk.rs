@@ -49,7 +49,7 @@ pub struct Outcome {
 impl Scan<'_> {
     /// Reads the directory. Blocks; uses all processors.
     pub fn run(&self) -> Result<Outcome, ScanError> {
-        let fd = open_dir(CWD, self.base.as_os_str().as_bytes())
+        let fd = open_dir(CWD, self.base.as_os_str().as_bytes(), OFlags::empty())
             .map_err(|source| self.io("Opening", b"", source))?;
         let stat = rustix::fs::fstat(&fd).map_err(|e| self.io("Reading", b"", e.into()))?;
         let state = self.ignore.map(Patterns::root);
@@ -132,7 +132,7 @@ impl Scan<'_> {
         let mut xattrs = Xattrs::default();
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let child = open_dir(dir, name.as_bytes())
+                let child = open_dir(dir, name.as_bytes(), OFlags::NOFOLLOW)
                     .map_err(|source| self.io("Opening", &path, source))?;
                 xattrs = Xattrs::new(self.xattrs(&child, &path)?);
                 let inside = self.dir(&child, &path, level.as_ref(), known)?;
@@ -197,11 +197,19 @@ impl Scan<'_> {
 
     fn open(&self, dir: &OwnedFd, name: &FileName, path: &[u8]) -> Result<File, ScanError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::empty());
-        Ok(File::from(fd.map_err(|e| self.io("Opening", path, e.into()))?))
+        let io = |e: rustix::io::Errno| self.io("Opening", path, e.into());
+        let fd = rustix::fs::openat(dir, name.as_bytes(), flags, Mode::empty()).map_err(io)?;
+        // A device that took the file's place may have no end.
+        let mode = rustix::fs::fstat(&fd).map_err(io)?.st_mode;
+        if FileType::from_raw_mode(mode) != FileType::RegularFile {
+            return Err(ScanError::Changed { path: self.path(path) });
+        }
+        Ok(File::from(fd))
     }
 
-    fn hash(&self, mut file: File, path: &[u8], stat: &Stat) -> Result<BlobId, ScanError> {
+    fn hash(&self, file: File, path: &[u8], stat: &Stat) -> Result<BlobId, ScanError> {
+        // One that grows all the time ends here, too.
+        let mut file = file.take((stat.st_size as u64).saturating_add(1));
         let io = |e| self.io("Reading", path, e);
         let changed = || ScanError::Changed { path: self.path(path) };
         if stat.st_size as usize <= limit::PACKED_BLOB_BYTES_MAX {
@@ -219,8 +227,9 @@ impl Scan<'_> {
     }
 }
 
-fn open_dir(at: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+/// Opens a directory; with `NOFOLLOW` not one that was swapped for a link meanwhile.
+fn open_dir(at: impl AsFd, name: &[u8], follow: OFlags) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | follow;
     Ok(rustix::fs::openat(at, name, flags, Mode::empty())?)
 }
 

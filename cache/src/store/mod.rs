@@ -32,7 +32,6 @@ use proto::id::{BlobId, ContentKey, DefKey, RootId, Scope, TreeId};
 use proto::record::{Alias, Record};
 use proto::tree::{AnyNode, Meta, NodeError};
 use proto::wire::worker::{Fetched, Peer};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -332,7 +331,7 @@ impl Pin {
 }
 
 /// Reads and hashes a file.
-pub fn hash_file(file: &mut File) -> io::Result<(BlobId, u64)> {
+pub fn hash_file(file: &mut impl Read) -> io::Result<(BlobId, u64)> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     let mut size = 0;

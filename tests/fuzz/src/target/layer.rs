@@ -1,10 +1,12 @@
-//! Layers of images, and archives that ADD unpacks.
+//! Layers of images, and archives that ADD unpacks into a tree.
 
 use super::Target;
-use cache::store::Store;
 use cache::store::memory::MemoryStore;
-use proto::id::TreeId;
-use proto::tree::Mtime;
+use cache::store::{Store, StoreNodes};
+use cache::tree::graft;
+use proto::id::{BlobId, RootId, TreeId};
+use proto::path::FileName;
+use proto::tree::{Dir, Entry, Meta, Mtime, Node, Presence, Root};
 use std::io::{BufReader, Write};
 use worker::image::tape::{END, Head, Kind, encode, padding};
 use worker::image::unpack::{Reading, decoder, unpack};
@@ -66,7 +68,16 @@ impl Target for Layer {
         gzip.write_all(&all).expect("memory takes all");
         let gzip = gzip.finish().expect("memory takes all");
         let twice = [gzip.clone(), gzip.clone()].concat();
-        vec![all, long, END.to_vec(), gzip, twice]
+        let through = [
+            entry("to/a/file", Kind::File, "", b"1"),
+            entry("own", Kind::Symlink, "to/a", b""),
+            entry("own/deep/", Kind::Dir, "", b""),
+            entry("dir/../old", Kind::HardLink, "file", b""),
+            entry("to", Kind::Dir, "", b""),
+            entry("more", Kind::HardLink, "old", b""),
+            END.to_vec(),
+        ];
+        vec![all, long, END.to_vec(), gzip, twice, through.concat()]
     }
 
     fn words(&self) -> &'static [&'static [u8]] {
@@ -81,6 +92,9 @@ impl Target for Layer {
             match unpack(&store, "The layer", plain, reading) {
                 Ok(unpacked) => {
                     whole(&store, unpacked.root.0, 0);
+                    if let Reading::Archive = reading {
+                        added(&store, &unpacked.root);
+                    }
                     true
                 }
                 Err(e) => {
@@ -90,6 +104,36 @@ impl Target for Layer {
             }
         });
         first
+    }
+}
+
+/// Puts an archive into a tree with a directory, a file, and links to both and to nothing.
+fn added(store: &MemoryStore, archive: &RootId) {
+    let text = BlobId::of(b"old");
+    store.put_blobs(&[(text, b"old"[..].into())]).expect("memory");
+    let entry = |name: &str, node| {
+        let name = FileName::new(name.as_bytes()).expect("a name");
+        Entry { name, meta: Meta::root_owned(0o2755, Mtime::default()), node }
+    };
+    let inner = Dir::default().seal();
+    let top = Dir::new(vec![
+        entry("a", Node::Symlink(b"nowhere".to_vec())),
+        entry("dir", Node::Dir(inner.dir, Presence::Merge)),
+        entry("file", Node::File { blob: text, size: 3, link: None }),
+        entry("link", Node::Symlink(b"file".to_vec())),
+        entry("to", Node::Symlink(b"dir".to_vec())),
+    ])
+    .seal();
+    let meta = Meta::root_owned(0o755, Mtime::default());
+    let (base, root) = Root { meta, dir: top.dir, presence: Presence::Merge }.seal();
+    store.put_nodes(&[inner.bytes, top.bytes, root]).expect("nodes that fit");
+    match graft::unpack(&StoreNodes(store), &base, archive) {
+        Ok(change) => {
+            store.put_nodes(&change.made.into_nodes()).expect("nodes that fit");
+            whole(store, change.root.0, 0);
+            whole(store, change.diff.0, 0);
+        }
+        Err(e) => assert!(!e.to_string().is_empty()),
     }
 }
 
