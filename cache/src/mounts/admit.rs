@@ -21,14 +21,10 @@ use super::policy::Action;
 use super::rules::{Here, Rules};
 use super::told::{Path, Told};
 use super::walk::{Loaded, Names, merged_root};
+use crate::tree::mode::{SET_GID, SET_UID};
 use crate::tree::{Made, Nodes, TreeError};
 use proto::id::RootId;
 use proto::tree::{CAPABILITY, Dir, DirRef, Entry, LinkId, Meta, Node, Presence, Root, Xattrs};
-
-/// Set-user-id.
-const SETUID: u16 = 0o4000;
-/// Set-group-id.
-const SETGID: u16 = 0o2000;
 
 /// A tree that may become a generation.
 #[derive(Debug)]
@@ -219,8 +215,8 @@ impl Work<'_> {
         let mut entry = new.clone();
         if let Node::File { .. } = entry.node {
             let has = entry.meta.xattrs.iter().any(|(name, _)| name == CAPABILITY);
-            if has || entry.meta.mode & (SETUID | SETGID) != 0 {
-                entry.meta.mode &= !(SETUID | SETGID);
+            if has || entry.meta.mode & (SET_UID | SET_GID) != 0 {
+                entry.meta.mode &= !(SET_UID | SET_GID);
                 let rest = entry.meta.xattrs.iter().filter(|(name, _)| *name != CAPABILITY);
                 entry.meta.xattrs = Xattrs::new(rest.map(|(k, v)| (k.to_vec(), v.to_vec())));
                 self.refuse(path, Why::Privileged);
@@ -234,8 +230,8 @@ impl Work<'_> {
     }
 
     fn strip_dir(&mut self, path: &Path, meta: &mut Meta) {
-        if meta.mode & SETUID != 0 {
-            meta.mode &= !SETUID;
+        if meta.mode & SET_UID != 0 {
+            meta.mode &= !SET_UID;
             self.refuse(path, Why::Privileged);
         }
     }

@@ -12,8 +12,9 @@
 //!   its other names stay with the file as it was, as overlayfs leaves them.
 
 use super::apply::implied_meta;
-use super::edit::{EditDir, Editor, Found, SETGID, resolve, show};
+use super::edit::{EditDir, Editor, Found, resolve, show};
 use super::graft::{Links, Rewrite, Taken};
+use super::mode::SET_GID;
 use super::nodes::{TreeError, Work};
 use super::parts::{self, HardLink, Part};
 use proto::id::RootId;
@@ -256,7 +257,7 @@ fn look_at(looks: &mut u64, names: usize) -> Result<(), TreeError> {
 /// The metadata of a directory that is made in another one because something lies in it.
 fn implied_in(above: &Meta) -> Meta {
     let meta = implied_meta();
-    Meta { mode: meta.mode | above.mode & SETGID, ..meta }
+    Meta { mode: meta.mode | above.mode & SET_GID, ..meta }
 }
 
 /// How one tree of an archive is put into a directory.
@@ -297,7 +298,9 @@ impl Merge<'_> {
         presence: Presence,
         path: &mut Vec<FileName>,
     ) -> Result<(), TreeError> {
-        check_depth(&[self.base, path].concat())?;
+        if self.base.len() + path.len() > limit::TREE_DEPTH_MAX {
+            check_depth(&[self.base, path].concat())?;
+        }
         let meta = (presence != Presence::Implicit)
             .then(|| self.taken.rewrite.meta(&entry.meta, &entry.node));
         match into.get(entry.name.as_bytes()) {

@@ -57,9 +57,7 @@ pub fn first(
     let what = CopySource { unpack: Unpack::Never, ..what.clone() };
     let old = match select(nodes, before, &what, parents, exclude) {
         Ok(old) => old,
-        Err(TreeError::NotFound(path)) => {
-            return Ok(Some(named(&path, What::Added)));
-        }
+        Err(TreeError::NotFound(path)) => return Ok(Some(named(&path, What::Added))),
         // What is a directory now was none.
         Err(TreeError::BehindLink { link, .. }) => return Ok(Some(named(&link, What::Kind))),
         Err(e) => return Err(e),

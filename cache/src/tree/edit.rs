@@ -1,6 +1,7 @@
 //! A merged tree that is being changed: loads what it must, and says at the end what the new tree
 //! is and what the change was.
 
+use super::mode::SET_GID;
 use super::nodes::{Made, Nodes, TreeError, Work, root};
 use proto::id::RootId;
 use proto::limit;
@@ -28,9 +29,6 @@ pub struct Editor<'n> {
     /// directory that it is made in.
     pub(super) inherits_group: bool,
 }
-
-/// Set-group-id.
-pub(super) const SETGID: u16 = 0o2000;
 
 /// A directory whose entries are loaded.
 pub(super) struct EditDir {
@@ -280,8 +278,8 @@ impl<'n> Editor<'n> {
                 Found::Other(_) => return Err(TreeError::NotADirectory(show(&path[..=depth]))),
                 Found::Nothing => {
                     let mut meta = meta.clone();
-                    if at.meta.mode & SETGID != 0 {
-                        meta.mode |= SETGID;
+                    if at.meta.mode & SET_GID != 0 {
+                        meta.mode |= SET_GID;
                         meta.gid = if *inherits_group { at.meta.gid } else { meta.gid };
                     }
                     at.put_dir(name.clone(), meta);
@@ -352,10 +350,11 @@ pub(super) fn resolve(
     mut link: impl FnMut(&[FileName], &FileName) -> Result<Option<Vec<u8>>, TreeError>,
 ) -> Result<Vec<FileName>, TreeError> {
     let shown = || String::from_utf8_lossy(path).into_owned();
-    let mut todo: Vec<Vec<u8>> = path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect();
+    let mut parts_left: Vec<Vec<u8>> =
+        path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect();
     let mut at: Vec<FileName> = Vec::new();
     let mut followed = 0;
-    while let Some(part) = todo.pop() {
+    while let Some(part) = parts_left.pop() {
         match part.as_slice() {
             b"" | b"." => continue,
             b".." => {
@@ -376,7 +375,7 @@ pub(super) fn resolve(
         if target.starts_with(b"/") {
             at.clear();
         }
-        todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+        parts_left.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
     }
     Ok(at)
 }

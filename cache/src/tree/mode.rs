@@ -47,8 +47,10 @@ const USER: u16 = 0o700;
 const GROUP: u16 = 0o070;
 const OTHER: u16 = 0o007;
 const ALL: u16 = USER | GROUP | OTHER;
-const SET_UID: u16 = 0o4000;
-const SET_GID: u16 = 0o2000;
+/// Set-user-id.
+pub const SET_UID: u16 = 0o4000;
+/// Set-group-id.
+pub const SET_GID: u16 = 0o2000;
 const STICKY: u16 = 0o1000;
 
 impl ModeChange {

@@ -18,10 +18,11 @@
 //! The tree itself is the first of these when the archive has an entry for the destination, else the
 //! second.
 
+use super::apply::implied_meta;
 use super::nodes::{DirNode, TreeError, Work, root};
 use proto::id::RootId;
 use proto::path::{FileName, NameError};
-use proto::tree::{Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root, Sealed};
+use proto::tree::{Dir, DirRef, Entry, Meta, Node, Presence, Root, Sealed};
 
 /// One part of an archive.
 #[derive(Debug, Clone)]
@@ -44,10 +45,6 @@ pub struct HardLink {
     pub target: Vec<u8>,
 }
 
-fn implied() -> Meta {
-    super::apply::implied_meta()
-}
-
 impl Part {
     /// The part of a link, and the nodes that it consists of, children first. None for a link that
     /// has no name.
@@ -63,7 +60,7 @@ impl Part {
         };
         for name in above.iter().rev() {
             let node = Node::Dir(seal(entry), Presence::Implicit);
-            entry = Entry { name: name.clone(), meta: implied(), node };
+            entry = Entry { name: name.clone(), meta: implied_meta(), node };
         }
         let dir = seal(entry);
         Some((Self::Link(dir), nodes))
@@ -78,14 +75,14 @@ pub fn seal(parts: &[Part]) -> Result<(RootId, Vec<Vec<u8>>), NameError> {
         let name = FileName::new(format!("{number:010}").as_bytes())?;
         let (meta, dir, presence) = match part {
             Part::Tree(Some(meta), dir) => (meta.clone(), dir, Presence::Merge),
-            Part::Tree(None, dir) => (implied(), dir, Presence::Implicit),
-            Part::Link(dir) => (implied(), dir, Presence::Opaque),
+            Part::Tree(None, dir) => (implied_meta(), dir, Presence::Implicit),
+            Part::Link(dir) => (implied_meta(), dir, Presence::Opaque),
         };
         entries.push(Entry { name, meta, node: Node::Dir(*dir, presence) });
     }
     let list = Dir::new(entries).seal();
-    let meta = Meta::root_owned(0o755, Mtime::default());
-    let (id, bytes) = Root { meta, dir: list.dir, presence: Presence::Opaque }.seal();
+    let root = Root { meta: implied_meta(), dir: list.dir, presence: Presence::Opaque };
+    let (id, bytes) = root.seal();
     Ok((id, vec![list.bytes, bytes]))
 }
 
@@ -115,10 +112,7 @@ pub(super) fn hard_link(work: &Work<'_>, part: &DirRef) -> Result<HardLink, Tree
         let [entry] = at.entries() else { return Err(TreeError::WrongKind(part.tree)) };
         names.push(entry.name.clone());
         match &entry.node {
-            Node::Dir(dir, _) => {
-                let next = work.dir(&dir.tree)?;
-                at = next;
-            }
+            Node::Dir(dir, _) => at = work.dir(&dir.tree)?,
             Node::Symlink(target) => {
                 return Ok(HardLink { names, meta: entry.meta.clone(), target: target.clone() });
             }

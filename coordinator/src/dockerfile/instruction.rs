@@ -89,9 +89,7 @@ impl Kind {
             Self::Workdir(_) => "WORKDIR",
         }
     }
-}
 
-impl Kind {
     /// The names without a value, for each word on its own, of instructions of which one
     /// [`Expander`] replaces several words; up to the word that cannot be expanded.
     pub fn missing<'e>(

@@ -313,9 +313,9 @@ impl<'a> Stages<'a> {
                 continue;
             }
             state[start] = 1;
-            while let Some((at, todo)) = way.last_mut() {
+            while let Some((at, needed)) = way.last_mut() {
                 let at = *at;
-                match todo.pop() {
+                match needed.pop() {
                     None => {
                         state[at] = 2;
                         way.pop();
@@ -364,10 +364,10 @@ impl<'a> Stages<'a> {
 
     fn reach(&self) -> BTreeSet<usize> {
         let mut seen = BTreeSet::new();
-        let mut todo = vec![self.target];
-        while let Some(index) = todo.pop() {
+        let mut unseen = vec![self.target];
+        while let Some(index) = unseen.pop() {
             if seen.insert(index) {
-                todo.extend(self.needs(index));
+                unseen.extend(self.needs(index));
             }
         }
         seen

@@ -222,16 +222,16 @@ fn own_args(args: &Args, declared: Vec<Declared>) -> BTreeMap<usize, OwnArgs> {
 /// The stages that are needed, each before the one it starts from and those it takes files from.
 fn from_target(stages: &Stages<'_>) -> Vec<usize> {
     let (mut out, mut seen) = (Vec::new(), BTreeSet::new());
-    let mut todo = vec![stages.target];
-    while let Some(index) = todo.pop() {
+    let mut unseen = vec![stages.target];
+    while let Some(index) = unseen.pop() {
         if !seen.insert(index) {
             continue;
         }
         out.push(index);
         let stage = &stages.all[index];
-        todo.extend(stage.deps.keys().rev());
+        unseen.extend(stage.deps.keys().rev());
         if let Base::Stage(base) = stage.base {
-            todo.push(base);
+            unseen.push(base);
         }
     }
     out
@@ -290,13 +290,13 @@ impl<'a> Globals<'a> {
         mut names: BTreeSet<String>,
         own: &BTreeMap<String, Arg>,
     ) -> BTreeSet<String> {
-        let mut todo: Vec<String> = names.iter().cloned().collect();
-        while let Some(name) = todo.pop() {
+        let mut new_names: Vec<String> = names.iter().cloned().collect();
+        while let Some(name) = new_names.pop() {
             if own.contains_key(&name) {
                 continue;
             }
             let uses = self.args.get(&name).into_iter().flat_map(|(_, uses)| uses);
-            todo.extend(uses.filter(|name| names.insert((*name).clone())).cloned());
+            new_names.extend(uses.filter(|name| names.insert((*name).clone())).cloned());
         }
         names
     }

@@ -40,7 +40,7 @@ pub(crate) fn open_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?)
 }
 
-/// Makes the directory `name` in `dir`, closed to others for now, and opens it.
+/// Makes the directory `name` in `dir`, closed to others until it gets a mode, and opens it.
 pub(crate) fn make_dir(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     rustix::fs::mkdirat(&dir, name, Mode::RWXU)?;
     open_dir(dir, name)

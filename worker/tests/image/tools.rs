@@ -63,13 +63,13 @@ fn tree_lines(store: &dyn Store, root: &RootId, xattrs: bool) -> Vec<String> {
 
 /// The same lines for a directory on disk.
 fn disk_lines(root: &Path, xattrs: bool) -> Vec<String> {
-    let (mut lines, mut todo) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(dir) = todo.pop() {
+    let (mut lines, mut dirs) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
             let meta = std::fs::symlink_metadata(&path).unwrap();
             if meta.is_dir() {
-                todo.push(path);
+                dirs.push(path);
                 continue;
             }
             let (kind, rdev) = (meta.file_type(), meta.rdev());

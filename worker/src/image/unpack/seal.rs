@@ -4,16 +4,12 @@ use super::error::{BadArchive, UnpackError};
 use super::parts::Part;
 use super::tree::{Child, DirSlot, Group, Growing, Leaf, LeafNode, Slot, SlotId};
 use cache::store::Store;
+use cache::tree::apply::implied_meta;
 use cache::tree::parts;
 use proto::id::{OciDigest, RootId};
 use proto::limit;
 use proto::path::NameError;
 use proto::tree::{Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
-
-/// The metadata of a directory that an archive needs, but does not describe.
-fn implied() -> Meta {
-    Meta::root_owned(0o755, Mtime::default())
-}
 
 /// Stores the nodes of a layer's tree.
 pub(super) fn seal_layer(
@@ -99,7 +95,7 @@ impl Sealing<'_> {
 
     fn root(mut self, top: Top) -> Result<RootId, UnpackError> {
         let presence = presence(&top.meta, top.opaque, false);
-        let meta = top.meta.unwrap_or_else(implied);
+        let meta = top.meta.unwrap_or_else(implied_meta);
         let (root, encoded) = Root { meta, dir: top.dir, presence }.seal();
         self.put(encoded)?;
         self.flush()?;
@@ -173,7 +169,7 @@ fn node(
         Slot::Dir(dir) => {
             let node = sealed[id as usize].expect("a directory stands before what is in it");
             let presence = presence(&dir.meta, dir.opaque, hides);
-            (dir.meta.unwrap_or_else(implied), Node::Dir(node, presence))
+            (dir.meta.unwrap_or_else(implied_meta), Node::Dir(node, presence))
         }
         Slot::Leaf(Leaf { mut meta, node, group }) => {
             if let Some(Group::Own(group)) = &group
