@@ -296,8 +296,7 @@ async fn a_node_in_use_gives_up_nothing_that_is_pinned() {
     farm.settled(1).await;
     assert!(ids.iter().all(|id| farm.store(0).sizes(&[*id]).unwrap()[0].is_some()));
     drop(pin);
-    // It looks again when something changes.
-    farm.set(new, CacheState::Serving);
+    // It looks again by itself: nobody tells it that the pin is gone.
     until("others have what they own", || ids.iter().all(|id| farm.copies(id) == 2)).await;
 }
 

@@ -13,10 +13,14 @@ use proto::wire::blob::{Item, Part, Share};
 use proto::wire::cluster::{CacheState, Map};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// When to look again for blobs that could not be given up yet.
+/// When to look again for blobs that could not be given up yet, at the earliest.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How many times as long as a look took to wait for the next one: a large store is not kept busy
+/// by a build that goes on for hours.
+const REST: u32 = 20;
 
 /// Blobs that are looked for at once, when all are that should be elsewhere.
 const AUDIT: usize = 16384;
@@ -130,6 +134,7 @@ impl Member {
         if map.nodes.len() < 2 || map.nodes.iter().any(|node| moves(node.state)) {
             return Ok(None);
         }
+        let began = Instant::now();
         let placement = Arc::new(Placement::new(map));
         let store = self.store.clone();
         let encodings = Arc::new(blocking(move || store.encodings()).await?);
@@ -140,7 +145,9 @@ impl Member {
             left += lacking;
             if !held.is_empty() {
                 let store = self.store.clone();
-                bytes += blocking(move || store.release(&held)).await?;
+                let released = blocking(move || store.release(&held)).await?;
+                bytes += released.bytes;
+                left += released.in_use;
             }
             match next {
                 Some(next) => from = next,
@@ -150,7 +157,8 @@ impl Member {
         if bytes > 0 {
             tracing::info!(bytes, left, "gave up blobs that other nodes own");
         }
-        Ok((left > 0).then_some(LOOK_AGAIN))
+        // Nobody tells when a build is done with a blob, or an owner has got it.
+        Ok((left > 0).then(|| LOOK_AGAIN.max(REST * began.elapsed())))
     }
 
     /// Some blobs that others own; and where to go on.

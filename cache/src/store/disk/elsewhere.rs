@@ -41,6 +41,15 @@ pub struct Found {
     pub all_asked: bool,
 }
 
+/// What became of blobs that others have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Released {
+    /// How many bytes of content went.
+    pub bytes: u64,
+    /// How many blobs are in use, and stayed.
+    pub in_use: usize,
+}
+
 /// What is to be done about a farm's part of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mending {
@@ -272,22 +281,25 @@ impl Inner {
         Ok(blobs)
     }
 
-    /// Deletes blobs that others have, and notes so. Those in use are passed over. Answers how many
-    /// bytes of content went.
-    pub fn release(&self, ids: &[BlobId]) -> Result<u64, StoreError> {
+    /// Deletes blobs that others have, and notes so. Those in use are passed over.
+    pub fn release(&self, ids: &[BlobId]) -> Result<Released, StoreError> {
         let _turn = lock(&self.collecting);
         self.check_poison()?;
         let collecting = {
             let _gate = self.gate_alone();
             self.touches.begin()
         };
-        let mut bytes = 0;
+        let mut released = Released::default();
         for some in ids.chunks(1024) {
             let _gate = self.gate_alone();
             let mut batch = self.index.batch();
             for (id, place) in some.iter().zip(self.index.blobs(some)?) {
-                let Some(place) = place.filter(|_| !collecting.has_blob(id)) else { continue };
-                bytes += place.size();
+                let Some(place) = place else { continue };
+                if collecting.has_blob(id) {
+                    released.in_use += 1;
+                    continue;
+                }
+                released.bytes += place.size();
                 self.delete_blob(&mut batch, id, &place)?;
                 let elsewhere = Elsewhere { size: place.size() };
                 batch.put(Cf::Table, &key::elsewhere(id), &elsewhere.to_bytes());
@@ -301,7 +313,7 @@ impl Inner {
         self.delete_doomed()?;
         self.compact(u64::MAX, &mut super::gc::Report::default())?;
         self.measure_index();
-        Ok(bytes)
+        Ok(released)
     }
 
     /// Takes encoded tree nodes from another node, which has them whole: their blobs are here or

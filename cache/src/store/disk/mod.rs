@@ -54,7 +54,7 @@ mod uses;
 mod value;
 mod write;
 
-pub use elsewhere::{Found, Mending, Others};
+pub use elsewhere::{Found, Mending, Others, Released};
 pub use gc::{Budget, Collected, Prune, Report};
 #[doc(hidden)]
 pub use options::Hooks;
@@ -275,8 +275,8 @@ impl DiskStore {
         self.inner.encodings()
     }
 
-    /// Deletes blobs that others have, unless they are in use. Answers how many bytes went.
-    pub fn release(&self, ids: &[BlobId]) -> Result<u64, StoreError> {
+    /// Deletes blobs that others have, unless they are in use.
+    pub fn release(&self, ids: &[BlobId]) -> Result<Released, StoreError> {
         self.inner.release(ids)
     }
 
