@@ -1,5 +1,6 @@
 //! Where the files come from: the Dockerfile, the context, named contexts, secrets, ssh agents.
 
+use super::ended::{self, unless_ended};
 use super::ignore::{self, Ignore};
 use super::layout::Layout;
 use super::packed::Packed;
@@ -10,7 +11,7 @@ use crate::args::build::{Build, Source};
 use crate::error::{io, user};
 use crate::print::tell;
 use ops::config::Config;
-use proto::error::{Class, Failure};
+use proto::error::Failure;
 use proto::limit;
 use proto::reference::Reference;
 use proto::wire::build::NamedContext;
@@ -114,6 +115,7 @@ pub async fn read_main(origin: Origin<'_>, config: &Config) -> Result<Context, F
     let file = origin.source.file.as_deref();
     let (dockerfile, name, place) = match alone {
         Some(text) => (text, "Dockerfile".to_owned(), None),
+        None if file == Some("-") => (dockerfile_on_stdin().await?, "Dockerfile".to_owned(), None),
         None => dockerfile(file, files.as_ref(), is_fetched)?,
     };
     let shown = match (&place, file) {
@@ -171,7 +173,7 @@ async fn find_main(origin: Origin<'_>, config: &Config) -> Result<Found, Failure
         if origin.source.file.as_deref() == Some("-") {
             return Err(user("Standard input cannot be both the context and the Dockerfile"));
         }
-        return Ok(match stdin()? {
+        return Ok(match stdin().await? {
             Stdin::Dockerfile(text) => Found::alone(text, None),
             Stdin::Archive(packed) => Found::archive(packed, None),
         });
@@ -185,7 +187,7 @@ async fn find_main(origin: Origin<'_>, config: &Config) -> Result<Found, Failure
                 return Ok(Found { files, time, is_fetched: true, unpacked, ..Found::default() });
             }
         };
-        return Ok(match unless_ended(remote::open(origin.context, file)).await? {
+        return Ok(match remote::open(origin.context, file).await? {
             remote::Main::Dockerfile(text) => Found::alone(text, time),
             remote::Main::Archive(packed) => Found::archive(packed, time),
         });
@@ -210,27 +212,6 @@ async fn fetch(text: &str, origin: Origin<'_>, config: &Config) -> Result<Fetche
     unless_ended(remote::fetch(text, keeps.unwrap_or(false), config)).await
 }
 
-/// Does something until Ctrl-C or SIGTERM, so that what was fetched so far is taken away.
-async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::select! {
-        done = work => done,
-        () = told_to_end() => Err(Failure::new(Class::Cancelled, "The build was cancelled")),
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-async fn told_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-    let [Ok(mut int), Ok(mut term)] = kinds.map(signal) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-    }
-}
-
 /// A `--build-context`, fetched where it lies elsewhere.
 async fn find_named(
     text: &str,
@@ -246,7 +227,7 @@ async fn find_named(
             let Fetched { what, time } = fetch(&url, origin, config).await?;
             let (files, dir, time) = match what {
                 What::Files(files, dir) => (files, dir, time),
-                What::File(file) => unless_ended(remote::alone(&url, file, time)).await?,
+                What::File(file) => remote::alone(&url, file, time).await?,
             };
             unpacked.push(dir);
             Ok((name, Named::Directory(files, false), time))
@@ -269,11 +250,6 @@ fn dockerfile(
     files: Option<&Files>,
     is_fetched: bool,
 ) -> Result<(Vec<u8>, String, Option<PathBuf>), Failure> {
-    if file == Some("-") {
-        let text = read_bounded(&mut std::io::stdin().lock(), limit::DOCKERFILE_BYTES_MAX)
-            .map_err(|e| user(format!("Reading the Dockerfile from standard input failed: {e}")))?;
-        return Ok((text, "Dockerfile".to_owned(), None));
-    }
     let base = match files {
         Some(Files::Directory(directory)) => directory.as_path(),
         _ => Path::new("."),
@@ -415,18 +391,29 @@ enum Stdin {
 /// Bytes that tell an archive from a Dockerfile: a tar's mark stands at 257.
 const HEAD_BYTES: usize = 512;
 
-fn stdin() -> Result<Stdin, Failure> {
+async fn stdin() -> Result<Stdin, Failure> {
     let failed = |e: std::io::Error| user(format!("Reading standard input failed: {e}"));
-    let mut input = std::io::stdin();
-    let mut head = Vec::new();
-    (&mut input).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
-    if !worker::image::unpack::begins_archive(&head) {
-        let rest = limit::DOCKERFILE_BYTES_MAX - head.len();
-        head.extend(read_bounded(&mut input, rest).map_err(failed)?);
-        return Ok(Stdin::Dockerfile(head));
-    }
-    let whole = std::io::Cursor::new(head).chain(input);
-    Packed::read(whole, "The archive on standard input").map(Stdin::Archive)
+    let input = ended::stdin().map_err(failed)?;
+    ended::blocking(input, move |mut input| {
+        let mut head = Vec::new();
+        (&mut input).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
+        if !worker::image::unpack::begins_archive(&head) {
+            let rest = limit::DOCKERFILE_BYTES_MAX - head.len();
+            head.extend(read_bounded(&mut input, rest).map_err(failed)?);
+            return Ok(Stdin::Dockerfile(head));
+        }
+        let whole = std::io::Cursor::new(head).chain(input);
+        Packed::read(whole, "The archive on standard input").map(Stdin::Archive)
+    })
+    .await
+}
+
+async fn dockerfile_on_stdin() -> Result<Vec<u8>, Failure> {
+    let failed = |e| user(format!("Reading the Dockerfile from standard input failed: {e}"));
+    ended::blocking(ended::stdin().map_err(failed)?, move |mut input| {
+        read_bounded(&mut input, limit::DOCKERFILE_BYTES_MAX).map_err(failed)
+    })
+    .await
 }
 
 #[cfg(test)]

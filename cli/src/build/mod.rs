@@ -5,6 +5,7 @@ mod archive;
 pub mod attach;
 pub mod call;
 mod context;
+mod ended;
 mod engine;
 mod fields;
 mod files;

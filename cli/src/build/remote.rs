@@ -1,6 +1,7 @@
 //! Contexts that lie elsewhere: commits of git repositories, and files on web servers, which are
 //! archives or Dockerfiles. The client fetches them.
 
+use super::ended;
 use super::packed::Packed;
 use crate::error::user;
 use crate::up::settings::registries;
@@ -118,17 +119,17 @@ async fn download(url: &str, config: &Config) -> Result<Fetched, Failure> {
 /// What the file of that URL is as the main context: an archive is unpacked.
 pub async fn open(url: &str, mut file: File) -> Result<Main, Failure> {
     let url = without_login(url, url);
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut head = Vec::new();
-        (&file).take(512).read_to_end(&mut head).map_err(|e| failed(&url, e))?;
-        file.rewind().map_err(|e| failed(&url, e))?;
+    let mut head = Vec::new();
+    (&file).take(512).read_to_end(&mut head).map_err(|e| failed(&url, e))?;
+    file.rewind().map_err(|e| failed(&url, e))?;
+    ended::blocking(file, move |mut input| {
         if begins_archive(&head) {
-            return Packed::read(file, &format!("The archive {url}")).map(Main::Archive);
+            return Packed::read(input, &format!("The archive {url}")).map(Main::Archive);
         }
-        let text = super::context::read_bounded(&mut file, limit::DOCKERFILE_BYTES_MAX);
+        let text = super::context::read_bounded(&mut input, limit::DOCKERFILE_BYTES_MAX);
         text.map(Main::Dockerfile).map_err(|e| failed(&url, e))
-    });
-    opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    })
+    .await
 }
 
 /// How a file is called that is a named context.
@@ -139,17 +140,17 @@ const ALONE: &str = "context";
 /// the newest file in an archive.
 pub async fn alone(
     url: &str,
-    mut file: File,
+    file: File,
     time: Option<i64>,
 ) -> Result<(PathBuf, TempDir, Option<i64>), Failure> {
     let url = without_login(url, url);
-    let put = tokio::task::spawn_blocking(move || {
+    ended::blocking(file, move |mut input| {
         let dir = directory()?;
         let files = dir.path().join("files");
         let mut put = || {
             std::fs::create_dir(&files)?;
             let mut to = File::create(files.join(ALONE))?;
-            std::io::copy(&mut file, &mut to)?;
+            std::io::copy(&mut input, &mut to)?;
             to.set_permissions(PermissionsExt::from_mode(0o600))?;
             let since = Duration::from_secs(time.unwrap_or(0).max(0).unsigned_abs());
             to.set_modified(SystemTime::UNIX_EPOCH + since)
@@ -163,8 +164,8 @@ pub async fn alone(
             }
         };
         Ok((files, dir, time))
-    });
-    put.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    })
+    .await
 }
 
 /// What is said of a context, without the login that its URL may hold.

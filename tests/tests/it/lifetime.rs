@@ -3,11 +3,12 @@
 use crate::cache::until;
 use rustix::process::Signal;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tests::command::{DEADLINE, Running};
 use tests::http::Server;
-use tests::scratch::{Process, alive, processes_like};
+use tests::scratch::{Process, Scratch, alive, processes_like};
 use tests::site::Site;
 
 /// A step that does not end by itself, nor when it is asked to, and leaves its session.
@@ -94,6 +95,41 @@ fn ctrl_c_and_sigterm_cancel_and_leave_nothing() {
         build.signal(signal);
         build.finish(DEADLINE).fails(130).says("cancel");
         stuck.assert_all_gone();
+    }
+}
+
+/// Somebody writes a context, or a Dockerfile, and does not come to its end.
+#[test]
+fn ctrl_c_while_something_is_read_leaves_nothing() {
+    let site = Site::of("FROM scratch\n");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1 << 20);
+    header.set_mode(0o644);
+    let half = vec![b'x'; 1 << 20];
+    tar.append_data(&mut header, "file", &half[..]).expect("an archive in memory");
+    let archive = &tar.get_ref()[..1 << 19];
+    let context = site.context.path().to_str().expect("a path of the tests is UTF-8");
+    for (args, begun) in
+        [(vec!["build", "-"], archive), (vec!["build", "-f", "-", context], b"FROM")]
+    {
+        let temp = Scratch::new("temp");
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let mut command = site.slipway.command(&args);
+        command.env("TMPDIR", temp.path()).stdin(reader);
+        let mut build = Running::start(&mut command, &[]);
+        drop(command);
+        writer.write_all(begun).expect("it is read");
+        if begun.len() > 4 {
+            until("it is unpacked", || fs::read_dir(temp.path()).is_ok_and(|d| d.count() > 0));
+        }
+        // Until it waits for what nobody writes.
+        until("all is read", || rustix::io::ioctl_fionread(&writer).is_ok_and(|left| left == 0));
+        assert!(build.is_running());
+        build.signal(Signal::INT);
+        build.finish(DEADLINE).fails(130).says("cancelled");
+        let left: Vec<_> = fs::read_dir(temp.path()).expect("our own").collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 }
 
