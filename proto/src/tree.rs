@@ -7,8 +7,8 @@
 //!
 //! A [`Root`] is a node with the single entry `/`. A *merged* root is what a container sees; a
 //! *diff* root is one layer: what to add to a merged root, with [`Node::Whiteout`] for what to take
-//! away, [`Node::Relink`] for a file that only gets other names, and [`Presence`] for what to do with
-//! a directory that is there already.
+//! away, [`Node::Relink`] for a file that only gets other names, [`Node::Unlisted`] for what archives
+//! of layers leave out, and [`Presence`] for what to do with a directory that is there already.
 //!
 //! Two digests: [`TreeId`] covers everything, [`ContentDigest`] leaves out times and the extended
 //! attributes that belong to a host. An entry for a directory carries both, and a [`Summary`], so
@@ -98,8 +98,8 @@ pub struct Summary {
     /// Whether a copy of it is another tree: a file in it has several names, or there is a block
     /// device or a socket.
     pub remade: bool,
-    /// Whether anything in it has a meaning in diffs only: a whiteout, a relinked file, an opaque or
-    /// an implicit directory. Without, a directory of a diff can be taken into a merged tree as it
+    /// Whether anything in it has a meaning in diffs only: a whiteout, a relinked or unlisted file, a
+    /// directory that is not [`Presence::Merge`]. Without, a directory of a diff can be taken into a merged tree as it
     /// is.
     pub marks: bool,
 }
@@ -114,6 +114,9 @@ pub enum Presence {
     /// It adds its entries and leaves the metadata as they are: a layer that names a file, but not
     /// the directory that it lies in.
     Implicit,
+    /// [`Presence::Merge`] for steps to come, [`Presence::Implicit`] in archives of the layer: a step
+    /// changed nothing of the directory but what such an archive is not made for, its time say.
+    Unlisted,
 }
 
 /// A directory inside a directory.
@@ -180,6 +183,35 @@ pub enum Node {
     /// this group from now on; without one, no others. A step that links an older file to a new name
     /// does that. The entry's metadata say nothing, and archives of layers hold nothing of it.
     Relink(Option<LinkId>),
+    /// In a diff: what steps to come see under the name, while archives of layers hold nothing of
+    /// it, so that an image keeps what is below.
+    Unlisted(Unlisted),
+}
+
+/// What can be changed without being in the archive of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Unlisted {
+    /// A regular file, as in [`Node::File`].
+    File {
+        /// Its bytes.
+        blob: BlobId,
+        /// How many bytes.
+        size: u64,
+        /// The group of names that share its inode, when it has several.
+        link: Option<LinkId>,
+    },
+    /// A symbolic link.
+    Symlink(Vec<u8>),
+}
+
+impl Unlisted {
+    /// As a node of a merged tree.
+    pub fn listed(self) -> Node {
+        match self {
+            Self::File { blob, size, link } => Node::File { blob, size, link },
+            Self::Symlink(target) => Node::Symlink(target),
+        }
+    }
 }
 
 /// One name in a directory.
@@ -326,6 +358,13 @@ impl Dir {
                 }
                 Node::Block(..) | Node::Socket => sum.remade = true,
                 Node::Whiteout | Node::Relink(_) => sum.marks = true,
+                Node::Unlisted(what) => {
+                    sum.marks = true;
+                    if let Unlisted::File { size, link, .. } = what {
+                        sum.bytes = sum.bytes.saturating_add(*size);
+                        sum.remade |= link.is_some();
+                    }
+                }
                 _ => {}
             }
             sum
@@ -448,7 +487,9 @@ impl AnyNode {
             return Vec::new();
         };
         let blob = |e: &Entry| match e.node {
-            Node::File { blob, size, .. } => Some((blob, size)),
+            Node::File { blob, size, .. } | Node::Unlisted(Unlisted::File { blob, size, .. }) => {
+                Some((blob, size))
+            }
             _ => None,
         };
         dir.entries.iter().filter_map(blob).collect()
@@ -531,6 +572,10 @@ fn content_node(c: &mut Canon<'_>, node: &Node) {
         Node::Socket => c.tag(6),
         Node::Whiteout => c.tag(7),
         Node::Relink(link) => c.tag(8).u64(link.map_or(0, LinkId::get)),
+        Node::Unlisted(what) => {
+            c.tag(9);
+            return content_node(c, &what.clone().listed());
+        }
     };
 }
 
@@ -564,6 +609,13 @@ mod tests {
             (any::<u32>(), any::<u32>()).prop_map(|(a, b)| Node::Char(a, b)),
             Just(Node::Fifo),
             Just(Node::Whiteout),
+            Just(Node::Dir(empty_dir().dir, Presence::Unlisted)),
+            (any::<[u8; 32]>(), any::<u64>()).prop_map(|(b, size)| {
+                let blob = BlobId::from_bytes(b);
+                Node::Unlisted(Unlisted::File { blob, size, link: None })
+            }),
+            prop::collection::vec(any::<u8>(), 0..40)
+                .prop_map(|target| Node::Unlisted(Unlisted::Symlink(target))),
             any::<u64>().prop_map(|link| Node::Relink(std::num::NonZeroU64::new(link).map(LinkId))),
         ]
     }

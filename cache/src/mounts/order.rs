@@ -50,7 +50,7 @@ fn contents(a: &Node, b: &Node) -> Ordering {
 /// Files are worth more than names for something else.
 fn kind(node: &Node) -> u8 {
     match node {
-        Node::Whiteout | Node::Relink(_) => 0,
+        Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => 0,
         Node::Socket => 1,
         Node::Fifo => 2,
         Node::Block(..) => 3,

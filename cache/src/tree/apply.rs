@@ -50,6 +50,9 @@ fn apply_dir(
                     entries.insert(file);
                 }
             }
+            Node::Unlisted(what) => {
+                entries.insert(Entry { node: what.clone().listed(), ..change.clone() });
+            }
             Node::Dir(upper, presence) => {
                 let lower = entries.get(name).filter(|e| e.as_dir().is_some()).cloned();
                 let below = lower.as_ref().filter(|_| *presence != Presence::Opaque);
@@ -77,8 +80,8 @@ pub fn relinked(below: &Entry, link: Option<LinkId>) -> Option<Entry> {
     Some(Entry { name, meta, node: Node::File { blob, size, link } })
 }
 
-/// The layer with its implicit directories and relinked files described as `base` has them: what a
-/// directory of the layer on disk must look like, so that an overlay mount shows the right ones.
+/// The layer with its implicit directories and relinked files described as `base` has them, and with
+/// all that steps to come see: what a directory of the layer on disk must look like, so that an overlay mount shows the right ones.
 pub fn explicit(
     nodes: &dyn Nodes,
     base: &RootId,
@@ -90,7 +93,7 @@ pub fn explicit(
     let meta = if upper.presence == Presence::Implicit { base.meta } else { upper.meta };
     let presence = match upper.presence {
         Presence::Opaque => Presence::Opaque,
-        Presence::Merge | Presence::Implicit => Presence::Merge,
+        Presence::Merge | Presence::Implicit | Presence::Unlisted => Presence::Merge,
     };
     let id = made.root(&Root { meta, dir, presence });
     Ok((id, made))
@@ -109,9 +112,16 @@ fn explicit_dir(
     let below = |name: &[u8]| below.as_ref().and_then(|b| b.get(name));
     let mut entries = Dir::clone(&*dir(nodes, &diff.tree)?).into_entries();
     entries.retain_mut(|entry| {
-        let Node::Relink(link) = entry.node else { return true };
-        let file = below(entry.name.as_bytes()).and_then(|lower| relinked(lower, link));
-        file.map(|file| *entry = file).is_some()
+        match &entry.node {
+            Node::Relink(link) => {
+                let lower = below(entry.name.as_bytes());
+                let file = lower.and_then(|lower| relinked(lower, *link));
+                return file.map(|file| *entry = file).is_some();
+            }
+            Node::Unlisted(what) => entry.node = what.clone().listed(),
+            _ => {}
+        }
+        true
     });
     for entry in &mut entries {
         let Node::Dir(upper, presence) = entry.node else { continue };
@@ -130,13 +140,17 @@ fn explicit_dir(
 }
 
 /// The layer with what its archive has of it: of extended attributes only [`CAPABILITY`], no
-/// [`Node::Relink`], and no directories that are there for nothing else. (Parts of seconds, and sockets,
-/// which an archive has not, stay.)
+/// [`Node::Relink`], nothing unlisted, and no directories that are there for nothing else. (Parts of
+/// seconds, and sockets, which an archive has not, stay.)
 pub fn archived(nodes: &dyn Nodes, diff: &RootId) -> Result<(RootId, Made), TreeError> {
     let old = root(nodes, diff)?;
     let mut made = Made::default();
     let dir = archived_dir(nodes, &mut made, &old.dir)?;
-    let new = Root { dir, meta: archived_meta(&old.meta), ..old };
+    let presence = match old.presence {
+        Presence::Unlisted => Presence::Implicit,
+        presence => presence,
+    };
+    let new = Root { dir, meta: archived_meta(&old.meta), presence };
     let id = if new == old { *diff } else { made.root(&new) };
     Ok((id, made))
 }
@@ -152,13 +166,16 @@ fn archived_dir(nodes: &dyn Nodes, made: &mut Made, diff: &DirRef) -> Result<Dir
     let mut entries = Vec::with_capacity(all.entries().len());
     for entry in all.entries() {
         let node = match &entry.node {
-            Node::Relink(_) => continue,
+            Node::Relink(_) | Node::Unlisted(_) => continue,
             Node::Dir(below, presence) => {
                 let left = archived_dir(nodes, made, below)?;
-                if *presence == Presence::Implicit && left.summary.entries == 0 && left != *below {
-                    continue;
+                let is_empty = left.summary.entries == 0;
+                match presence {
+                    Presence::Unlisted if is_empty => continue,
+                    Presence::Implicit if is_empty && left != *below => continue,
+                    Presence::Unlisted => Node::Dir(left, Presence::Implicit),
+                    presence => Node::Dir(left, *presence),
                 }
-                Node::Dir(left, *presence)
             }
             other => other.clone(),
         };

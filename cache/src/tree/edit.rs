@@ -1,8 +1,9 @@
 //! A merged tree that is being changed: loads what it must, and says at the end what the new tree
 //! is and what the change was.
 
+use super::listed::{self, Change as Listed, Missed};
 use super::mode::SET_GID;
-use super::nodes::{Made, Nodes, TreeError, Work, root};
+use super::nodes::{DirNode, Made, Nodes, TreeError, Work, root};
 use proto::id::RootId;
 use proto::limit;
 use proto::path::FileName;
@@ -18,6 +19,8 @@ pub struct Change {
     pub diff: RootId,
     /// All nodes that are new, children first.
     pub made: Made,
+    /// What of it no image gets.
+    pub missed: Missed,
 }
 
 /// A merged tree that is being changed.
@@ -34,11 +37,17 @@ pub struct Editor<'n> {
 pub(super) struct EditDir {
     pub meta: Meta,
     /// The directory as it was; `None` when it is new.
-    base: Option<DirRef>,
+    base: Option<Base>,
     slots: BTreeMap<FileName, Slot>,
     /// Names under which there was another directory: a new one takes its place, with all in it.
     hidden: BTreeSet<FileName>,
     pub touched: bool,
+}
+
+/// A directory as it was.
+struct Base {
+    dir: DirRef,
+    node: DirNode,
 }
 
 enum Slot {
@@ -128,7 +137,8 @@ impl EditDir {
         let entries = work.dir(&base.tree)?;
         let slot = |e: &Entry| (e.name.clone(), Slot::Kept(e.clone()));
         let slots = entries.entries().iter().map(slot).collect();
-        Ok(Self { meta, base: Some(base), slots, hidden: BTreeSet::new(), touched: false })
+        let base = Some(Base { dir: base, node: entries });
+        Ok(Self { meta, base, slots, hidden: BTreeSet::new(), touched: false })
     }
 
     pub fn new(meta: Meta) -> Self {
@@ -175,8 +185,8 @@ impl EditDir {
         }
     }
 
-    /// Names the directory in the merged tree, and in the layer when it was touched.
-    fn seal(&self, made: &mut Made) -> (DirRef, Option<DirRef>) {
+    /// Names the directory in the merged tree; and what the layer has in it, when it was touched.
+    fn seal(&self, sealing: &mut Sealing) -> (DirRef, Option<Dir>) {
         let (mut merged, mut diff) = (Vec::new(), Vec::new());
         for (name, slot) in &self.slots {
             let presence = match self.hidden.contains(name) {
@@ -191,10 +201,12 @@ impl EditDir {
                     if let Node::Dir(_, of_layer) = &mut entry.node {
                         *of_layer = presence;
                     }
-                    diff.push(entry);
+                    diff.extend(sealing.leaf(entry, self.below(name)));
                 }
                 Slot::Open(dir) => {
-                    let (whole, change) = dir.seal(made);
+                    sealing.path.push(name.clone());
+                    let (whole, change) = dir.seal(sealing);
+                    sealing.path.pop();
                     let meta = dir.meta.clone();
                     let entry = |dir, presence| Entry {
                         name: name.clone(),
@@ -202,16 +214,27 @@ impl EditDir {
                         node: Node::Dir(dir, presence),
                     };
                     merged.push(entry(whole, Presence::Merge));
-                    diff.extend(change.map(|dir| entry(dir, presence)));
+                    let Some(change) = change else { continue };
+                    let presence = match (self.below(name), presence) {
+                        (Some(below), Presence::Merge) if dir.base.is_some() => {
+                            listed::presence(&meta, &below.meta, change.entries())
+                        }
+                        _ => Some(presence),
+                    };
+                    diff.extend(presence.map(|presence| entry(sealing.made.dir(change), presence)));
                 }
             }
         }
-        if let (false, true, Some(base)) = (self.touched, diff.is_empty(), self.base) {
-            return (base, None);
+        if let (false, true, Some(base)) = (self.touched, diff.is_empty(), &self.base) {
+            return (base.dir, None);
         }
-        let whole = made.dir(Dir::new(merged));
-        let change = (self.touched || !diff.is_empty()).then(|| made.dir(Dir::new(diff)));
-        (whole, change)
+        let whole = sealing.made.dir(Dir::new(merged));
+        (whole, (self.touched || !diff.is_empty()).then(|| Dir::new(diff)))
+    }
+
+    /// What was under the name.
+    fn below(&self, name: &FileName) -> Option<&Entry> {
+        self.base.as_ref().and_then(|base| base.node.get(name.as_bytes()))
     }
 }
 
@@ -332,14 +355,44 @@ impl<'n> Editor<'n> {
 
     /// Names the result.
     pub fn finish(self) -> Change {
-        let Self { work: Work { mut made, .. }, root, root_meta, .. } = self;
-        let (dir, change) = root.seal(&mut made);
+        let Self { work: Work { made, .. }, root, root_meta, .. } = self;
+        let mut sealing = Sealing { made, path: Vec::new(), missed: Missed::default() };
+        let (dir, change) = root.seal(&mut sealing);
+        let Sealing { mut made, missed, .. } = sealing;
         let whole = Root { meta: root_meta, dir, presence: Presence::Merge };
-        let change = change.unwrap_or_else(|| made.dir(Dir::default()));
+        let change = made.dir(change.unwrap_or_default());
         // As with a RUN, what happens to `/` itself is no part of the layer, and so does not outlive it.
         let meta = Meta::root_owned(0o755, Mtime::default());
         let diff = Root { meta, dir: change, presence: Presence::Implicit };
-        Change { root: made.root(&whole), diff: made.root(&diff), made }
+        Change { root: made.root(&whole), diff: made.root(&diff), made, missed }
+    }
+}
+
+/// The result while it is named.
+struct Sealing {
+    made: Made,
+    /// The directory that is being named.
+    path: Vec<FileName>,
+    missed: Missed,
+}
+
+impl Sealing {
+    /// An entry as the layer has it; none when it is as it was.
+    fn leaf(&mut self, entry: Entry, below: Option<&Entry>) -> Option<Entry> {
+        let Some(below) = below else { return Some(entry) };
+        match listed::change(&entry, &below.meta, &below.node) {
+            Listed::None => None,
+            Listed::All => Some(entry),
+            Listed::Names(link) => Some(listed::relink(entry.name, link)),
+            Listed::Unlisted(what) => {
+                if entry.node != below.node {
+                    let above = self.path.iter().flat_map(|name| [b"/", name.as_bytes()]);
+                    let path = above.chain([&b"/"[..], entry.name.as_bytes()]);
+                    self.missed.add(path.collect::<Vec<_>>().concat());
+                }
+                Some(Entry { node: Node::Unlisted(what), ..entry })
+            }
+        }
     }
 }
 

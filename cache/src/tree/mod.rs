@@ -11,6 +11,7 @@ pub mod diff;
 pub mod edit;
 pub mod glob;
 pub mod graft;
+pub mod listed;
 pub mod mode;
 mod nodes;
 pub mod owner;

@@ -90,7 +90,7 @@ pub fn seal(parts: &[Part]) -> Result<(RootId, Vec<Vec<u8>>), NameError> {
 pub(super) fn parts(work: &Work<'_>, archive: &RootId) -> Result<Vec<Part>, TreeError> {
     let Root { meta, dir, presence } = root(work.nodes, archive)?;
     let tree = |meta: &Meta, dir, presence| match presence {
-        Presence::Merge => Part::Tree(Some(meta.clone()), dir),
+        Presence::Merge | Presence::Unlisted => Part::Tree(Some(meta.clone()), dir),
         Presence::Implicit => Part::Tree(None, dir),
         Presence::Opaque => Part::Link(dir),
     };

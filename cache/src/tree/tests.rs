@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use proto::id::{BlobId, RootId};
 use proto::path::FileName;
 use proto::step::{CopySource, Unpack};
-use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs};
+use proto::tree::{
+    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Unlisted, Xattrs,
+};
 use std::collections::BTreeMap;
 
 mod archive;
@@ -27,7 +29,7 @@ fn meta(mode: u16, uid: u32) -> Meta {
 fn parse(spec: &str) -> (Meta, Option<Node>) {
     let (head, rest) = spec.split_once(' ').unwrap_or((spec, ""));
     let (mode, uid) = head.split_once(':').unwrap_or((head, "0"));
-    let mode = u16::from_str_radix(mode.trim_start_matches(['!', '~']), 8).expect("a mode");
+    let mode = u16::from_str_radix(mode.trim_start_matches(['!', '~', '^']), 8).expect("a mode");
     let meta = meta(mode, uid.parse().expect("a uid"));
     let group = |name: &str| LinkId::of(&[name.as_bytes()]);
     let node = match rest {
@@ -40,6 +42,11 @@ fn parse(spec: &str) -> (Meta, Option<Node>) {
         text => Some(match (text.strip_prefix("-> "), text.split_once(" = ")) {
             (Some(target), _) => Node::Symlink(target.as_bytes().to_vec()),
             (None, Some(("relink", link))) => Node::Relink(Some(group(link))),
+            (None, None) if text.starts_with("unlisted ") => {
+                let text = text.strip_prefix("unlisted ").expect("looked at");
+                let (blob, size) = (BlobId::of(text.as_bytes()), text.len() as u64);
+                Node::Unlisted(Unlisted::File { blob, size, link: None })
+            }
             (None, split) => {
                 let (text, link) = match split {
                     Some((text, link)) => (text, Some(group(link))),
@@ -53,7 +60,8 @@ fn parse(spec: &str) -> (Meta, Option<Node>) {
     (meta, node)
 }
 
-/// Puts a written-down tree into a store. `!` before a directory's mode: opaque; `~`: implicit.
+/// Puts a written-down tree into a store. `!` before a directory's mode: opaque; `~`: implicit; `^`:
+/// unlisted.
 fn build(store: &MemoryStore, model: &[(&str, &str)]) -> RootId {
     fn dir(store: &MemoryStore, model: &BTreeMap<&str, &str>, prefix: &str) -> DirRef {
         let mut entries = Vec::new();
@@ -68,12 +76,14 @@ fn build(store: &MemoryStore, model: &[(&str, &str)]) -> RootId {
                 let presence = match spec.as_bytes()[0] {
                     b'!' => Presence::Opaque,
                     b'~' => Presence::Implicit,
+                    b'^' => Presence::Unlisted,
                     _ => Presence::Merge,
                 };
                 Node::Dir(dir(store, model, path), presence)
             });
-            if let Node::File { blob, .. } = &node {
+            if let Node::File { blob, .. } | Node::Unlisted(Unlisted::File { blob, .. }) = &node {
                 let text = spec.split_once(' ').expect("a text").1;
+                let text = text.trim_start_matches("unlisted ");
                 let text = text.split(" = ").next().expect("a text").to_owned();
                 store.put_blobs(&[(*blob, Bytes::from(text))]).expect("a small blob");
             }
@@ -109,6 +119,7 @@ fn read(store: &MemoryStore, id: RootId) -> Model {
                         Presence::Merge => "",
                         Presence::Opaque => "!",
                         Presence::Implicit => "~",
+                        Presence::Unlisted => "^",
                     };
                     let path = format!("{path}/");
                     out.insert(path.clone(), format!("{mark}{head}"));
@@ -125,6 +136,11 @@ fn read(store: &MemoryStore, id: RootId) -> Model {
                     out.insert(path, format!("{head} -> {target}"));
                 }
                 Node::Whiteout => _ = out.insert(path, format!("{head} whiteout")),
+                Node::Unlisted(Unlisted::File { blob, .. }) => {
+                    let text = store.read(blob).expect("a blob that is there");
+                    let text = String::from_utf8(text.to_vec()).expect("a text");
+                    out.insert(path, format!("{head} unlisted {text}"));
+                }
                 Node::Relink(link) => {
                     let link = link.map_or(String::new(), |l| format!(" = {}", l.get()));
                     out.insert(path, format!("{head} relink{link}"));
@@ -602,6 +618,34 @@ fn a_file_can_get_other_names_and_stay_what_it_is() {
     assert_eq!(archived(&nodes, &layer).unwrap().0, layer);
 }
 
+#[test]
+fn what_is_unlisted_is_for_steps_and_for_no_archive() {
+    let store = MemoryStore::new();
+    let base = build(&store, &[("a", "640 old"), ("d/", "700"), ("e/", "755"), ("f/", "755")]);
+    let diff = build(
+        &store,
+        &[
+            ("a", "640 unlisted new"),
+            ("d/", "^700:5"),
+            ("d/x", "644 unlisted X"),
+            ("e/", "^711"),
+            ("e/listed", "644 L"),
+            ("f/", "755"),
+            ("f/y", "644 unlisted Y"),
+        ],
+    );
+    let nodes = StoreNodes(&store);
+    let (whole, made) = apply(&nodes, &base, &diff).unwrap();
+    store.put_nodes(&made.into_nodes()).unwrap();
+    let seen =
+        ["a 640 new", "d/ 700:5", "d/x 644 X", "e/ 711", "e/listed 644 L", "f/ 755", "f/y 644 Y"];
+    assert_eq!(show(&read(&store, whole)), seen);
+    let (layer, made) = archived(&nodes, &diff).unwrap();
+    store.put_nodes(&made.into_nodes()).unwrap();
+    assert_eq!(show(&read(&store, layer)), ["e/ ~711", "e/listed 644 L", "f/ 755"]);
+    assert_eq!(archived(&nodes, &layer).unwrap().0, layer);
+}
+
 /// The layer put upon the tree, the slow way.
 fn apply_slowly(base: &Model, diff: &Model) -> Model {
     let mut out = base.clone();
@@ -625,7 +669,7 @@ fn apply_slowly(base: &Model, diff: &Model) -> Model {
         }
         if !path.ends_with('/') {
             below(&mut out, name);
-            out.insert(name.to_owned(), what.clone());
+            out.insert(name.to_owned(), what.replace("unlisted ", ""));
             continue;
         }
         out.remove(name);
@@ -636,7 +680,7 @@ fn apply_slowly(base: &Model, diff: &Model) -> Model {
         let implicit = was.unwrap_or_else(|| "755".to_owned());
         let what = match what.strip_prefix('~') {
             Some(_) => implicit,
-            None => what.trim_start_matches('!').to_owned(),
+            None => what.trim_start_matches(['!', '^']).to_owned(),
         };
         out.insert(path.clone(), what);
     }
@@ -647,14 +691,19 @@ fn tree(marks: bool) -> impl Strategy<Value = Vec<(String, String)>> {
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
     let path = prop::collection::vec(name, 1..4).prop_map(|p| p.join("/"));
     let leaf = if marks {
-        let relink = prop_oneof![Just("0 relink"), Just("0 relink = g"), Just("0 relink = h")];
+        let relink = prop_oneof![
+            Just("0 relink"),
+            Just("0 relink = g"),
+            Just("0 relink = h"),
+            Just("640 unlisted x")
+        ];
         let file = prop_oneof![Just("644 x"), Just("600 y"), Just("644 x = g")];
         prop_oneof![3 => file, 1 => Just("777 -> a"), 1 => Just("0 whiteout"), 1 => relink].boxed()
     } else {
         prop_oneof![Just("644 x"), Just("600 y"), Just("777 -> a")].boxed()
     };
     let dir = if marks {
-        prop_oneof![Just("755"), Just("!700"), Just("~755")].boxed()
+        prop_oneof![Just("755"), Just("!700"), Just("~755"), Just("^750")].boxed()
     } else {
         prop_oneof![Just("755"), Just("700")].boxed()
     };
@@ -716,7 +765,8 @@ proptest! {
         // Made explicit first, a layer gives the same.
         let (layer, made) = explicit(&StoreNodes(&store), &b, &d).unwrap();
         store.put_nodes(&made.into_nodes()).unwrap();
-        let is_explicit = |v: &String| !v.starts_with('~') && !v.contains(" relink");
+        let is_mark = |v: &String| v.contains(" relink") || v.contains(" unlisted");
+        let is_explicit = |v: &String| !v.starts_with(['~', '^']) && !is_mark(v);
         prop_assert!(read(&store, layer).values().all(is_explicit));
         let (again, made) = apply(&StoreNodes(&store), &b, &layer).unwrap();
         store.put_nodes(&made.into_nodes()).unwrap();

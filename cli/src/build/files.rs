@@ -205,7 +205,7 @@ async fn plan(
                     }
                     plan.files.push(Planned { path, meta, blob: *blob, size: *size });
                 }
-                Node::Whiteout | Node::Relink(_) => {}
+                Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => {}
                 node => plan.others.push((path, meta, node.clone())),
             }
         }

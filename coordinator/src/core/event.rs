@@ -153,6 +153,8 @@ pub enum Evaluated {
         layers: Vec<RootId>,
         /// The merged root.
         root: RootId,
+        /// What the person is told of it.
+        remark: Option<String>,
     },
     /// A worker has to do it.
     Miss {
@@ -321,6 +323,8 @@ pub enum Notice {
         /// The layers that it adds.
         layers: Vec<RootId>,
     },
+    /// What is to be told of it, among what it writes.
+    Remark(String),
     /// A worker moved something for it.
     Moved(Traffic),
     /// It failed.

@@ -420,10 +420,13 @@ impl Core {
                 self.find(id, key, record.version);
                 self.hit(turn, id, &record);
             }
-            Ok(Evaluated::Made { key, layers, root }) => {
+            Ok(Evaluated::Made { key, layers, root, remark }) => {
                 work.root = RootPhase::Known(root);
                 work.started.get_or_insert(turn.now);
                 self.notify(turn, id, &Notice::Started { lease: None });
+                if let Some(remark) = remark {
+                    self.notify(turn, id, &Notice::Remark(remark));
+                }
                 self.made(turn, id, key, layers, None);
             }
             Ok(Evaluated::Miss { key, run, inputs }) => {

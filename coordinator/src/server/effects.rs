@@ -273,15 +273,14 @@ async fn inline(server: &Server, file: &InlineOp) -> Result<Evaluated, AlgebraEr
     put(server, blob, data).await?;
     let name = heredoc_name(&file.name)?;
     let mut made = Made::default();
-    // The text of the same Dockerfile is the same file whenever it is built.
-    let time = Mtime::default();
+    let time = file_time();
     let meta = Meta::root_owned(file.mode, time);
     let node = Node::File { blob, size, link: None };
     let dir = made.dir(Dir::new(vec![Entry { name, meta, node }]));
     let meta = Meta::root_owned(0o755, time);
     let root = made.root(&Root { meta, dir, presence: Presence::Merge });
     server.library.keep(made).await?;
-    Ok(Evaluated::Made { key: None, layers: vec![root], root })
+    Ok(Evaluated::Made { key: None, layers: vec![root], root, remark: None })
 }
 
 /// The name of the one file of a heredoc.
@@ -362,7 +361,8 @@ async fn algebra(
     });
     let change = change.await?;
     server.library.keep(change.made).await?;
-    Ok(Evaluated::Made { key: Some(key), layers: vec![change.diff], root: change.root })
+    let (layers, root, remark) = (vec![change.diff], change.root, change.missed.warning());
+    Ok(Evaluated::Made { key: Some(key), layers, root, remark })
 }
 
 fn roots(inputs: &[TreeState]) -> Vec<RootId> {

@@ -65,6 +65,7 @@ pub async fn narrate(
                 .await;
                 build.note(step, |noted| noted.ended = Some(now()));
             }
+            Notice::Remark(text) => build.remark(VertexId(step.0), text).await,
             Notice::Moved(traffic) => build.reporter.traffic(traffic),
             Notice::Failed(failure) => failed(&server, &build, &plan, step, &failure).await,
             Notice::Over => return,

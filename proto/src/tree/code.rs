@@ -12,10 +12,12 @@
 //!   3 character device, 4 block device  major:u32, minor:u32
 //!   5 fifo, 6 socket, 7 whiteout        nothing
 //!   8 relink    link:u64 (0: no other name)
+//!   9 unlisted  node-kind:u8 (0 or 2), ... as for that kind
 //! ```
 
 use super::{
-    DirRef, Entry, LinkId, Meta, Mtime, Node, NodeError, Presence, Summary, VERSION, Xattrs,
+    DirRef, Entry, LinkId, Meta, Mtime, Node, NodeError, Presence, Summary, Unlisted, VERSION,
+    Xattrs,
 };
 use crate::canon::{Canon, Reader};
 use crate::id::{BlobId, ContentDigest, TreeId};
@@ -47,9 +49,7 @@ pub(super) fn encode_entry(c: &mut Canon<'_>, name: &[u8], meta: &Meta, node: &N
         c.u32(value.len() as u32).raw(value);
     }
     match node {
-        Node::File { blob, size, link } => {
-            c.tag(0).hash32(blob.as_bytes()).u64(*size).u64(link.map_or(0, LinkId::get));
-        }
+        Node::File { blob, size, link } => encode_file(c, blob, *size, *link),
         Node::Dir(dir, presence) => {
             c.tag(1).hash32(dir.tree.as_bytes()).hash32(dir.content.as_bytes());
             c.u64(dir.summary.entries).u64(dir.summary.bytes);
@@ -74,7 +74,18 @@ pub(super) fn encode_entry(c: &mut Canon<'_>, name: &[u8], meta: &Meta, node: &N
         Node::Relink(link) => {
             c.tag(8).u64(link.map_or(0, LinkId::get));
         }
+        Node::Unlisted(what) => {
+            c.tag(9);
+            match what {
+                Unlisted::File { blob, size, link } => encode_file(c, blob, *size, *link),
+                Unlisted::Symlink(target) => short_bytes(c.tag(2), target),
+            }
+        }
     }
+}
+
+fn encode_file(c: &mut Canon<'_>, blob: &BlobId, size: u64, link: Option<LinkId>) {
+    c.tag(0).hash32(blob.as_bytes()).u64(size).u64(link.map_or(0, LinkId::get));
 }
 
 pub(super) fn header(r: &mut Reader<'_>) -> Result<(u8, u64), NodeError> {
@@ -108,24 +119,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(u8, Vec<Entry>), NodeError> {
 type RawEntry<'a> = (&'a [u8], Meta, Node);
 
 pub(super) fn decode_entry<'a>(r: &mut Reader<'a>) -> Result<RawEntry<'a>, NodeError> {
-    let short = |r: &mut Reader<'a>| -> Option<&'a [u8]> {
-        let len = r.u16()?;
-        r.raw(len.into())
-    };
-    let name = short(r).ok_or(NodeError::Length)?;
+    let name = short_slice(r).ok_or(NodeError::Length)?;
     let meta = decode_meta(r)?;
     let tag = r.tag().ok_or(NodeError::Length)?;
     let node = match tag {
-        0 => decode_file(r).ok_or(NodeError::Length)?,
+        0 | 2 => decode_unlisted(r, tag)?.listed(),
         1 => decode_dir(r)?,
-        2 => {
-            let target = short(r).ok_or(NodeError::Length)?;
-            if target.len() > limit::LINK_TARGET_BYTES_MAX {
-                let value = target.len() as u64;
-                return Err(NodeError::Limit { what: "symlink target", value });
-            }
-            Node::Symlink(target.to_vec())
-        }
         3 | 4 => {
             let major = r.u32().ok_or(NodeError::Length)?;
             let minor = r.u32().ok_or(NodeError::Length)?;
@@ -135,6 +134,10 @@ pub(super) fn decode_entry<'a>(r: &mut Reader<'a>) -> Result<RawEntry<'a>, NodeE
         6 => Node::Socket,
         7 => Node::Whiteout,
         8 => Node::Relink(decode_link(r).ok_or(NodeError::Length)?),
+        9 => {
+            let tag = r.tag().ok_or(NodeError::Length)?;
+            Node::Unlisted(decode_unlisted(r, tag)?)
+        }
         _ => {
             return Err(NodeError::Unknown { what: "kind of entry", value: tag.into() });
         }
@@ -177,10 +180,31 @@ fn decode_meta(r: &mut Reader<'_>) -> Result<Meta, NodeError> {
     Ok(Meta { mode, uid, gid, mtime, xattrs: Xattrs::new(list) })
 }
 
-fn decode_file(r: &mut Reader<'_>) -> Option<Node> {
+fn short_slice<'a>(r: &mut Reader<'a>) -> Option<&'a [u8]> {
+    let len = r.u16()?;
+    r.raw(len.into())
+}
+
+/// A file or a symbolic link: those can be unlisted.
+fn decode_unlisted(r: &mut Reader<'_>, tag: u8) -> Result<Unlisted, NodeError> {
+    match tag {
+        0 => decode_file(r).ok_or(NodeError::Length),
+        2 => {
+            let target = short_slice(r).ok_or(NodeError::Length)?;
+            if target.len() > limit::LINK_TARGET_BYTES_MAX {
+                let value = target.len() as u64;
+                return Err(NodeError::Limit { what: "symlink target", value });
+            }
+            Ok(Unlisted::Symlink(target.to_vec()))
+        }
+        _ => Err(NodeError::Unknown { what: "kind of unlisted entry", value: tag.into() }),
+    }
+}
+
+fn decode_file(r: &mut Reader<'_>) -> Option<Unlisted> {
     let blob = BlobId::from_bytes(r.hash32()?);
     let size = r.u64()?;
-    Some(Node::File { blob, size, link: decode_link(r)? })
+    Some(Unlisted::File { blob, size, link: decode_link(r)? })
 }
 
 fn decode_link(r: &mut Reader<'_>) -> Option<Option<LinkId>> {
@@ -200,6 +224,7 @@ fn decode_dir(r: &mut Reader<'_>) -> Result<Node, NodeError> {
         0 => Presence::Merge,
         1 => Presence::Opaque,
         2 => Presence::Implicit,
+        3 => Presence::Unlisted,
         value => {
             return Err(NodeError::Unknown { what: "presence", value: value.into() });
         }

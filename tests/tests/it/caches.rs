@@ -141,6 +141,26 @@ fn the_smaller_mode_has_the_steps_of_the_image() {
 }
 
 /// A path as flags have it.
+/// No layer has the bytes; who takes the cache has them all the same.
+#[test]
+fn a_step_whose_change_no_layer_has_runs_again() {
+    let (site, registry) = (
+        Site::of(
+            "FROM conf/busybox:1\n\
+             RUN echo old > /f\n\
+             RUN touch -r /f /t && echo new > /f && touch -r /t /f && rm /t\n\
+             ARG LATE\n\
+             RUN echo it is $(cat /f) $LATE\n",
+        ),
+        Registry::empty(),
+    );
+    let name = registry.image("team/cache:main");
+    site.build(&["--cache-to", &format!("type=registry,ref={name},mode=max")]).ok();
+    let late = ["--cache-from", &name, "--build-arg", "LATE=now"];
+    let outcome = machine(&site).build(&late, site.context.path()).ok().says("it is new now");
+    assert_eq!(cached(&outcome), 1, "{}", outcome.all());
+}
+
 fn local(key: &str, path: &Path) -> String {
     format!("type=local,{key}={}", path.display())
 }

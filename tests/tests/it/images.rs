@@ -96,6 +96,47 @@ fn run_does_what_the_image_and_the_flags_say() {
     assert_eq!(site.run(&id, &[]).ok().text(), "hello", "by the beginning of the id");
 }
 
+/// As in BuildKit; who loses a change is told so.
+#[test]
+fn a_change_that_neither_size_nor_time_tells_is_in_no_image() {
+    let site = Site::of(
+        "FROM conf/busybox:1\n\
+         COPY a /copied\n\
+         RUN echo old > /f && echo old > /cut && touch -d '2020-01-02 03:04:05' /cut\n\
+         COPY b /copied\n\
+         RUN touch -r /f /t && echo new > /f && touch -r /t /f && rm /t && \
+             echo new > /cut && touch -d '2020-01-02 03:04:05' /cut\n\
+         RUN cat /f /copied /cut > /seen\n",
+    );
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_600_000_000, 7);
+    for name in ["a", "b"] {
+        site.write(name, &format!("{name}\n"));
+        let file = std::fs::File::open(site.context.join(name)).expect("our own");
+        file.set_modified(time).expect("our own");
+    }
+    let warning = |path: &str| format!("images are made without this step's change of {path}: ");
+    site.build(&["-t", "app"]).ok().says(&warning("/copied")).says(&warning("/f"));
+    let all = ["run", "--rm", "app", "cat", "/seen", "/f", "/copied", "/cut"];
+    let both = "new\nb\nnew\nold\na\nnew";
+    assert_eq!(site.slipway.run(&all).ok().text(), both);
+    let again = site.build(&["-t", "app"]).ok();
+    assert!(!again.all().contains("warning"), "what is cached is not done again\n{again}");
+    // Whoever gets the image has what runs here, and whoever builds upon it.
+    let scratch = Scratch::new("archive");
+    let archive = scratch.join("app.tar").display().to_string();
+    site.slipway.run(&["save", "-o", &archive, "app"]).ok();
+    let other = tests::slipway::Slipway::new();
+    other.run(&["load", "-i", &archive]).ok();
+    assert_eq!(other.run(&all).ok().text(), both);
+    site.dockerfile("FROM app\nRUN cat /seen /f /copied /cut\n");
+    for (slipway, context) in [(&site.slipway, site.context.path()), (&other, site.context.path())] {
+        let built = slipway.build(&["--no-cache"], context).ok().all();
+        let said: Vec<&str> = built.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+        let said = said.join("\n");
+        assert!(said.contains(both), "{built}");
+    }
+}
+
 #[test]
 fn saved_images_can_be_loaded() {
     let (site, out) = (Site::of(APP), Scratch::new("out"));

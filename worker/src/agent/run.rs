@@ -213,6 +213,9 @@ impl Step<'_> {
             let captured = exited.capture()?;
             let (diff, caches) = captured.keep()?;
             self.keep_caches(caches, turns);
+            if let Some(warning) = diff.missed.warning() {
+                self.teller().tell(Stream::Stderr, warning.into_bytes());
+            }
             return Ok(diff.id);
         }
         if matches!(outcome, sandbox::Outcome::Cancelled) {
@@ -252,10 +255,14 @@ impl Step<'_> {
 
     /// What the step writes goes to the coordinator, without secrets.
     fn sink(&self, mask: Mask) -> LogSink {
-        let teller = Teller { link: self.link.clone(), lease: self.lease.epoch };
+        let teller = self.teller();
         // Each of the two streams is cut into pieces by itself.
         let mut masks = Masks { out: mask.clone(), err: mask, teller };
         Box::new(move |stream, data| masks.take(stream, data))
+    }
+
+    fn teller(&self) -> Teller {
+        Teller { link: self.link.clone(), lease: self.lease.epoch }
     }
 }
 

@@ -52,8 +52,8 @@ impl Below<'_> {
             match &entry.node {
                 Node::Whiteout => return Ok(Says::Gone),
                 // The file is the one below.
-                Node::Relink(_) if !opaque => return Ok(Says::Nothing),
-                Node::Relink(_) => return Ok(Says::Gone),
+                Node::Relink(_) | Node::Unlisted(_) if !opaque => return Ok(Says::Nothing),
+                Node::Relink(_) | Node::Unlisted(_) => return Ok(Says::Gone),
                 _ if last => return Ok(Says::Has(entry.clone())),
                 Node::Dir(below, presence) => {
                     opaque |= *presence == Presence::Opaque;

@@ -85,8 +85,8 @@ pub(crate) fn make_entry(
                 .map_err(|e| failed(e.into()))
         }
         Node::Dir(dir, _) => Err(RootfsError::Kind(dir.tree)),
-        Node::Relink(_) => {
-            let why = "its file is not known".to_owned();
+        Node::Relink(_) | Node::Unlisted(_) => {
+            let why = "it is what a layer means, and not what is there".to_owned();
             Err(RootfsError::Limit { path: entry.name.to_string().into(), why })
         }
     }

@@ -116,7 +116,10 @@ fn is_plain(store: &dyn Store, top: TreeId) -> Result<bool, RootfsError> {
         let AnyNode::Dir(dir) = &*node else { return Err(RootfsError::Kind(tree)) };
         for entry in dir.entries() {
             match &entry.node {
-                Node::Dir(_, Presence::Implicit) | Node::Whiteout | Node::Relink(_) => {
+                Node::Dir(_, Presence::Implicit | Presence::Unlisted)
+                | Node::Whiteout
+                | Node::Relink(_)
+                | Node::Unlisted(_) => {
                     return Ok(false);
                 }
                 Node::Dir(below, _) if seen.insert(below.tree) => next.push(below.tree),
@@ -181,6 +184,7 @@ impl Fold for Rewrite<'_> {
                     let below = outs.next().expect("an answer for each directory");
                     let (meta, presence) = match presence {
                         Presence::Implicit => (self.meta(&job, &entry.name)?, Presence::Merge),
+                        Presence::Unlisted => (entry.meta.clone(), Presence::Merge),
                         other => (entry.meta.clone(), *other),
                     };
                     let node = Node::Dir(below, presence);
@@ -190,6 +194,9 @@ impl Fold for Rewrite<'_> {
                 Node::Relink(link) => {
                     let below = self.below(&job, &entry.name)?;
                     entries.extend(below.and_then(|below| relinked(&below, *link)));
+                }
+                Node::Unlisted(what) => {
+                    entries.push(Entry { node: what.clone().listed(), ..entry.clone() });
                 }
                 _ => entries.push(entry.clone()),
             }

@@ -4,7 +4,7 @@ use cache::store::Store;
 use proto::id::{BlobId, RootId};
 use proto::path::FileName;
 use proto::tree::{
-    Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs, empty_dir,
+    Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Unlisted, Xattrs, empty_dir,
 };
 
 /// One entry, with all below it.
@@ -14,6 +14,7 @@ pub(crate) struct Spec {
     pub mode: u16,
     pub owner: (u32, u32),
     pub mtime: i64,
+    pub nanos: u32,
     pub xattrs: Vec<(&'static str, Vec<u8>)>,
     pub what: What,
     pub presence: Presence,
@@ -35,6 +36,8 @@ pub(crate) enum What {
     Whiteout,
     /// A file below, of this group from now on.
     Relink(&'static str),
+    /// A file for steps to come.
+    Unlisted(Vec<u8>),
 }
 
 fn spec(name: &str, mode: u16, what: What) -> Spec {
@@ -43,6 +46,7 @@ fn spec(name: &str, mode: u16, what: What) -> Spec {
         mode,
         owner: (0, 0),
         mtime: 1_000_000_000,
+        nanos: 0,
         xattrs: Vec::new(),
         what,
         presence: Presence::Merge,
@@ -103,6 +107,10 @@ fn put(store: &dyn Store, spec: &Spec) -> Entry {
         What::Socket => Node::Socket,
         What::Whiteout => Node::Whiteout,
         What::Relink(group) => Node::Relink(Some(LinkId::of(&[group.as_bytes()]))),
+        What::Unlisted(data) => {
+            let (blob, size) = blob(data);
+            Node::Unlisted(Unlisted::File { blob, size, link: None })
+        }
     };
     let xattrs = spec.xattrs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.clone()));
     Entry {
@@ -111,7 +119,7 @@ fn put(store: &dyn Store, spec: &Spec) -> Entry {
             mode: spec.mode,
             uid: spec.owner.0,
             gid: spec.owner.1,
-            mtime: Mtime { seconds: spec.mtime, nanos: 0 },
+            mtime: Mtime { seconds: spec.mtime, nanos: spec.nanos },
             xattrs: Xattrs::new(xattrs),
         },
         node,

@@ -49,7 +49,7 @@ fn names(nodes: &HashMap<TreeId, Arc<AnyNode>>, top: DirRef) -> Vec<(Vec<u8>, Wh
                     dirs.push(([&path[..], b"/"].concat(), *dir));
                     names.push((path, What::Directory));
                 }
-                Node::Whiteout | Node::Relink(_) => {}
+                Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => {}
                 _ => names.push((path, What::Other)),
             }
         }

@@ -339,7 +339,7 @@ impl World {
         }
         let layer = root_id(&[key.as_bytes()]);
         let root = root_id(&[inputs[0].root.0.as_bytes(), layer.0.as_bytes()]);
-        Ok(Evaluated::Made { key: Some(key), layers: vec![layer], root })
+        Ok(Evaluated::Made { key: Some(key), layers: vec![layer], root, remark: None })
     }
 
     pub fn desire(&mut self, worker: WorkerId, mut leases: Vec<Lease>, keep: &[LeaseEpoch]) {

@@ -4,8 +4,8 @@ use super::Target;
 use proto::id::{BlobId, ContentDigest, TreeId};
 use proto::path::FileName;
 use proto::tree::{
-    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Summary, Xattrs,
-    node_id,
+    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Summary, Unlisted,
+    Xattrs, node_id,
 };
 
 pub struct Tree;
@@ -81,6 +81,8 @@ fn entries() -> Vec<Entry> {
         Node::Whiteout,
         Node::Relink(None),
         Node::Relink(Some(link)),
+        Node::Unlisted(Unlisted::Symlink(b"x".to_vec())),
+        Node::Unlisted(Unlisted::File { blob, size: 7, link: None }),
     ];
     let entry = |(at, node): (usize, Node)| Entry {
         name: FileName::new(format!("name{at}").as_bytes()).expect("a name"),

@@ -14,6 +14,7 @@ use crate::image::unpack::{BadArchive, decompressed, write_error};
 use cache::store::{BlobWriter, PackedLayer, Store, StoreError};
 use proto::id::{RootId, TreeId};
 use proto::limit;
+use proto::tree::{AnyNode, Entry, Node, Unlisted};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 
@@ -40,7 +41,9 @@ fn pack_within(store: &dyn Store, tree: &RootId, max: u64) -> Result<PackedLayer
                 continue;
             }
             stack.push((id, true));
-            let below = store.node(&id)?.dirs();
+            let node = store.node(&id)?;
+            refuse_unlisted(&node)?;
+            let below = node.dirs();
             stack.extend(below.iter().rev().map(|dir| (dir.tree, false)));
             continue;
         }
@@ -53,6 +56,20 @@ fn pack_within(store: &dyn Store, tree: &RootId, max: u64) -> Result<PackedLayer
         }
     }
     sink.finish()
+}
+
+/// The bytes of an unlisted file are in no archive, and so nobody who takes the layer has them.
+fn refuse_unlisted(node: &AnyNode) -> Result<(), PackError> {
+    let AnyNode::Dir(dir) = node else { return Ok(()) };
+    let is_lost = |entry: &&Entry| matches!(entry.node, Node::Unlisted(Unlisted::File { .. }));
+    match dir.entries().iter().find(is_lost) {
+        Some(entry) => {
+            let why =
+                "it was changed, but neither its size nor its time, and no layer has the change";
+            Err(PackError::Name { path: entry.name.to_string(), why })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Compresses nodes, and writes and hashes what comes of them.

@@ -7,7 +7,9 @@ use cache::tree::apply::archived;
 use proptest::prelude::*;
 use proto::id::BlobId;
 use proto::path::FileName;
-use proto::tree::{AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Xattrs};
+use proto::tree::{
+    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Unlisted, Xattrs,
+};
 use std::collections::BTreeMap;
 
 /// A tree as a test writes it down.
@@ -28,6 +30,8 @@ enum Leaf {
     Whiteout,
     /// A file of a layer below.
     Relink(u8),
+    /// A link for steps to come.
+    Unlisted(u8),
 }
 
 fn meta() -> impl Strategy<Value = Meta> {
@@ -54,13 +58,18 @@ fn item() -> impl Strategy<Value = Item> {
         Just(Leaf::Fifo),
         Just(Leaf::Whiteout),
         (0u8..3).prop_map(Leaf::Relink),
+        any::<u8>().prop_map(Leaf::Unlisted),
     ];
     let leaf = (meta(), leaf).prop_map(|(meta, leaf)| Item::Leaf(meta, leaf));
     leaf.prop_recursive(5, 40, 6, |inner| {
         let name = prop_oneof!["[a-c]{1,2}", "[a-z.ü ]{1,60}", "\\.w[a-z]{0,3}"];
         let name = name.prop_filter("dots", |n| n != "." && n != "..");
-        let presence =
-            prop_oneof![Just(Presence::Merge), Just(Presence::Opaque), Just(Presence::Implicit)];
+        let presence = prop::sample::select(vec![
+            Presence::Merge,
+            Presence::Opaque,
+            Presence::Implicit,
+            Presence::Unlisted,
+        ]);
         (meta(), presence, prop::collection::btree_map(name, inner, 0..6)).prop_map(
             |(meta, presence, children)| {
                 // A directory that is not described and holds nothing is not there at all.
@@ -104,6 +113,7 @@ fn put_leaf(store: &MemoryStore, meta: &Meta, leaf: &Leaf) -> (Meta, Node) {
         Leaf::Fifo => (meta.clone(), Node::Fifo),
         Leaf::Whiteout => (meta.clone(), Node::Whiteout),
         Leaf::Relink(n) => (meta.clone(), Node::Relink(Some(LinkId::of(&[&[*n]])))),
+        Leaf::Unlisted(n) => (meta.clone(), Node::Unlisted(Unlisted::Symlink(vec![*n]))),
     }
 }
 

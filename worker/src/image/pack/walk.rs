@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// What an archive is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// A layer: whiteouts and opaque directories become marks, implicit directories no entry.
+    /// A layer: whiteouts and opaque directories become marks, what is implicit or unlisted no entry.
     Layer,
     /// The files as they are. For merged trees.
     Plain {
@@ -37,7 +37,8 @@ type Sink<'s> = dyn FnMut(&Head, Option<Content>) -> Result<(), PackError> + 's;
 /// with `prefix`.
 ///
 /// * A whiteout stands where the name that it hides would; an opaque directory's mark stands first
-///   in it. What a layer only gives other names ([`Node::Relink`]) is not in it.
+///   in it. What a layer only gives other names ([`Node::Relink`]) is not in it, and neither is what
+///   it has for steps to come alone ([`Node::Unlisted`]).
 /// * Of several names of one file the first is the file, the others are hard links to it.
 /// * Times are whole seconds, owners have no names, and attributes that belong to a host are left
 ///   out. Sockets are left out: tar cannot hold them.
@@ -60,7 +61,7 @@ pub fn walk(
                 walk.put_dir(b"./", &root.meta)?;
                 walk.put_mark(b".wh..opq")?;
             }
-            Presence::Implicit => {}
+            Presence::Implicit | Presence::Unlisted => {}
         }
     } else if !prefix.is_empty() {
         walk.put_dir(prefix, &root.meta)?;
@@ -115,7 +116,7 @@ impl<'w> Walk<'w> {
             return Ok(None);
         }
         // The file is in a layer below.
-        if let Node::Relink(_) = entry.node {
+        if matches!(entry.node, Node::Relink(_) | Node::Unlisted(_)) {
             return Ok(None);
         }
         self.path.extend_from_slice(entry.name.as_bytes());
@@ -127,7 +128,8 @@ impl<'w> Walk<'w> {
         match &entry.node {
             Node::Dir(dir, presence) => {
                 self.path.push(b'/');
-                if self.form != Form::Layer || *presence != Presence::Implicit {
+                let is_listed = matches!(presence, Presence::Merge | Presence::Opaque);
+                if self.form != Form::Layer || is_listed {
                     let path = self.path.clone();
                     self.put_dir(&path, &entry.meta)?;
                 }
@@ -155,7 +157,7 @@ impl<'w> Walk<'w> {
                 return Ok(None);
             }
             Node::Socket => return Ok(None),
-            Node::Whiteout | Node::Relink(_) => unreachable!("handled above"),
+            Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => unreachable!("handled above"),
         }
         if head.device.0.max(head.device.1) > DEVICE_MAX {
             let why = "tar cannot hold its device number";

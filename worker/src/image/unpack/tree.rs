@@ -342,7 +342,7 @@ impl Growing {
                 return Ok(leaf);
             }
             Node::Fifo => return Ok(leaf),
-            Node::Dir(..) | Node::Socket | Node::Whiteout | Node::Relink(_) => {
+            Node::Dir(..) | Node::Socket | Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => {
                 return Err(bad("is no file that can have several names").into());
             }
         };

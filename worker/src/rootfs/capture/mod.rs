@@ -11,6 +11,7 @@ mod seal;
 
 use super::{RootfsError, at, fold, load_root};
 use cache::store::Store;
+use cache::tree::listed::Missed;
 use proto::id::RootId;
 use proto::tree::{Meta, Mtime, Presence, Root, Summary};
 use std::path::Path;
@@ -19,11 +20,10 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrittenAs {
     /// The root of a step. As in BuildKit, the step's change of `/` itself does not outlive it, and
-    /// a file that is the same as below but for its other names (`ln old new` copies `old` up) is
-    /// one for the steps to come, and not part of the layer ([`proto::tree::Node::Relink`]).
+    /// what is the same as below but for its other names (`ln old new` copies `old` up), or by what
+    /// [`cache::tree::listed`] compares, is there for the steps to come, and not part of the layer.
     StepRoot,
-    /// A directory by itself: the metadata of `/` are part of the diff, and files that got other
-    /// names are there as they are.
+    /// A directory by itself: the metadata of `/` are part of the diff, and all changes are listed.
     Directory,
 }
 
@@ -36,14 +36,14 @@ pub struct Diff {
     pub root_meta: Meta,
     /// How much it is.
     pub summary: Summary,
+    /// What steps to come see and images do not get.
+    pub missed: Missed,
 }
 
 /// Reads the upper directory at `upper`, which lies upon the merged tree `below`.
 ///
 /// Entries that are the same as below (content, metadata and time) are no change, and neither are
-/// directories without changes: `RUN true` has the one empty diff. BuildKit, when times have parts
-/// of seconds, does not look at the content, and looks at no attributes but capabilities; here all
-/// are compared, for later steps see them. Sockets are kept as names
+/// directories without changes: `RUN true` has the one empty diff. Sockets are kept as names
 /// ([`proto::tree::Node::Socket`]), so that the next step sees what BuildKit's would; layers leave
 /// them out.
 pub fn capture(
@@ -63,14 +63,14 @@ pub fn capture(
     let fd = at::open_host_dir(upper).map_err(RootfsError::io("Opening", upper))?;
     let work = seal::Seal::new(store, upper, links, written);
     let dir = fold::fold(&work, seal::root_job(fd, found, &meta, &below), fold::threads())?;
-    let (id, summary) = work.finish(dir, |dir| match written {
+    let (id, summary, missed) = work.finish(dir, |dir| match written {
         WrittenAs::Directory => Root { meta: meta.clone(), dir, presence: Presence::Merge },
         WrittenAs::StepRoot => {
             let meta = Meta::root_owned(0o755, Mtime::default());
             Root { meta, dir, presence: Presence::Implicit }
         }
     })?;
-    Ok(Diff { id, root_meta: meta, summary })
+    Ok(Diff { id, root_meta: meta, summary, missed })
 }
 
 #[cfg(test)]

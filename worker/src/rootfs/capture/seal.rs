@@ -8,16 +8,16 @@ use super::WrittenAs;
 use super::scan::{Found, Links, What};
 use bytes::Bytes;
 use cache::store::{Store, StoreError, hash_file};
+use cache::tree::listed::{self, Change, Missed, relink};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{
-    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Summary,
-};
+use proto::tree::{AnyNode, Dir, DirRef, Entry, Meta, Node, Presence, Root, Summary};
 use rustix::fs::AtFlags;
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +32,7 @@ pub(super) struct Seal<'a> {
     /// What was hashed under another name.
     hashed: Mutex<HashMap<u64, (BlobId, u64)>>,
     made: NewNodes<'a>,
+    missed: Mutex<Missed>,
 }
 
 pub(super) enum Job {
@@ -111,23 +112,29 @@ impl<'a> Seal<'a> {
         links: Links,
         written: WrittenAs,
     ) -> Self {
-        let (hashed, made) = (Mutex::default(), NewNodes::new(store));
-        Self { store, top, links, written, hashed, made }
+        let (hashed, made, missed) = (Mutex::default(), NewNodes::new(store), Mutex::default());
+        Self { store, top, links, written, hashed, made, missed }
     }
 
     /// Puts what is left of the nodes, with the root that `root` makes of the top directory.
-    /// Answers the root, and how much it holds.
+    /// Answers the root, how much it holds, and what of it no image gets.
     pub(super) fn finish(
         self,
         out: Out,
         root: impl FnOnce(DirRef) -> Root,
-    ) -> Result<(RootId, Summary), RootfsError> {
+    ) -> Result<(RootId, Summary, Missed), RootfsError> {
         let Out::Dir(_, _, dir, _) = out else {
             return Err(RootfsError::Changed { path: self.top.to_owned() });
         };
         let (id, bytes) = root(dir).seal();
         self.made.finish(bytes)?;
-        Ok((id, dir.summary))
+        let missed = self.missed.into_inner().unwrap_or_else(|p| p.into_inner());
+        Ok((id, dir.summary, missed))
+    }
+
+    fn note_missed(&self, dir: &Open, name: &FileName) {
+        let path = path(Path::new("/"), dir, Some(name)).into_os_string().into_vec();
+        self.missed.lock().unwrap_or_else(|p| p.into_inner()).add(path);
     }
 
     fn enter_dir(
@@ -219,15 +226,20 @@ impl<'a> Seal<'a> {
             entries.retain_mut(|entry| {
                 let Some(lower) = lower.get(entry.name.as_bytes()) else { return true };
                 match change(entry, lower, self.written) {
-                    Change::None => same.push((entry.name.clone(), AtFlags::empty())),
-                    Change::Names(link) => {
-                        entry.meta = Meta::root_owned(0, Mtime::default());
-                        entry.node = Node::Relink(link);
-                        return true;
+                    Change::None => {
+                        same.push((entry.name.clone(), AtFlags::empty()));
+                        return false;
                     }
-                    Change::All => return true,
+                    Change::Names(link) => *entry = relink(entry.name.clone(), link),
+                    Change::Unlisted(what) => {
+                        if what.clone().listed() != lower.node {
+                            self.note_missed(dir, &entry.name);
+                        }
+                        entry.node = Node::Unlisted(what);
+                    }
+                    Change::All => {}
                 }
-                false
+                true
             });
         }
         for (name, flags) in &same {
@@ -238,14 +250,12 @@ impl<'a> Seal<'a> {
         }
         let name = dir.above.as_ref().map(|(_, name)| name.clone());
         if let (Below::Dir(_, Some(lower)), Presence::Merge, Some(name)) = (below, presence, &name)
-            && *own_meta(lower) == meta
         {
-            if entries.is_empty() {
-                return Ok(Out::Same(name.clone()));
-            }
-            if entries.iter().all(is_in_no_layer) {
-                presence = Presence::Implicit;
-            }
+            presence = match (listed::presence(&meta, &own_meta(lower), &entries), self.written) {
+                (None, _) => return Ok(Out::Same(name.clone())),
+                (Some(presence), WrittenAs::StepRoot) => presence,
+                (Some(_), WrittenAs::Directory) => Presence::Merge,
+            };
         }
         let sealed = Dir::new(entries).seal();
         self.put_node(sealed.bytes)?;
@@ -349,14 +359,18 @@ impl<'a> Seal<'a> {
     }
 
     fn shown(&self, dir: &Open, name: Option<&FileName>) -> PathBuf {
-        let mut names: Vec<String> = name.iter().map(|n| n.to_string()).collect();
-        let mut next = &dir.above;
-        while let Some((above, name)) = next {
-            names.push(name.to_string());
-            next = &above.above;
-        }
-        names.iter().rev().fold(self.top.to_owned(), |path, name| path.join(name))
+        path(self.top, dir, name)
     }
+}
+
+fn path(top: &Path, dir: &Open, name: Option<&FileName>) -> PathBuf {
+    let mut names: Vec<String> = name.iter().map(|n| n.to_string()).collect();
+    let mut next = &dir.above;
+    while let Some((above, name)) = next {
+        names.push(name.to_string());
+        next = &above.above;
+    }
+    names.iter().rev().fold(top.to_owned(), |path, name| path.join(name))
 }
 
 /// A directory's entries by what has to be done with them.
@@ -404,41 +418,17 @@ impl Sorted {
     }
 }
 
-/// What an entry does to the one below.
-enum Change {
-    /// Nothing.
-    None,
-    /// It is the same file, with these other names.
-    Names(Option<LinkId>),
-    /// It takes its place.
-    All,
-}
-
-/// overlayfs takes a file that it copies up away from its other names; and whoever gives it new ones
-/// has it copied up.
+/// What an entry does to the one below. overlayfs takes a file that it copies up away from its other
+/// names; and whoever gives it new ones has it copied up.
 fn change(entry: &Entry, lower: &Entry, written: WrittenAs) -> Change {
-    if *own_meta(&lower.meta) != entry.meta {
-        return Change::All;
-    }
-    match (&entry.node, &lower.node) {
-        (
-            Node::File { blob, size, link },
-            Node::File { blob: lower_blob, size: lower_size, link: lower_link },
-        ) if blob == lower_blob && size == lower_size => match (written, link, lower_link) {
-            (_, None, None) | (WrittenAs::Directory, None, Some(_)) => Change::None,
-            (WrittenAs::StepRoot, ..) => Change::Names(*link),
-            (WrittenAs::Directory, ..) if link == lower_link => Change::None,
-            (WrittenAs::Directory, ..) => Change::All,
+    match (listed::change(entry, &own_meta(&lower.meta), &lower.node), written) {
+        (Change::Names(link), WrittenAs::Directory) => match lower.node {
+            Node::File { link: names, .. } if link.is_some() && link != names => Change::All,
+            _ => Change::None,
         },
-        (Node::Dir(..) | Node::Whiteout, _) => Change::All,
-        (node, lower) if node == lower => Change::None,
-        _ => Change::All,
+        (Change::Unlisted(_), WrittenAs::Directory) => Change::All,
+        (change, _) => change,
     }
-}
-
-/// Whether the archive of a layer holds nothing of the entry.
-fn is_in_no_layer(entry: &Entry) -> bool {
-    matches!(entry.node, Node::Relink(_) | Node::Dir(_, Presence::Implicit))
 }
 
 fn as_dir(node: &AnyNode) -> Option<&Dir> {

@@ -4,7 +4,7 @@ use crate::rootfs::materialize::materialize;
 use cache::store::StoreNodes;
 use cache::store::memory::MemoryStore;
 use cache::tree::apply::archived;
-use proto::tree::{AnyNode, LinkId, Node};
+use proto::tree::{AnyNode, LinkId, Node, Unlisted};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
@@ -82,7 +82,7 @@ fn each_kind_of_change_is_one() {
         Spec { mtime: 5, ..base() },
         Spec { owner: (1, 0), ..base() },
         Spec { owner: (0, 1), ..base() },
-        Spec { xattrs: vec![("user.x", b"y".to_vec())], ..base() },
+        Spec { xattrs: vec![("security.capability", capability())], ..base() },
         symlink("f", "g"),
         dir("f", 0o755, vec![]),
         special("f", What::Socket),
@@ -94,6 +94,49 @@ fn each_kind_of_change_is_one() {
         assert_eq!(diff.id, diff_of(&store, vec![change.clone()]), "{change:?}");
         assert_eq!(left, ["f"]);
     }
+}
+
+/// `CAP_NET_RAW`, as `setcap` writes it.
+fn capability() -> Vec<u8> {
+    [[1, 0, 0, 2], [0, 0x20, 0, 0], [0; 4], [0; 4], [0; 4]].concat()
+}
+
+/// As in BuildKit, which compares bytes only when times can have been cut off.
+#[test]
+fn changes_that_neither_size_nor_time_tells_are_for_later_steps_alone() {
+    let store = MemoryStore::new();
+    let timed = |spec: Spec| Spec { nanos: 5, ..spec };
+    let old = |name| timed(file(name, b"old", 0o644));
+    let new = |name| timed(file(name, b"new", 0o644));
+    let unlisted = |name| timed(special(name, What::Unlisted(b"new".to_vec())));
+    let below = vec![
+        dir("d", 0o755, vec![old("a"), old("b"), file("cut", b"old", 0o644)]),
+        dir("time", 0o755, vec![]),
+        old("xattr"),
+    ];
+    let attribute = || vec![("user.x", b"y".to_vec())];
+    let change = vec![
+        dir("d", 0o755, vec![new("a"), new("b"), file("cut", b"new", 0o644)]),
+        timed(dir("time", 0o755, vec![])),
+        Spec { xattrs: attribute(), ..old("xattr") },
+    ];
+    let (diff, left) = changed(&store, below, change);
+    let mode = |spec: Spec| Spec { mode: 0o644, ..spec };
+    let kept = special("xattr", What::Unlisted(b"old".to_vec()));
+    let want = vec![
+        dir("d", 0o755, vec![mode(unlisted("a")), mode(unlisted("b")), file("cut", b"new", 0o644)]),
+        Spec { presence: Presence::Unlisted, ..timed(dir("time", 0o755, vec![])) },
+        Spec { xattrs: attribute(), ..mode(timed(kept)) },
+    ];
+    assert_eq!(diff.id, diff_of(&store, want));
+    assert_eq!(left, ["d", "d/a", "d/b", "d/cut", "time", "xattr"]);
+    let mut missed = Missed::default();
+    ["/d/a", "/d/b"].into_iter().for_each(|path| missed.add(path.as_bytes().to_vec()));
+    assert_eq!(diff.missed.warning(), missed.warning());
+    let (layer, made) = archived(&StoreNodes(&store), &diff.id).unwrap();
+    store.put_nodes(&made.into_nodes()).unwrap();
+    let held = vec![dir("d", 0o755, vec![file("cut", b"new", 0o644)])];
+    assert_eq!(layer, diff_of(&store, held));
 }
 
 #[test]
@@ -170,7 +213,8 @@ fn links_are_named_by_their_paths() {
     assert_eq!(link(&one, None, "single"), None);
 }
 
-/// The files of a diff, each with the first name of its group; `~`: one of a layer below.
+/// The files of a diff, each with the first name of its group; `~`: one of a layer below, `^`: one
+/// for later steps alone.
 fn files(store: &MemoryStore, diff: &Diff) -> Vec<String> {
     fn walk(
         store: &MemoryStore,
@@ -189,6 +233,7 @@ fn files(store: &MemoryStore, diff: &Diff) -> Vec<String> {
                     continue;
                 }
                 Node::File { link, .. } => ("", link),
+                Node::Unlisted(Unlisted::File { link, .. }) => ("^", link),
                 Node::Relink(link) => ("~", link),
                 _ => ("", None),
             };
@@ -278,7 +323,7 @@ fn older_files_get_other_names() {
             "an attribute",
             vec![a()],
             with(|s| Spec { xattrs: vec![("user.x", b"y".to_vec())], ..s }),
-            both.into(),
+            vec!["^a = a", "b = a"],
         ),
         ("another kind", vec![symlink("a", "x")], links(&["a", "b"]), both.into()),
         ("hidden", vec![dir("d", 0o755, vec![a()])], vec![opaque], vec!["d/a = d/a", "d/b = d/a"]),
@@ -292,7 +337,8 @@ fn older_files_get_other_names() {
     for (what, below, change, want) in cases {
         let (diff, left) = changed(&store, below, change);
         assert_eq!(files(&store, &diff), want, "{what}");
-        let name = |line: &&'static str| line.trim_start_matches('~').split(' ').next().unwrap();
+        let name =
+            |line: &&'static str| line.trim_start_matches(['~', '^']).split(' ').next().unwrap();
         let names: Vec<&str> = want.iter().map(name).collect();
         let is_file = |path: &&String| !left.iter().any(|p| p.starts_with(&format!("{path}/")));
         assert_eq!(left.iter().filter(is_file).collect::<Vec<_>>(), names, "{what}");

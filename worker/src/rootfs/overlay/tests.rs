@@ -264,6 +264,52 @@ fn an_older_file_can_have_new_names() {
     assert_eq!(links(&path(&other.mount(&stack, Access::ReadOnly).unwrap())), want);
 }
 
+/// The next step sees it, whoever runs it, though the layer has nothing of it.
+#[test]
+fn a_change_that_neither_size_nor_time_tells_is_seen_by_the_next_step_alone() {
+    let bench = bench();
+    let stack = bench.stack(&[bench.layer(vec![])], vec![]);
+    let (_, stack) = step(&bench, &stack, |root| {
+        fs::create_dir(root.join("d")).unwrap();
+        fs::write(root.join("d/f"), "old").unwrap();
+        std::os::unix::fs::symlink("old", root.join("d/l")).unwrap();
+    });
+    let times = |path: &Path| {
+        let meta = fs::symlink_metadata(path).unwrap();
+        let time = |seconds, nanos| rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanos };
+        let mtime = time(meta.mtime(), meta.mtime_nsec());
+        assert_ne!(mtime.tv_nsec, 0, "a file system with parts of seconds");
+        rustix::fs::Timestamps { last_access: mtime, last_modification: mtime }
+    };
+    let (diff, stack) = step(&bench, &stack, |root| {
+        let (file, link) = (root.join("d/f"), root.join("d/l"));
+        let before = [times(&file), times(&link)];
+        fs::write(&file, "new").unwrap();
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("new", &link).unwrap();
+        for (path, times) in [file, link].iter().zip(&before) {
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(rustix::fs::CWD, path, times, flags).unwrap();
+        }
+    });
+    let warning = diff.missed.clone().warning().unwrap();
+    assert!(warning.contains(" of /d/f, /d/l: "), "{warning}");
+    let (held, made) =
+        cache::tree::apply::archived(&cache::store::StoreNodes(&*bench.store), &diff.id).unwrap();
+    bench.store.put_nodes(&made.into_nodes()).unwrap();
+    assert_eq!(load_root(&*bench.store, &held).unwrap().dir.summary.entries, 0);
+    let look = |root: &Path| {
+        assert_eq!(fs::read_to_string(root.join("d/f")).unwrap(), "new");
+        assert_eq!(fs::read_link(root.join("d/l")).unwrap(), Path::new("new"));
+    };
+    let (nothing, _) = step(&bench, &stack, look);
+    assert_eq!(nothing.summary.entries, 0);
+    let damage = bench.cache.verify().unwrap();
+    assert!(damage.is_empty(), "{damage:?}");
+    let other = LayerCache::open(&bench.temp.path().join("2"), bench.store.clone(), 0).unwrap();
+    look(&path(&other.mount(&stack, Access::ReadOnly).unwrap()));
+}
+
 /// A layer can come to lie upon another tree than the one that it was made upon.
 #[test]
 fn names_whose_bytes_or_metadata_differ_are_not_one_file() {

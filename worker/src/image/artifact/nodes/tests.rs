@@ -4,7 +4,7 @@ use cache::store::memory::MemoryStore;
 use proptest::prelude::*;
 use proto::id::BlobId;
 use proto::path::FileName;
-use proto::tree::{Dir, Entry, LinkId, Meta, Mtime, Node, Presence, Root};
+use proto::tree::{Dir, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Unlisted};
 
 /// What a tar cannot say: parts of seconds, sockets, groups of links by name.
 fn tree(store: &MemoryStore) -> RootId {
@@ -65,6 +65,30 @@ fn a_tree_comes_back_as_it_was() {
     let refused = unpack(&without_files, &id, &packed[..]).unwrap_err();
     assert!(matches!(refused, FetchError::Store(_)), "{refused}");
     assert_eq!(without_files.missing_trees(&[id.0]).unwrap(), [id.0]);
+}
+
+#[test]
+fn a_tree_whose_bytes_no_archive_has_is_not_packed() {
+    let store = with_blob();
+    let entry = |node| Entry {
+        name: FileName::new(b"f").unwrap(),
+        meta: Meta::root_owned(0o644, Mtime::default()),
+        node,
+    };
+    let blob = BlobId::of(b"x");
+    for (kept, is_packed) in [
+        (Unlisted::Symlink(b"x".to_vec()), true),
+        (Unlisted::File { blob, size: 1, link: None }, false),
+    ] {
+        let dir = Dir::new(vec![entry(Node::Unlisted(kept))]).seal();
+        let (meta, presence) = (Meta::root_owned(0o755, Mtime::default()), Presence::Merge);
+        let (id, bytes) = Root { meta, dir: dir.dir, presence }.seal();
+        store.put_nodes(&[dir.bytes, bytes]).unwrap();
+        match pack(&store, &id) {
+            Ok(_) => assert!(is_packed),
+            Err(e) => assert!(!is_packed && matches!(e, PackError::Name { .. }), "{e}"),
+        }
+    }
 }
 
 #[test]
