@@ -3,7 +3,7 @@
 use super::event::{Waits, WorkId};
 use super::place::{Demand, Flow, Input, InputId, Memory, Takes};
 use super::plan::unknown;
-use super::work::{Phase, Todo};
+use super::work::{Job, Phase};
 use super::{Core, Turn};
 use proto::id::{BuildId, Millis, WorkerId};
 use proto::record::Cost;
@@ -14,9 +14,9 @@ const WAIT_TOLD_MS: u64 = 1000;
 
 impl Core {
     /// A row can begin as soon as there is a worker for it.
-    pub(super) fn make_ready(&mut self, turn: &mut Turn<'_>, id: WorkId, todo: Todo) {
+    pub(super) fn make_ready(&mut self, turn: &mut Turn<'_>, id: WorkId, job: Job) {
         let work = self.works.get_mut(&id).expect("in the table");
-        work.phase = Phase::Ready(todo);
+        work.phase = Phase::Ready(job);
         work.queued = None;
         turn.queue.insert(id);
     }
@@ -25,7 +25,7 @@ impl Core {
     pub(super) fn queue(&mut self, turn: &mut Turn<'_>) {
         for id in std::mem::take(&mut turn.queue) {
             let Some(work) = self.works.get(&id) else { continue };
-            let Phase::Ready(todo) = &work.phase else { continue };
+            let Phase::Ready(job) = &work.phase else { continue };
             let Some(build) = self.beneficiary(id).cloned() else {
                 self.unqueue(id);
                 continue;
@@ -34,7 +34,7 @@ impl Core {
             if work.queued == queued {
                 continue;
             }
-            let inputs = todo.inputs.clone();
+            let inputs = job.inputs.clone();
             if self.adopt(turn, id) {
                 continue;
             }

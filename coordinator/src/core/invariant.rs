@@ -41,11 +41,11 @@ impl Core {
     fn invariant_one_live_lease_per_content(&self, broken: &mut Vec<String>) {
         let mut seen: BTreeMap<_, WorkId> = BTreeMap::new();
         for (id, work) in &self.works {
-            let Phase::Leased(todo, ..) = &work.phase else { continue };
+            let Phase::Leased(job, ..) = &work.phase else { continue };
             if work.refresh() {
                 continue;
             }
-            if let Some(other) = seen.insert((work.plan.scope.clone(), todo.key), *id) {
+            if let Some(other) = seen.insert((work.plan.scope.clone(), job.key), *id) {
                 broken.push(format!("{id:?} and {other:?} work on the same content"));
             }
         }
@@ -59,7 +59,7 @@ impl Core {
             let placed = (self.placer.waits_since(*id).is_some(), self.placer.assigned(*id));
             let expected = match &work.phase {
                 // A worker that has not come back makes it already.
-                Phase::Ready(todo) if self.orphans.find(&work.plan.scope, todo.key).is_some() => {
+                Phase::Ready(job) if self.orphans.find(&work.plan.scope, job.key).is_some() => {
                     (false, None)
                 }
                 // What nobody wants any more may still have been looked at.

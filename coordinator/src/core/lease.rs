@@ -3,7 +3,7 @@
 use super::event::{Effect, Notice, Trouble};
 use super::facts::Leased;
 use super::place::InputId;
-use super::work::{Phase, Todo};
+use super::work::{Job, Phase};
 use super::{Core, Turn, WorkId};
 use proto::error::{Class, Failure};
 use proto::id::{BuildId, LeaseEpoch, Scope, WorkerId};
@@ -53,11 +53,11 @@ impl Core {
         // A lease that was given to somebody else since, or was taken back, is not this worker's.
         let Some(id) = self.leases.get(&report.epoch).copied() else { return };
         let Some(work) = self.works.get_mut(&id) else { return };
-        let Phase::Leased(todo, _, holder) = &work.phase else { return };
+        let Phase::Leased(job, _, holder) = &work.phase else { return };
         if holder != worker {
             return;
         }
-        let todo = todo.clone();
+        let job = job.clone();
         work.cost = report.cost;
         // Whatever comes of it, it is not leased any more.
         work.phase = Phase::Blocked;
@@ -71,11 +71,11 @@ impl Core {
             Outcome::Done(layers) => {
                 layers.iter().for_each(|layer| self.placer.holds(worker, InputId::tree(layer)));
                 let by = Some((worker.clone(), report.epoch));
-                self.made(turn, id, Some(todo.key), layers, by);
+                self.made(turn, id, Some(job.key), layers, by);
             }
-            Outcome::Failed(failure) => self.failed(turn, id, todo, failure),
+            Outcome::Failed(failure) => self.failed(turn, id, job, failure),
             Outcome::Lost(what) => self.trouble(turn, id, Trouble::Lost(what)),
-            Outcome::Stopped => self.again(turn, id, todo, "It was stopped by its worker"),
+            Outcome::Stopped => self.again(turn, id, job, "It was stopped by its worker"),
         }
     }
 
@@ -105,14 +105,14 @@ impl Core {
 
     /// A worker could not do a row. If that may be because of what the client has that was asked, only
     /// that client's build fails, and the row is tried with the client of the next one.
-    fn failed(&mut self, turn: &mut Turn<'_>, id: WorkId, todo: Todo, failure: Failure) {
+    fn failed(&mut self, turn: &mut Turn<'_>, id: WorkId, job: Job, failure: Failure) {
         let asked = self.works[&id].asked.clone();
         let is_other = |build: &BuildId| Some(build) != asked.as_ref() && self.lives(build);
         let others = self.steps_of(id).iter().any(|(build, _)| is_other(build));
         let Some(asked) = asked.filter(|_| others && self.works[&id].hangs_on_client()) else {
             return self.fail(turn, id, failure);
         };
-        self.make_ready(turn, id, todo);
+        self.make_ready(turn, id, job);
         let is_asked = |row: &WorkId| self.works[row].wanted.contains_key(&asked);
         let row = self.rows_of(id).find(is_asked).filter(|_| self.lives(&asked));
         if let Some(row) = row {
@@ -124,7 +124,7 @@ impl Core {
     }
 
     /// A lease ended without a result: the step goes to another worker, but not for ever.
-    fn again(&mut self, turn: &mut Turn<'_>, id: WorkId, todo: Todo, why: &str) {
+    fn again(&mut self, turn: &mut Turn<'_>, id: WorkId, job: Job, why: &str) {
         let Some(work) = self.works.get_mut(&id) else { return };
         work.lost += 1;
         if work.lost > limit::REWINDS_MAX {
@@ -132,7 +132,7 @@ impl Core {
             self.fail(turn, id, Failure::new(Class::Unavailable, message));
             return;
         }
-        self.make_ready(turn, id, todo);
+        self.make_ready(turn, id, job);
         self.notify(turn, id, &Notice::Again(why.to_owned()));
     }
 
@@ -144,9 +144,9 @@ impl Core {
         self.drop_orphans(turn, orphans);
         for (epoch, id) in held {
             self.drop_lease(turn, id, worker, epoch);
-            if let Phase::Leased(todo, ..) = &self.works[&id].phase {
-                let todo = todo.clone();
-                self.again(turn, id, todo, "Its worker was lost");
+            if let Phase::Leased(job, ..) = &self.works[&id].phase {
+                let job = job.clone();
+                self.again(turn, id, job, "Its worker was lost");
             }
         }
     }
@@ -154,9 +154,9 @@ impl Core {
     /// Takes a lease back. The row could begin again, and does not wait for that yet.
     pub(super) fn revoke(&mut self, turn: &mut Turn<'_>, id: WorkId) {
         let Some(work) = self.works.get_mut(&id) else { return };
-        if let Phase::Leased(todo, epoch, worker) = &work.phase {
-            let (todo, epoch, worker) = (todo.clone(), *epoch, worker.clone());
-            work.phase = Phase::Ready(todo);
+        if let Phase::Leased(job, epoch, worker) = &work.phase {
+            let (job, epoch, worker) = (job.clone(), *epoch, worker.clone());
+            work.phase = Phase::Ready(job);
             self.drop_lease(turn, id, &worker, epoch);
             self.desire(turn, &worker);
         }
@@ -171,9 +171,9 @@ impl Core {
 
     fn lease(&self, epoch: LeaseEpoch, id: WorkId) -> Option<Lease> {
         let work = &self.works[&id];
-        let Phase::Leased(todo, ..) = &work.phase else { return None };
+        let Phase::Leased(job, ..) = &work.phase else { return None };
         let step = work.definition();
-        let task = match (&step.op, &todo.run) {
+        let task = match (&step.op, &job.run) {
             (Op::Run(_), Some(run)) => Task::Run(run.clone()),
             (Op::Image(image), _) => Task::Image(image.clone()),
             (Op::Http(http), _) => Task::Http(http.clone()),
@@ -229,8 +229,8 @@ impl Core {
             self.last_epoch = self.last_epoch.max(turn.now.0) + 1;
             let epoch = LeaseEpoch(self.last_epoch);
             let work = &self.works[&id];
-            let Phase::Ready(todo) = &work.phase else { unreachable!("it was ready: {work:?}") };
-            let (worker_, scope, key) = (worker.clone(), work.plan.scope.clone(), todo.key);
+            let Phase::Ready(job) = &work.phase else { unreachable!("it was ready: {work:?}") };
+            let (worker_, scope, key) = (worker.clone(), work.plan.scope.clone(), job.key);
             let leased = Leased { worker: worker_, scope, key, at: turn.now };
             let since = self.placer.ready_since(id).unwrap_or(turn.now);
             let waited_ms = turn.now.since(since);
@@ -252,8 +252,8 @@ impl Core {
         let asked = self.asker(id);
         let work = self.works.get_mut(&id).expect("what waits is in the table");
         work.asked = asked;
-        let Phase::Ready(todo) = &work.phase else { unreachable!("it was ready: {work:?}") };
-        work.phase = Phase::Leased(todo.clone(), epoch, worker.clone());
+        let Phase::Ready(job) = &work.phase else { unreachable!("it was ready: {work:?}") };
+        work.phase = Phase::Leased(job.clone(), epoch, worker.clone());
         work.queued = None;
         work.started.get_or_insert(turn.now);
         self.leases.insert(epoch, id);

@@ -44,8 +44,8 @@ impl Core {
     /// Forgets a row's result, and those that it came from where one of them is at fault, so that
     /// they are made again.
     fn rewind(&mut self, id: WorkId, of: Rewound) -> Vec<WorkId> {
-        let (mut todo, mut seen) = (vec![id], BTreeSet::new());
-        while let Some(at) = todo.pop() {
+        let (mut next, mut seen) = (vec![id], BTreeSet::new());
+        while let Some(at) = next.pop() {
             let Some(work) = self.works.get_mut(&at).filter(|_| seen.insert(at)) else { continue };
             match &work.phase {
                 Phase::Done(_) | Phase::Evaluating | Phase::Recording(_) | Phase::Blocked => {
@@ -54,10 +54,10 @@ impl Core {
                     work.lost = work.lost.max(1);
                     work.phase = Phase::Idle;
                     match of {
-                        Rewound::WithInputs => todo.extend(&work.inputs),
+                        Rewound::WithInputs => next.extend(&work.inputs),
                         // Its layers are another row's.
                         Rewound::Alone if matches!(work.op(), Op::Merge) => {
-                            todo.extend(work.inputs.get(1));
+                            next.extend(work.inputs.get(1));
                         }
                         Rewound::Alone => {}
                     }

@@ -44,7 +44,7 @@ use proto::step::{Op, StepId};
 use proto::tree::{self, Meta, Mtime, Presence, Root};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use work::{Made, Phase, RootPhase, Todo, Want, Work};
+use work::{Job, Made, Phase, RootPhase, Want, Work};
 
 /// The coordinator's state.
 #[derive(Debug, Default)]
@@ -441,7 +441,7 @@ impl Core {
                     None => {
                         work.content = Some(key);
                         self.by_content.insert(place, id);
-                        self.make_ready(turn, id, Todo { key, run, inputs });
+                        self.make_ready(turn, id, Job { key, run, inputs });
                     }
                 }
             }

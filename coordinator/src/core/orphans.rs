@@ -106,16 +106,16 @@ impl Core {
     /// one. Answers whether it is so, or will be when its worker comes back.
     pub(super) fn adopt(&mut self, turn: &mut Turn<'_>, id: WorkId) -> bool {
         let work = &self.works[&id];
-        let Phase::Ready(todo) = &work.phase else { return false };
-        let Some((epoch, worker)) = self.orphans.find(&work.plan.scope, todo.key) else {
+        let Phase::Ready(job) = &work.phase else { return false };
+        let Some((epoch, worker)) = self.orphans.find(&work.plan.scope, job.key) else {
             return false;
         };
-        let (worker, todo) = (worker.clone(), todo.clone());
+        let (worker, job) = (worker.clone(), job.clone());
         if !self.workers.contains(&worker) {
             return true;
         }
         self.orphans.take(epoch);
-        let inputs = todo.inputs.clone();
+        let inputs = job.inputs.clone();
         self.name_beneficiary(id);
         let demand = self.demand(id, inputs);
         self.placer.adopt(turn.now, id, &demand, &worker);

@@ -30,11 +30,11 @@ pub(super) enum Phase {
     /// Its key is computed and looked up; algebra is done.
     Evaluating,
     /// A worker has to do it.
-    Ready(Todo),
+    Ready(Job),
     /// The same content is being worked on by another row.
     Follows(WorkId),
     /// A worker does it.
-    Leased(Todo, LeaseEpoch, WorkerId),
+    Leased(Job, LeaseEpoch, WorkerId),
     /// It is done, and being recorded.
     Recording(Made),
     /// It is done.
@@ -45,7 +45,7 @@ pub(super) enum Phase {
 
 /// What a worker has to do.
 #[derive(Debug, Clone)]
-pub(super) struct Todo {
+pub(super) struct Job {
     pub key: ContentKey,
     /// The RUN with its inputs; none for fetches, which need nothing but their definition.
     pub run: Option<Box<RunTask>>,

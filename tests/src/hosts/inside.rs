@@ -21,8 +21,8 @@ pub(super) struct Inside {
 impl Inside {
     /// Starts the thread, which is where this process is until a job moves it.
     pub(super) fn new(name: &str) -> Self {
-        let (jobs, todo) = channel::<Job>();
-        let work = move || todo.into_iter().for_each(|job| job());
+        let (jobs, waiting) = channel::<Job>();
+        let work = move || waiting.into_iter().for_each(|job| job());
         let thread = Builder::new().name(name.to_owned()).spawn(work).expect("starting a thread");
         let mut this = Self { jobs: Some(jobs), thread: Some(thread), tid: 0 };
         this.tid = this.call(|| rustix::thread::gettid().as_raw_nonzero().get());

@@ -141,12 +141,12 @@ impl Search {
     /// The workers of whom something holds, in order. It must hold of what several workers have at
     /// most, if it holds of one of them.
     pub fn all<'s>(&'s self, holds: impl Fn(&Peak) -> bool + 's) -> impl Iterator<Item = WorkerIx> {
-        let mut todo = vec![1];
+        let mut next = vec![1];
         std::iter::from_fn(move || {
-            while let Some(node) = todo.pop() {
+            while let Some(node) = next.pop() {
                 match (holds(&self.nodes[node]), node >= self.leaves) {
                     (true, true) => return self.workers.get(node - self.leaves).copied(),
-                    (true, false) => todo.extend([2 * node + 1, 2 * node]),
+                    (true, false) => next.extend([2 * node + 1, 2 * node]),
                     (false, _) => {}
                 }
             }

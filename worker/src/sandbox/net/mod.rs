@@ -143,9 +143,9 @@ impl Networks {
     pub(crate) fn new(groups: Arc<Cgroups>, default: DefaultNetwork, keep: usize) -> Arc<Self> {
         let state = Mutex::default();
         let shared = Arc::new(Shared { groups, keep, state, next: AtomicU64::new(1) });
-        let (tasks, todo) = channel();
+        let (tasks, waiting) = channel();
         let work = shared.clone();
-        let keeper = std::thread::spawn(move || work.keep_ready(&todo));
+        let keeper = std::thread::spawn(move || work.keep_ready(&waiting));
         Arc::new(Self { shared, default, keeper: Mutex::new(Some((tasks, keeper))) })
     }
 
@@ -285,15 +285,15 @@ impl Shared {
     }
 
     /// What the keeper does, until nobody has anything more for it to do.
-    fn keep_ready(&self, todo: &Receiver<Task>) {
+    fn keep_ready(&self, waiting: &Receiver<Task>) {
         let mut filling = false;
         loop {
-            let task = match todo.try_recv() {
+            let task = match waiting.try_recv() {
                 Err(TryRecvError::Empty) if filling => {
                     filling = self.make_one_ready();
                     continue;
                 }
-                Err(TryRecvError::Empty) => todo.recv().ok(),
+                Err(TryRecvError::Empty) => waiting.recv().ok(),
                 other => other.ok(),
             };
             match task {
