@@ -55,10 +55,20 @@ pub struct Target {
 pub struct BaseImage {
     /// The full reference.
     pub reference: String,
+    /// The digest of the platform's manifest.
+    pub manifest: OciDigest,
     /// Where its bytes come from.
     pub origin: ImageOrigin,
     /// Its packed layers, lowest first.
     pub layers: Vec<PackedRef>,
+}
+
+/// The reference with the digest of what it stands for, if it has none.
+pub fn pinned(reference: &str, manifest: &OciDigest) -> String {
+    match reference.contains('@') {
+        true => reference.to_owned(),
+        false => format!("{reference}@{manifest}"),
+    }
 }
 
 /// Something that a manifest or an index of a registry names: a packed layer, a config.

@@ -15,7 +15,7 @@ use proto::error::SourceRange;
 use proto::limit;
 use proto::platform::Platform;
 use proto::step::{
-    BaseImage, CacheUse, HistoryRow, ImageOp, MkdirOp, Needs, Op, Step, StepId, Target,
+    BaseImage, CacheUse, HistoryRow, ImageOp, MkdirOp, Needs, Op, Step, StepId, Target, pinned,
 };
 use proto::wire::worker::ResolvedImage;
 use std::collections::BTreeMap;
@@ -221,6 +221,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 let step = self.image(stage, image, &platform, counter);
                 let base = BaseImage {
                     reference: image.op.reference.clone(),
+                    manifest: image.op.manifest,
                     origin: image.op.origin,
                     layers: image.layers.clone(),
                 };
@@ -237,10 +238,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         counter: &mut Counter,
     ) -> StepId {
         let ImageOp { reference, manifest, .. } = &image.op;
-        let name = match reference.contains('@') {
-            true => format!("FROM {reference}"),
-            false => format!("FROM {reference}@{manifest}"),
-        };
+        let name = format!("FROM {}", pinned(reference, manifest));
         let name = counter.next(&name, false, None);
         let key = (manifest.to_string(), platform.clone());
         if let Some(step) = self.build.images.get(&key) {
@@ -603,7 +601,8 @@ pub(super) fn shell(state: &StageState) -> Vec<String> {
 
 /// How many steps of the stage people see.
 fn total(stage: &Stage<'_>) -> usize {
-    let base = matches!(stage.base, Base::Image(_)) && stage.is_written;
+    // As in BuildKit a directory counts, though no step is shown for it.
+    let base = matches!(stage.base, Base::Image(_) | Base::Local(_)) && stage.is_written;
     let counts = |(i, _): &&(Instruction, bool)| {
         matches!(i.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_))
     };

@@ -5,9 +5,9 @@ use super::workers::unexpected;
 use super::{Server, gallery};
 use crate::core::{Plan, TargetState};
 use proto::error::{Class, Failure};
-use proto::step::Target;
+use proto::step::{Op, Step, Target};
 use proto::wire::build::{ArchiveFormat, FilesResult, FilesRoot, Output, OutputResult, Times};
-use proto::wire::worker::{Call, Export, ExportImage, ExportRow, Reply};
+use proto::wire::worker::{Call, Export, ExportImage, ExportLayer, ExportRow, Reply};
 use std::sync::Arc;
 
 /// Makes all outputs, one after the other: they have most of their work in common.
@@ -71,7 +71,7 @@ async fn image(
     let targets = plan.graph.targets.iter().zip(states);
     let call = Call::Export(Export {
         build: build.id.clone(),
-        images: targets.map(|(target, state)| export_image(target, state, times)).collect(),
+        images: targets.map(|(target, state)| export_image(plan, target, state, times)).collect(),
         output: output.clone(),
         annotations: build.request.annotations.clone(),
     });
@@ -89,7 +89,7 @@ async fn image(
     }
 }
 
-fn export_image(target: &Target, state: &TargetState, times: Times) -> ExportImage {
+fn export_image(plan: &Plan, target: &Target, state: &TargetState, times: Times) -> ExportImage {
     let history = target.history.iter().map(|row| {
         let own = state.layers.iter().enumerate().filter(|(_, (step, ..))| row.step == Some(*step));
         ExportRow {
@@ -98,14 +98,27 @@ fn export_image(target: &Target, state: &TargetState, times: Times) -> ExportIma
             layers: own.map(|(at, _)| at as u32).collect(),
         }
     });
+    let layers = state.layers.iter().map(|(step, diff, made)| {
+        let came_of = came_of(&plan.graph.steps[step.index()]);
+        ExportLayer { diff: *diff, made: *made, came_of }
+    });
     ExportImage {
         platform: target.platform.clone(),
         config: target.config.clone(),
         base: target.base.clone(),
         history: history.collect(),
-        layers: state.layers.iter().map(|(_, layer, created)| (*layer, *created)).collect(),
+        layers: layers.collect(),
         epoch: times.epoch.or(target.epoch),
         rewrite: times.rewrite,
+    }
+}
+
+/// What a step's layer came of, in BuildKit's words.
+fn came_of(step: &Step) -> String {
+    match &step.op {
+        Op::Run(run) => format!("mount / from exec {}", run.args.join(" ")),
+        _ if step.name.is_empty() => "created by buildkit".to_owned(),
+        _ => step.name.clone(),
     }
 }
 

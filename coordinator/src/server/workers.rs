@@ -89,7 +89,7 @@ impl Makers {
             Call::PrepareLayer(layer, _) => vec![*layer],
             Call::Export(export) => {
                 let layers = export.images.iter().flat_map(|image| &image.layers);
-                layers.map(|(layer, _)| *layer).collect()
+                layers.map(|layer| layer.diff).collect()
             }
             Call::WriteCache(order) => {
                 order.records.iter().flat_map(|record| &record.layers).copied().collect()

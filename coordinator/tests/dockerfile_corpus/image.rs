@@ -59,7 +59,8 @@ fn describe(name: &str, platform: &Platform) -> Option<(Platform, Value)> {
             return Some((own, with("Labels", json!({"marker": platform.arch}))));
         }
         "conf/busybox" | "conf/busybox:1" | "conf/busybox:2" | "conf/docker:1" | "conf/links:1"
-        | "conf/layers:1" | "conf/zstd:1" | "conf/plain:1" => plain,
+        | "conf/layers:1" | "conf/zstd:1" | "conf/plain:1" | "conf/nohistory:1"
+        | "conf/overhistory:1" => plain,
         _ => return None,
     };
     Some((amd64, config))

@@ -253,12 +253,23 @@ pub struct ExportImage {
     pub base: Option<BaseImage>,
     /// The history that the build adds; for rows with a layer, which of `layers`.
     pub history: Vec<ExportRow>,
-    /// The layers that the build adds, lowest first, and when each was made.
-    pub layers: Vec<(RootId, Millis)>,
+    /// The layers that the build adds, lowest first.
+    pub layers: Vec<ExportLayer>,
     /// Nothing that the build adds is newer than this: seconds since 1970.
     pub epoch: Option<i64>,
     /// Whether files of the layers get no later time than that.
     pub rewrite: bool,
+}
+
+/// A layer that a build adds.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ExportLayer {
+    /// Its diff tree.
+    pub diff: RootId,
+    /// When it was made.
+    pub made: Millis,
+    /// What it came of, for a history that lacks rows.
+    pub came_of: String,
 }
 
 /// A row of the history that a build adds.

@@ -18,7 +18,7 @@ use proto::error::{Class, Failure};
 use proto::id::{BlobId, Millis, OciDigest, RootId};
 use proto::limit;
 use proto::platform::Platform;
-use proto::step::BaseImage;
+use proto::step::{BaseImage, pinned};
 use proto::tree::Mtime;
 use proto::wire::build::{
     ArchiveOutput, ImageOutput, ImageResult, LayerCompression, MediaTypes, Output, OutputResult,
@@ -223,10 +223,10 @@ fn configure(
     let value: Value = serde_json::from_str(&export.config).map_err(bad_config)?;
     let mut layers = base_layers(store, &value, export.base.as_ref())?;
     let latest = export.epoch.filter(|_| export.rewrite);
-    for (diff, _) in &export.layers {
+    for layer in &export.layers {
         let diff = match latest {
-            Some(seconds) => rewrite(store, diff, seconds)?,
-            None => *diff,
+            Some(seconds) => rewrite(store, &layer.diff, seconds)?,
+            None => layer.diff,
         };
         let diff_id = match packs {
             Some(how) => machine.packer.layer(&diff, how.compression).map(|layer| layer.diff_id),
@@ -241,17 +241,12 @@ fn configure(
         rows => serde_json::from_value(rows).map_err(bad_config)?,
     };
     history.extend(new_rows(export));
+    match_layers(&mut history, &came_of(export));
     fill_times(&mut history);
     if let Some(epoch) = export.epoch {
         clamp_rows(&mut history, epoch);
     }
     let diff_ids: Vec<OciDigest> = layers.iter().map(|layer| layer.diff_id).collect();
-    // A base without a history has layers that no row speaks of; BuildKit adds rows for them.
-    let named = history.iter().filter(|row| !row.empty_layer).count();
-    if named < diff_ids.len() {
-        let missing = HistoryRow { comment: Some("missing".into()), ..HistoryRow::default() };
-        history.splice(0..0, std::iter::repeat_n(missing, diff_ids.len() - named));
-    }
     let created = match export.epoch {
         Some(epoch) => Some(seconds_text(epoch)),
         None => {
@@ -356,11 +351,37 @@ fn new_rows(export: &ExportImage) -> Vec<HistoryRow> {
             continue;
         }
         for layer in &row.layers {
-            let at = export.layers.get(*layer as usize).map(|(_, at)| time_text(*at));
+            let at = export.layers.get(*layer as usize).map(|layer| time_text(layer.made));
             rows.push(HistoryRow { created: at, ..plain.clone() });
         }
     }
     rows
+}
+
+/// For each layer of an image when it was made, and what it came of.
+fn came_of(export: &ExportImage) -> Vec<(Option<Millis>, String)> {
+    let base = export.base.iter().flat_map(|base| {
+        let came_of = format!("pulled from {}", pinned(&base.reference, &base.manifest));
+        base.layers.iter().map(move |_| (None, came_of.clone()))
+    });
+    let own = export.layers.iter().map(|layer| (Some(layer.made), layer.came_of.clone()));
+    base.chain(own).collect()
+}
+
+/// Gives each layer a row, and each row that is for one a layer. A base's history may lack rows, or
+/// have too many. As BuildKit's `normalizeLayersAndHistory` does it: rows come at the end.
+fn match_layers(history: &mut Vec<HistoryRow>, layers: &[(Option<Millis>, String)]) {
+    let mut named = 0;
+    for row in history.iter_mut().filter(|row| !row.empty_layer) {
+        row.empty_layer = named == layers.len();
+        named += usize::from(!row.empty_layer);
+    }
+    history.extend(layers[named..].iter().map(|(made, came_of)| HistoryRow {
+        created: made.map(time_text),
+        created_by: Some(came_of.clone()),
+        comment: Some("buildkit.exporter.image.v0".to_owned()),
+        ..HistoryRow::default()
+    }));
 }
 
 /// Rows without a time of their own get the one of the row before them; those before the first
