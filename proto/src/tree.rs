@@ -99,8 +99,8 @@ pub struct Summary {
     /// device or a socket.
     pub remade: bool,
     /// Whether anything in it has a meaning in diffs only: a whiteout, a relinked or unlisted file, a
-    /// directory that is not [`Presence::Merge`]. Without, a directory of a diff can be taken into a merged tree as it
-    /// is.
+    /// directory that is not [`Presence::Merge`]. Without, a directory of a diff can be taken into a
+    /// merged tree as it is.
     pub marks: bool,
 }
 
@@ -573,8 +573,8 @@ fn content_node(c: &mut Canon<'_>, node: &Node) {
         Node::Whiteout => c.tag(7),
         Node::Relink(link) => c.tag(8).u64(link.map_or(0, LinkId::get)),
         Node::Unlisted(what) => {
-            c.tag(9);
-            return content_node(c, &what.clone().listed());
+            content_node(c.tag(9), &what.clone().listed());
+            c
         }
     };
 }

@@ -81,7 +81,8 @@ pub fn relinked(below: &Entry, link: Option<LinkId>) -> Option<Entry> {
 }
 
 /// The layer with its implicit directories and relinked files described as `base` has them, and with
-/// all that steps to come see: what a directory of the layer on disk must look like, so that an overlay mount shows the right ones.
+/// all that steps to come see: what a directory of the layer on disk must look like, so that an overlay
+/// mount shows the right ones.
 pub fn explicit(
     nodes: &dyn Nodes,
     base: &RootId,
@@ -139,9 +140,9 @@ fn explicit_dir(
     Ok(made.dir(Dir::new(entries)))
 }
 
-/// The layer with what its archive has of it: of extended attributes only [`CAPABILITY`], no
-/// [`Node::Relink`], nothing unlisted, and no directories that are there for nothing else. (Parts of
-/// seconds, and sockets, which an archive has not, stay.)
+/// The layer with what its archive has of it: times in whole seconds, of extended attributes only
+/// [`CAPABILITY`], no sockets, no [`Node::Relink`], nothing unlisted, and no directories that are there
+/// for nothing else.
 pub fn archived(nodes: &dyn Nodes, diff: &RootId) -> Result<(RootId, Made), TreeError> {
     let old = root(nodes, diff)?;
     let mut made = Made::default();
@@ -158,7 +159,7 @@ pub fn archived(nodes: &dyn Nodes, diff: &RootId) -> Result<(RootId, Made), Tree
 fn archived_meta(meta: &Meta) -> Meta {
     let kept = meta.xattrs.iter().filter(|(name, _)| *name == CAPABILITY);
     let xattrs = Xattrs::new(kept.map(|(name, value)| (name.to_vec(), value.to_vec())));
-    Meta { xattrs, ..*meta }
+    Meta { mtime: Mtime { nanos: 0, ..meta.mtime }, xattrs, ..*meta }
 }
 
 fn archived_dir(nodes: &dyn Nodes, made: &mut Made, diff: &DirRef) -> Result<DirRef, TreeError> {
@@ -166,7 +167,7 @@ fn archived_dir(nodes: &dyn Nodes, made: &mut Made, diff: &DirRef) -> Result<Dir
     let mut entries = Vec::with_capacity(all.entries().len());
     for entry in all.entries() {
         let node = match &entry.node {
-            Node::Relink(_) | Node::Unlisted(_) => continue,
+            Node::Relink(_) | Node::Unlisted(_) | Node::Socket => continue,
             Node::Dir(below, presence) => {
                 let left = archived_dir(nodes, made, below)?;
                 let is_empty = left.summary.entries == 0;

@@ -385,7 +385,7 @@ impl Sealing {
             Listed::All => Some(entry),
             Listed::Names(link) => Some(listed::relink(entry.name, link)),
             Listed::Unlisted(what) => {
-                if entry.node != below.node {
+                if listed::is_lost(&what, &below.node) {
                     let above = self.path.iter().flat_map(|name| [b"/", name.as_bytes()]);
                     let path = above.chain([&b"/"[..], entry.name.as_bytes()]);
                     self.missed.add(path.collect::<Vec<_>>().concat());

@@ -54,6 +54,15 @@ pub fn change(entry: &Entry, below_meta: &Meta, below: &Node) -> Change {
     }
 }
 
+/// Whether bytes are lost to images when a change is unlisted, and not an attribute alone.
+pub fn is_lost(what: &Unlisted, below: &Node) -> bool {
+    match (what, below) {
+        (Unlisted::File { blob, .. }, Node::File { blob: old, .. }) => blob != old,
+        (Unlisted::Symlink(target), Node::Symlink(old)) => target != old,
+        _ => true,
+    }
+}
+
 /// The entry of a file that only gets other names.
 pub fn relink(name: FileName, link: Option<LinkId>) -> Entry {
     Entry { name, meta: Meta::root_owned(0, Mtime::default()), node: Node::Relink(link) }
@@ -74,7 +83,7 @@ pub fn presence(meta: &Meta, below: &Meta, entries: &[Entry]) -> Option<Presence
 /// Whether the archive of a layer holds anything of an entry that [`change`] and [`presence`] made.
 fn is_listed(entry: &Entry) -> bool {
     match &entry.node {
-        Node::Relink(_) | Node::Unlisted(_) => false,
+        Node::Relink(_) | Node::Unlisted(_) | Node::Socket => false,
         Node::Dir(_, presence) => matches!(presence, Presence::Merge | Presence::Opaque),
         _ => true,
     }
@@ -114,10 +123,22 @@ impl Missed {
         }
     }
 
-    /// What the person is told; nothing when there are none.
-    pub fn warning(mut self) -> Option<String> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What the person is told; nothing when there are none. `mask` takes secrets out of a path.
+    pub fn warning(mut self, mask: impl Fn(&[u8]) -> Vec<u8>) -> Option<String> {
         self.first.sort_unstable();
-        let shown = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
+        let shown = |path: &Vec<u8>| {
+            let path = String::from_utf8_lossy(&mask(path)).into_owned();
+            let escaped = |c: char| match c.is_control() {
+                true => c.escape_default().collect(),
+                false => String::from(c),
+            };
+            path.chars().map(escaped).collect()
+        };
         let named: Vec<String> = self.first.iter().take(NAMED).map(shown).collect();
         let others = match self.count.checked_sub(named.len())? {
             0 if named.is_empty() => return None,
@@ -169,6 +190,7 @@ mod tests {
         let capable = with(meta(7), CAPABILITY);
         let other_mode = Meta { mode: 0o600, ..meta(7) };
         for (case, now, below, want) in [
+            ("socket", (meta(7), Node::Socket), (meta(8), Node::Socket), Change::All),
             ("equal", (meta(7), file("aa")), (meta(7), file("aa")), Change::None),
             ("bytes", (meta(7), file("bb")), (meta(7), file("aa")), unlisted("bb")),
             ("cut off", (meta(0), file("bb")), (meta(0), file("aa")), Change::All),
@@ -190,11 +212,16 @@ mod tests {
 
     #[test]
     fn of_many_the_first_are_named() {
-        assert_eq!(Missed::default().warning(), None);
+        assert_eq!(Missed::default().warning(<[u8]>::to_vec), None);
+        let mut odd = Missed::default();
+        odd.add("/ü\n\x1b[31m hunter2".into());
+        let masked = |path: &[u8]| String::from_utf8_lossy(path).replace("hunter2", "****").into();
+        let said = odd.warning(masked).unwrap();
+        assert!(said.contains(r" of /ü\n\u{1b}[31m ****: neither"), "{said}");
         let warning = |count: u32| {
             let mut missed = Missed::default();
             (0..count).rev().for_each(|n| missed.add(format!("/f{n:04}").into_bytes()));
-            missed.warning().unwrap()
+            missed.warning(<[u8]>::to_vec).unwrap()
         };
         assert!(warning(1).contains(" of /f0000: neither"), "{}", warning(1));
         let named =
@@ -212,7 +239,8 @@ mod tests {
         let dir = |presence| entry(meta(0), Node::Dir(empty_dir().dir, presence));
         let kept = entry(meta(7), Node::Unlisted(Unlisted::Symlink(b"x".to_vec())));
         let names = entry(meta(0), Node::Relink(None));
-        let quiet = [dir(Presence::Implicit), dir(Presence::Unlisted), kept, names];
+        let socket = entry(meta(7), Node::Socket);
+        let quiet = [dir(Presence::Implicit), dir(Presence::Unlisted), kept, names, socket];
         let later = meta(9);
         assert_eq!(presence(&meta(7), &meta(7), &[]), None);
         assert_eq!(presence(&meta(7), &meta(7), &quiet), Some(Presence::Implicit));

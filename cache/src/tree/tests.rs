@@ -28,9 +28,11 @@ fn meta(mode: u16, uid: u32) -> Meta {
 
 fn parse(spec: &str) -> (Meta, Option<Node>) {
     let (head, rest) = spec.split_once(' ').unwrap_or((spec, ""));
+    let (head, nanos) = head.split_once('@').unwrap_or((head, "0"));
     let (mode, uid) = head.split_once(':').unwrap_or((head, "0"));
     let mode = u16::from_str_radix(mode.trim_start_matches(['!', '~', '^']), 8).expect("a mode");
-    let meta = meta(mode, uid.parse().expect("a uid"));
+    let mtime = Mtime { seconds: 0, nanos: nanos.parse().expect("parts of a second") };
+    let meta = Meta { mtime, ..meta(mode, uid.parse().expect("a uid")) };
     let group = |name: &str| LinkId::of(&[name.as_bytes()]);
     let node = match rest {
         "" => None,
@@ -111,6 +113,10 @@ fn read(store: &MemoryStore, id: RootId) -> Model {
                 Meta { mode, uid: 0, gid: 0, .. } => format!("{mode:o}"),
                 Meta { mode, uid, gid, .. } if uid == gid => format!("{mode:o}:{uid}"),
                 Meta { mode, uid, gid, .. } => format!("{mode:o}:{uid},{gid}"),
+            };
+            let head = match entry.meta.mtime.nanos {
+                0 => head,
+                nanos => format!("{head}@{nanos}"),
             };
             let path = format!("{path}{}", entry.name);
             match &entry.node {
@@ -252,6 +258,41 @@ fn a_file_takes_the_name_or_goes_inside() {
         &["x/ 755:3", "x/y/ 755:3", "x/y/z 640:3 A"],
         &["x/ 755:3", "x/y/ 755:3", "x/y/z 640:3 A"],
     );
+}
+
+/// As BuildKit sees it; nanoseconds stand behind the `@`.
+#[test]
+fn what_is_taken_for_the_same_is_in_no_layer() {
+    let to = &[("d/", "755"), ("d/e/", "755@1"), ("d/e/f", "644@5 old"), ("d/e/s", "644@5 same")];
+    let copy = Copy { to, sources: &["."], dest: "/d", ..COPY };
+    let with = |f, dir| {
+        let from = [("e/", dir), ("e/f", f), ("e/s", "644@5 same")];
+        let (whole, layer) = Copy { from: &from, ..copy }.run().expect("a copy that works");
+        (whole["d/e/f"].clone(), show(&layer))
+    };
+    let [old, new, later] = ["644@5 old", "644@5 new", "644@6 new"].map(str::to_owned);
+    let inside = |mark: &str, file: &str| {
+        let dirs = [format!("d/ {mark}755"), format!("d/e/ {mark}755@1")];
+        [&dirs[..], &[format!("d/e/f {file}")]].concat()
+    };
+    assert_eq!(with("644@5 old", "755@1"), (old, vec![]));
+    assert_eq!(with("644@5 new", "755@1"), (new, inside("~", "644@5 unlisted new")));
+    assert_eq!(with("644@6 new", "755@1"), (later, inside("", "644@6 new")));
+    assert_eq!(with("644@5 old", "755@2").1, ["d/ ~755", "d/e/ ^755@2"]);
+}
+
+#[test]
+fn the_files_that_images_miss_are_named() {
+    let store = MemoryStore::new();
+    let to = build(&store, &[("a/", "755"), ("a/b/", "755"), ("a/b/f", "644@5 old")]);
+    let from = build(&store, &[("f", "644@5 new")]);
+    let nodes = StoreNodes(&store);
+    let selected = select(&nodes, &from, &source("f".to_owned(), true), false, &[]).unwrap();
+    let now = Mtime { seconds: 7, nanos: 0 };
+    let rules = CopyRules { dest: b"/a/b/", chown: None, chmod: None, now };
+    let change = copy(&nodes, &to, vec![selected], &rules).unwrap();
+    let warning = change.missed.warning(<[u8]>::to_vec).unwrap();
+    assert!(warning.contains(" of /a/b/f: "), "{warning}");
 }
 
 #[test]
@@ -700,7 +741,16 @@ fn tree(marks: bool) -> impl Strategy<Value = Vec<(String, String)>> {
         let file = prop_oneof![Just("644 x"), Just("600 y"), Just("644 x = g")];
         prop_oneof![3 => file, 1 => Just("777 -> a"), 1 => Just("0 whiteout"), 1 => relink].boxed()
     } else {
-        prop_oneof![Just("644 x"), Just("600 y"), Just("777 -> a")].boxed()
+        prop_oneof![
+            Just("644 x"),
+            Just("600 y"),
+            Just("777 -> a"),
+            Just("644@5 x"),
+            Just("644@5 y"),
+            Just("777@5 -> b"),
+            Just("777@5 -> a"),
+        ]
+        .boxed()
     };
     let dir = if marks {
         prop_oneof![Just("755"), Just("!700"), Just("~755"), Just("^750")].boxed()

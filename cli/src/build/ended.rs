@@ -1,13 +1,15 @@
-//! Work that is given up when the person ends the build, before there is one to cancel: what was
-//! fetched or unpacked so far is taken away.
+//! Ctrl-C and SIGTERM: what a build does about them, and work that is given up before there is a build
+//! to cancel, so that what was fetched or unpacked so far is taken away.
 
+use crate::error::exit_code;
 use proto::error::{Class, Failure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
 
 /// How long a read waits for bytes before it looks whether it should go on, in nanoseconds.
 const LOOK: i64 = 50_000_000;
@@ -16,29 +18,63 @@ const LOOK: i64 = 50_000_000;
 pub async fn unless_ended<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::select! {
         done = work => done,
-        () = told_to_end() => Err(cancelled()),
+        () = told(1) => Err(cancelled()),
     }
 }
 
 /// Does something that blocks and reads a file, until Ctrl-C or SIGTERM: from then on there is
-/// nothing to be read, and this returns when the work has.
+/// nothing to be read, and this returns when the work has. A second signal does not wait for that.
 pub async fn blocking<T: Send + 'static>(
     input: File,
     work: impl FnOnce(Input) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let ended = Arc::new(AtomicBool::new(false));
     let input = Input { file: input, ended: ended.clone() };
-    let told = told_to_end();
+    let told_once = told(1);
     let mut working = tokio::task::spawn_blocking(move || work(input));
-    let (done, is_ended) = tokio::select! {
-        done = &mut working => (done, false),
-        () = told => {
+    let done = tokio::select! {
+        done = &mut working => done,
+        () = told_once => {
             ended.store(true, Ordering::SeqCst);
-            (working.await, true)
+            tokio::select! {
+                _ = working => return Err(cancelled()),
+                () = told(2) => std::process::exit(exit_code(&cancelled()).into()),
+            }
         }
     };
-    let done = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    if is_ended { Err(cancelled()) } else { done }
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// Waits until Ctrl-C or SIGTERM came so many times since this was called for the first time: from
+/// then on they do not end the process, and so none of them may be missed.
+pub fn told(times: u32) -> impl Future<Output = ()> {
+    static TOLD: OnceLock<watch::Receiver<u32>> = OnceLock::new();
+    let mut told = TOLD.get_or_init(count).clone();
+    async move {
+        if told.wait_for(|came| *came >= times).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Counts the signals from here on.
+fn count() -> watch::Receiver<u32> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (count, told) = watch::channel(0);
+    if let [Ok(mut int), Ok(mut term)] =
+        [SignalKind::interrupt(), SignalKind::terminate()].map(signal)
+    {
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = int.recv() => {}
+                    _ = term.recv() => {}
+                }
+                count.send_modify(|came| *came += 1);
+            }
+        });
+    }
+    told
 }
 
 /// Standard input, without a buffer of the process: who waits for it sees all that there is.
@@ -70,19 +106,4 @@ impl Read for Input {
 
 fn cancelled() -> Failure {
     Failure::new(Class::Cancelled, "The build was cancelled")
-}
-
-/// Waits for the next Ctrl-C or SIGTERM from here on.
-fn told_to_end() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
-    async {
-        let [Ok(mut int), Ok(mut term)] = signals else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = int.recv() => {}
-            _ = term.recv() => {}
-        }
-    }
 }

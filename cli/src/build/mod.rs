@@ -34,6 +34,7 @@ use crate::progress::{Display, Mode, Settings, StartError};
 use cache::tree::pattern::Patterns;
 use cache::{meter, scan};
 use context::{Context, Files, MAIN, Named};
+use ended::{told, unless_ended};
 use line::{Heard, Line, Shown, reattach};
 use ops::config::{Config, Fallback};
 use output::Target;
@@ -80,8 +81,8 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
     };
     unused(&args);
     let farm = match args.fallback.unwrap_or(config.farm.fallback) {
-        Fallback::None => Farm::find(farm, config).await?,
-        Fallback::Local => Farm::find_or_local(farm, config).await?,
+        Fallback::None => unless_ended(Farm::find(farm, config)).await?,
+        Fallback::Local => unless_ended(Farm::find_or_local(farm, config)).await?,
     };
     let display = Arc::new(Display::start(mode, &look).map_err(bad_display)?);
     let client = Client {
@@ -155,7 +156,7 @@ impl Client {
         let interrupted = interrupt(answers.clone());
         tokio::pin!(interrupted);
         let mut patience = false;
-        let mut line = Line::open(&self.farm, &first, queue).await?;
+        let mut line = unless_ended(Line::open(&self.farm, &first, queue)).await?;
         let (mut heard, mut shown) = (None, Shown::default());
         loop {
             let message = tokio::select! {
@@ -383,21 +384,9 @@ fn moved(display: &Display, vertex: VertexId, current: u64, done: bool) {
 
 /// Ctrl-C cancels the build, and waits for it to be cleaned up; a second one does not wait.
 async fn interrupt(answers: mpsc::Sender<ToCoordinator>) -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut int), Ok(mut term)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-    }
+    told(1).await;
     let _ = answers.send(ToCoordinator::Cancel).await;
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-    }
+    told(2).await;
     true
 }
 

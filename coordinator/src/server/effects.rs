@@ -28,6 +28,7 @@ use proto::wire::blob::PutRecord;
 use proto::wire::build::{Traffic, VertexId};
 use proto::wire::worker::{Bind, Call, Reply, RunTask};
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tempfile::SpooledTempFile;
 
@@ -209,10 +210,20 @@ pub fn selection(
     })))
 }
 
-/// The moment, as files have it.
+/// The moment, as files have it: another one each time, as two files of a build have them, and not in
+/// whole seconds. Equal times would say that one file put upon another changes nothing
+/// ([`cache::tree::listed`]).
 fn file_time() -> Mtime {
+    static LAST: AtomicU64 = AtomicU64::new(0);
     let Millis(ms) = super::now();
-    Mtime { seconds: (ms / 1000) as i64, nanos: (ms % 1000) as u32 * 1_000_000 }
+    let now = ms.saturating_mul(1_000_000);
+    let next = |last: u64| {
+        let time = now.max(last + 1);
+        if time.is_multiple_of(1_000_000_000) { time + 1 } else { time }
+    };
+    let later = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    let time = next(later.unwrap_or_default());
+    Mtime { seconds: (time / 1_000_000_000) as i64, nanos: (time % 1_000_000_000) as u32 }
 }
 
 async fn evaluate(
@@ -361,8 +372,11 @@ async fn algebra(
     });
     let change = change.await?;
     server.library.keep(change.made).await?;
-    let (layers, root, remark) = (vec![change.diff], change.root, change.missed.warning());
-    Ok(Evaluated::Made { key: Some(key), layers, root, remark })
+    // The key has no times in it: whoever has the same files with other times loses nothing.
+    let key = change.missed.is_empty().then_some(key);
+    let (layers, root, remark) =
+        (vec![change.diff], change.root, change.missed.warning(<[u8]>::to_vec));
+    Ok(Evaluated::Made { key, layers, root, remark })
 }
 
 fn roots(inputs: &[TreeState]) -> Vec<RootId> {

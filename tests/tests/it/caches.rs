@@ -140,7 +140,6 @@ fn the_smaller_mode_has_the_steps_of_the_image() {
     assert_eq!(cached(&outcome), 0, "{}", outcome.all());
 }
 
-/// A path as flags have it.
 /// No layer has the bytes; who takes the cache has them all the same.
 #[test]
 fn a_step_whose_change_no_layer_has_runs_again() {
@@ -161,6 +160,7 @@ fn a_step_whose_change_no_layer_has_runs_again() {
     assert_eq!(cached(&outcome), 1, "{}", outcome.all());
 }
 
+/// A path as flags have it.
 fn local(key: &str, path: &Path) -> String {
     format!("type=local,{key}={}", path.display())
 }

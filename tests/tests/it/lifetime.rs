@@ -98,39 +98,71 @@ fn ctrl_c_and_sigterm_cancel_and_leave_nothing() {
     }
 }
 
-/// Somebody writes a context, or a Dockerfile, and does not come to its end.
-#[test]
-fn ctrl_c_while_something_is_read_leaves_nothing() {
-    let site = Site::of("FROM scratch\n");
+/// Half of an archive with one file.
+fn half_an_archive() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(1 << 20);
     header.set_mode(0o644);
-    let half = vec![b'x'; 1 << 20];
-    tar.append_data(&mut header, "file", &half[..]).expect("an archive in memory");
-    let archive = &tar.get_ref()[..1 << 19];
+    let whole = vec![b'x'; 1 << 20];
+    tar.append_data(&mut header, "file", &whole[..]).expect("an archive in memory");
+    tar.get_ref()[..1 << 19].to_vec()
+}
+
+/// Somebody writes a context, or a Dockerfile, and does not come to its end.
+#[test]
+fn who_is_told_to_end_while_something_is_read_leaves_nothing() {
+    let site = Site::of("FROM scratch\n");
     let context = site.context.path().to_str().expect("a path of the tests is UTF-8");
-    for (args, begun) in
-        [(vec!["build", "-"], archive), (vec!["build", "-f", "-", context], b"FROM")]
-    {
-        let temp = Scratch::new("temp");
+    let archive = (vec!["build", "-"], half_an_archive(), true);
+    let dockerfile = (vec!["build", "-f", "-", context], b"FROM".to_vec(), false);
+    for (args, begun, unpacks) in [archive, dockerfile] {
+        for signal in [Signal::INT, Signal::TERM] {
+            let temp = Scratch::new("temp");
+            let (reader, mut writer) = std::io::pipe().expect("a pipe");
+            let mut command = site.slipway.command(&args);
+            command.env("TMPDIR", temp.path()).stdin(reader);
+            let mut build = Running::start(&mut command, &[]);
+            drop(command);
+            writer.write_all(&begun).expect("it is read");
+            let made = || fs::read_dir(temp.path()).expect("our own").count();
+            until("it is unpacked", || !unpacks || made() > 0);
+            // Until it waits for what nobody writes.
+            let left = || rustix::io::ioctl_fionread(&writer).expect("a pipe");
+            until("all is read", || left() == 0);
+            assert!(build.is_running());
+            build.signal(signal);
+            build.finish(DEADLINE).fails(130).says("cancelled");
+            assert_eq!(made(), 0);
+        }
+    }
+}
+
+/// Once something was read, and the farm does not answer.
+#[test]
+fn who_is_told_to_end_before_there_is_a_build_ends() {
+    let site = Site::of("FROM scratch\n");
+    site.build(&[]).ok();
+    let farm = site.slipway.processes().into_iter().find(|p| p.command.contains(" up "));
+    let farm = rustix::process::Pid::from_raw(farm.expect("the farm runs").pid).expect("a number");
+    rustix::process::kill_process(farm, Signal::STOP).expect("our own farm");
+    let context = site.context.path().to_str().expect("a path of the tests is UTF-8");
+    for signal in [Signal::INT, Signal::TERM] {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
-        let mut command = site.slipway.command(&args);
-        command.env("TMPDIR", temp.path()).stdin(reader);
+        let mut command = site.slipway.command(&["build", "-f", "-", context]);
+        command.stdin(reader);
         let mut build = Running::start(&mut command, &[]);
         drop(command);
-        writer.write_all(begun).expect("it is read");
-        if begun.len() > 4 {
-            until("it is unpacked", || fs::read_dir(temp.path()).is_ok_and(|d| d.count() > 0));
-        }
-        // Until it waits for what nobody writes.
-        until("all is read", || rustix::io::ioctl_fionread(&writer).is_ok_and(|left| left == 0));
+        writer.write_all(b"FROM scratch\n").expect("it is read");
+        drop(writer);
+        // It asks the farm, sooner or later; told before, it has to end all the same.
+        std::thread::sleep(std::time::Duration::from_millis(300));
         assert!(build.is_running());
-        build.signal(Signal::INT);
+        build.signal(signal);
         build.finish(DEADLINE).fails(130).says("cancelled");
-        let left: Vec<_> = fs::read_dir(temp.path()).expect("our own").collect();
-        assert!(left.is_empty(), "{left:?}");
     }
+    rustix::process::kill_process(farm, Signal::CONT).expect("our own farm");
+    site.build(&[]).ok();
 }
 
 #[test]

@@ -48,6 +48,14 @@ impl Mask {
         shown
     }
 
+    /// A text by itself.
+    pub fn whole(&self, text: &[u8]) -> Vec<u8> {
+        let mut own = Self { held: Vec::new(), ..self.clone() };
+        let mut shown = own.push(text);
+        shown.extend(own.finish());
+        shown
+    }
+
     /// What was held back, at the end.
     pub fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)

@@ -20,6 +20,7 @@ use proto::wire::worker::{Bind, Lease, Outcome, RunTask};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What the coordinator calls the one file of a bound tree.
@@ -204,7 +205,8 @@ impl Step<'_> {
         if self.stop.is_asked() {
             return Err(Trouble::Stopped);
         }
-        let running = prepared.start(Io::Log(self.sink(mask)))?;
+        let ends_line = Arc::new(AtomicBool::new(true));
+        let running = prepared.start(Io::Log(self.sink(mask.clone(), ends_line.clone())))?;
         self.stop.watch(running.canceller());
         let exited = running.wait()?;
         *usage = Some(exited.usage());
@@ -213,8 +215,11 @@ impl Step<'_> {
             let captured = exited.capture()?;
             let (diff, caches) = captured.keep()?;
             self.keep_caches(caches, turns);
-            if let Some(warning) = diff.missed.warning() {
-                self.teller().tell(Stream::Stderr, warning.into_bytes());
+            if let Some(warning) = diff.missed.warning(|path| mask.whole(path)) {
+                // After what the step wrote, which may end within a line.
+                let text =
+                    if ends_line.load(Ordering::SeqCst) { warning } else { format!("\n{warning}") };
+                self.teller().tell(Stream::Stderr, text.into_bytes());
             }
             return Ok(diff.id);
         }
@@ -254,10 +259,11 @@ impl Step<'_> {
     }
 
     /// What the step writes goes to the coordinator, without secrets.
-    fn sink(&self, mask: Mask) -> LogSink {
+    /// `ends_line` is told whether it ended with a whole line.
+    fn sink(&self, mask: Mask, ends_line: Arc<AtomicBool>) -> LogSink {
         let teller = self.teller();
         // Each of the two streams is cut into pieces by itself.
-        let mut masks = Masks { out: mask.clone(), err: mask, teller };
+        let mut masks = Masks { out: mask.clone(), err: mask, ends_line, teller };
         Box::new(move |stream, data| masks.take(stream, data))
     }
 
@@ -282,11 +288,15 @@ impl Teller {
 struct Masks {
     out: Mask,
     err: Mask,
+    ends_line: Arc<AtomicBool>,
     teller: Teller,
 }
 
 impl Masks {
     fn take(&mut self, stream: sandbox::Stream, data: &[u8]) {
+        if let Some(last) = data.last() {
+            self.ends_line.store(*last == b'\n', Ordering::SeqCst);
+        }
         match stream {
             sandbox::Stream::Stdout => self.teller.tell(Stream::Stdout, self.out.push(data)),
             sandbox::Stream::Stderr => self.teller.tell(Stream::Stderr, self.err.push(data)),

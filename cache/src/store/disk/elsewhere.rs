@@ -309,10 +309,12 @@ impl Inner {
             }
             batch.commit(Sync::No)?;
         }
-        self.barrier()?;
-        self.delete_doomed()?;
-        self.compact(u64::MAX, &mut super::gc::Report::default())?;
-        self.measure_index();
+        if released.in_use < ids.len() {
+            self.barrier()?;
+            self.delete_doomed()?;
+            self.compact(u64::MAX, &mut super::gc::Report::default())?;
+            self.measure_index();
+        }
         Ok(released)
     }
 

@@ -76,13 +76,14 @@ fn entries() -> Vec<Entry> {
         Node::File { blob, size: 7, link: None },
         Node::File { blob, size: 7, link: Some(link) },
         Node::Dir(dir, Presence::Merge),
+        Node::Dir(dir, Presence::Unlisted),
         Node::Symlink(b"../x".to_vec()),
         Node::Fifo,
         Node::Whiteout,
         Node::Relink(None),
         Node::Relink(Some(link)),
         Node::Unlisted(Unlisted::Symlink(b"x".to_vec())),
-        Node::Unlisted(Unlisted::File { blob, size: 7, link: None }),
+        Node::Unlisted(Unlisted::File { blob, size: 7, link: Some(link) }),
     ];
     let entry = |(at, node): (usize, Node)| Entry {
         name: FileName::new(format!("name{at}").as_bytes()).expect("a name"),

@@ -64,8 +64,7 @@ fn refuse_unlisted(node: &AnyNode) -> Result<(), PackError> {
     let is_lost = |entry: &&Entry| matches!(entry.node, Node::Unlisted(Unlisted::File { .. }));
     match dir.entries().iter().find(is_lost) {
         Some(entry) => {
-            let why =
-                "it was changed, but neither its size nor its time, and no layer has the change";
+            let why = "no layer lists its change, and so none has its bytes";
             Err(PackError::Name { path: entry.name.to_string(), why })
         }
         None => Ok(()),

@@ -27,6 +27,7 @@ enum Leaf {
     Symlink(String),
     Char(u32, u32),
     Fifo,
+    Socket,
     Whiteout,
     /// A file of a layer below.
     Relink(u8),
@@ -56,6 +57,7 @@ fn item() -> impl Strategy<Value = Item> {
         "[a-zü/]{1,150}".prop_map(Leaf::Symlink),
         (0u32..4096, 0u32..1 << 20).prop_map(|(a, b)| Leaf::Char(a, b)),
         Just(Leaf::Fifo),
+        Just(Leaf::Socket),
         Just(Leaf::Whiteout),
         (0u8..3).prop_map(Leaf::Relink),
         any::<u8>().prop_map(Leaf::Unlisted),
@@ -111,6 +113,7 @@ fn put_leaf(store: &MemoryStore, meta: &Meta, leaf: &Leaf) -> (Meta, Node) {
         Leaf::Symlink(target) => (meta.clone(), Node::Symlink(target.clone().into_bytes())),
         Leaf::Char(major, minor) => (meta.clone(), Node::Char(*major, *minor)),
         Leaf::Fifo => (meta.clone(), Node::Fifo),
+        Leaf::Socket => (meta.clone(), Node::Socket),
         Leaf::Whiteout => (meta.clone(), Node::Whiteout),
         Leaf::Relink(n) => (meta.clone(), Node::Relink(Some(LinkId::of(&[&[*n]])))),
         Leaf::Unlisted(n) => (meta.clone(), Node::Unlisted(Unlisted::Symlink(vec![*n]))),

@@ -232,7 +232,7 @@ impl<'a> Seal<'a> {
                     }
                     Change::Names(link) => *entry = relink(entry.name.clone(), link),
                     Change::Unlisted(what) => {
-                        if what.clone().listed() != lower.node {
+                        if listed::is_lost(&what, &lower.node) {
                             self.note_missed(dir, &entry.name);
                         }
                         entry.node = Node::Unlisted(what);

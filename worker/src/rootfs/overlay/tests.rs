@@ -292,7 +292,7 @@ fn a_change_that_neither_size_nor_time_tells_is_seen_by_the_next_step_alone() {
             rustix::fs::utimensat(rustix::fs::CWD, path, times, flags).unwrap();
         }
     });
-    let warning = diff.missed.clone().warning().unwrap();
+    let warning = diff.missed.clone().warning(<[u8]>::to_vec).unwrap();
     assert!(warning.contains(" of /d/f, /d/l: "), "{warning}");
     let (held, made) =
         cache::tree::apply::archived(&cache::store::StoreNodes(&*bench.store), &diff.id).unwrap();
