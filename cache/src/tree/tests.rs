@@ -1,6 +1,6 @@
 //! The algebra against a plain map from paths to files, and its rules by example.
 
-use super::apply::{apply, archived, explicit};
+use super::apply::{apply, explicit};
 use super::graft::{CopyRules, copy, mkdir};
 use super::select::{Bound, Picked, bind, select};
 use super::{TreeError, root};
@@ -17,6 +17,7 @@ use proto::tree::{
 use std::collections::BTreeMap;
 
 mod archive;
+mod layers;
 mod slow;
 
 /// A tree written down: `path` → what it is. Directories end with a slash.
@@ -575,116 +576,6 @@ fn a_working_directory_is_made_once() {
     assert_eq!(again.root, change.root);
     store.put_nodes(&again.made.into_nodes()).unwrap();
     assert!(read(&store, again.diff).is_empty());
-}
-
-#[test]
-fn layers_of_registries_are_applied() {
-    let store = MemoryStore::new();
-    let base = build(
-        &store,
-        &[("d/", "700:1"), ("d/a", "644 A"), ("e/", "711"), ("e/old", "644 O"), ("f", "644 F")],
-    );
-    let diff = build(
-        &store,
-        &[
-            ("d/", "~755"),
-            ("d/new", "644 N"),
-            ("e/", "!755"),
-            ("e/x", "644 X"),
-            ("f", "0 whiteout"),
-            ("g/", "~755"),
-            ("g/h", "644 H"),
-        ],
-    );
-    let nodes = StoreNodes(&store);
-    let (whole, made) = apply(&nodes, &base, &diff).unwrap();
-    store.put_nodes(&made.into_nodes()).unwrap();
-    let expected =
-        ["d/ 700:1", "d/a 644 A", "d/new 644 N", "e/ 755", "e/x 644 X", "g/ 755", "g/h 644 H"];
-    assert_eq!(show(&read(&store, whole)), expected);
-    let (layer, made) = explicit(&nodes, &base, &diff).unwrap();
-    store.put_nodes(&made.into_nodes()).unwrap();
-    let layer = read(&store, layer);
-    assert_eq!((&layer["d/"][..], &layer["g/"][..], &layer["e/"][..]), ("700:1", "755", "!755"));
-}
-
-#[test]
-fn a_file_can_get_other_names_and_stay_what_it_is() {
-    let store = MemoryStore::new();
-    let base = build(
-        &store,
-        &[
-            ("a", "640:7 A"),
-            ("d/", "700:1"),
-            ("d/one", "644 P = g"),
-            ("d/two", "644 P = g"),
-            ("e/", "750:2"),
-            ("e/x", "600 X"),
-            ("no-file", "777 -> a"),
-        ],
-    );
-    let diff = build(
-        &store,
-        &[
-            ("a", "0 relink = h"),
-            ("b", "640:7 A = h"),
-            ("d/", "700:1"),
-            ("d/one", "0 relink"),
-            ("e/", "~750:2"),
-            ("e/x", "0 relink = i"),
-            ("no-file", "0 relink = j"),
-            ("nothing", "0 relink = j"),
-        ],
-    );
-    let nodes = StoreNodes(&store);
-    let linked =
-        |model: &[(&str, &str)]| -> Vec<String> { show(&read(&store, build(&store, model))) };
-    let (whole, made) = apply(&nodes, &base, &diff).unwrap();
-    store.put_nodes(&made.into_nodes()).unwrap();
-    let expected = [
-        ("a", "640:7 A = h"),
-        ("b", "640:7 A = h"),
-        ("d/", "700:1"),
-        ("d/one", "644 P"),
-        ("d/two", "644 P = g"),
-        ("e/", "750:2"),
-        ("e/x", "600 X = i"),
-        ("no-file", "777 -> a"),
-    ];
-    assert_eq!(show(&read(&store, whole)), linked(&expected));
-    let (layer, made) = archived(&nodes, &diff).unwrap();
-    store.put_nodes(&made.into_nodes()).unwrap();
-    let expected = linked(&[("b", "640:7 A = h"), ("d/", "700:1")]);
-    assert_eq!(show(&read(&store, layer)), expected);
-    assert_eq!(archived(&nodes, &layer).unwrap().0, layer);
-}
-
-#[test]
-fn what_is_unlisted_is_for_steps_and_for_no_archive() {
-    let store = MemoryStore::new();
-    let base = build(&store, &[("a", "640 old"), ("d/", "700"), ("e/", "755"), ("f/", "755")]);
-    let diff = build(
-        &store,
-        &[
-            ("a", "640 unlisted new"),
-            ("d/", "^700:5"),
-            ("d/x", "644 unlisted X"),
-            ("e/", "^711"),
-            ("e/listed", "644 L"),
-            ("f/", "755"),
-            ("f/y", "644 unlisted Y"),
-        ],
-    );
-    let nodes = StoreNodes(&store);
-    let (whole, made) = apply(&nodes, &base, &diff).unwrap();
-    store.put_nodes(&made.into_nodes()).unwrap();
-    let seen =
-        ["a 640 new", "d/ 700:5", "d/x 644 X", "e/ 711", "e/listed 644 L", "f/ 755", "f/y 644 Y"];
-    assert_eq!(show(&read(&store, whole)), seen);
-    let (layer, made) = archived(&nodes, &diff).unwrap();
-    store.put_nodes(&made.into_nodes()).unwrap();
-    assert_eq!(show(&read(&store, layer)), ["e/ ~711", "e/listed 644 L", "f/ 755"]);
-    assert_eq!(archived(&nodes, &layer).unwrap().0, layer);
 }
 
 /// The layer put upon the tree, the slow way.
