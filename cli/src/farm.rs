@@ -33,6 +33,10 @@ const ON_DEMAND: [&str; 2] = ["up", "--on-demand"];
 /// How long a farm may take to start. Cleaning up after a crash takes some of it.
 const START_WAIT: Duration = Duration::from_secs(60);
 
+/// How long a client that ends goes on to say so. The word is sent at once; that nobody answers to it is
+/// not waited for.
+const LEAVE_WAIT: Duration = Duration::from_millis(5);
+
 /// What to do about a farm that does not answer.
 const AWAY: &str = "See whether its coordinator runs and can be reached from here (UDP). To build on \
                     this machine: --farm local, or `slipway context use local`; to do so whenever \
@@ -59,7 +63,8 @@ pub fn binary() -> Binary {
 #[derive(Clone)]
 pub struct Farm {
     dial: Arc<dyn Dial>,
-    remote: bool,
+    /// Who this machine is there, when it is a farm of other machines.
+    member: Option<Party>,
     /// Whose images are meant; none for the own scope.
     scope: Option<String>,
     /// As long as it is open, the farm does not end for want of work.
@@ -72,7 +77,7 @@ impl Farm {
     fn at(home: &Path) -> Self {
         let dial: Arc<dyn Dial> = Arc::new(Dialer::new(&socket(home)));
         let blobs = Cluster::of_one(dial.clone(), binary());
-        Self { blobs, dial, remote: false, scope: None, held: Arc::default() }
+        Self { blobs, dial, member: None, scope: None, held: Arc::default() }
     }
 
     /// The farm that is meant: by `wish` (`--farm`), by `SLIPWAY_FARM`, the one in use, the one of
@@ -147,8 +152,8 @@ impl Farm {
             drop(to);
         });
         let blobs = cluster(&party, watched);
-        tokio::spawn(keep_renewed(party, dial.clone()));
-        Ok(Self { dial, blobs, remote: true, scope: None, held: Arc::default() })
+        tokio::spawn(keep_renewed(party.clone(), dial.clone()));
+        Ok(Self { dial, blobs, member: Some(party), scope: None, held: Arc::default() })
     }
 
     /// The farm of this machine, or the coordinator that runs on it.
@@ -162,7 +167,16 @@ impl Farm {
 
     /// Whether it is a farm of other machines.
     pub fn is_remote(&self) -> bool {
-        self.remote
+        self.member.is_some()
+    }
+
+    /// Tells other machines that nothing comes any more, so that they need not wait whether something
+    /// does.
+    pub async fn leave(&self) {
+        if let Some(member) = &self.member {
+            // Who is not told within this time finds out by itself.
+            let _ = tokio::time::timeout(LEAVE_WAIT, member.close()).await;
+        }
     }
 
     fn hold(&self, opening: Opening) {

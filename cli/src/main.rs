@@ -108,33 +108,41 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         }
         _ => Farm::find(wish.as_deref(), &config).await?,
     };
+    let done = on(&farm, command, &config).await;
+    farm.leave().await;
+    done
+}
+
+/// What works with a farm.
+async fn on(farm: &Farm, command: Command, config: &Config) -> Result<u8, Failure> {
+    let within = |within: &args::image::Within| farm.clone().in_scope(&within.scope);
     match command {
         Command::Run(args) => {
-            return run::run(farm.in_scope(&args.within.scope), args, &config).await;
+            return run::run(within(&args.within), args, config).await;
         }
         Command::Cache(args::CacheArgs { command: Some(args::Cache::Mounts(command)), .. }) => {
-            mounts::run(&farm, command).await?;
+            mounts::run(farm, command).await?;
         }
         Command::Cache(args::CacheArgs { command: Some(command), .. }) => {
-            return builds::cache(&farm, command).await;
+            return builds::cache(farm, command).await;
         }
-        Command::Token(command) => members::token(&farm, command).await?,
-        Command::Top(args) => top::run(&farm, &args).await?,
-        Command::Node(command) => members::node(&farm, command).await?,
-        Command::Images(args) => images::list(&farm.in_scope(&args.within.scope), &args).await?,
-        Command::Rmi(args) => images::remove(&farm.in_scope(&args.within.scope), args).await?,
-        Command::Tag(args) => images::tag(&farm.in_scope(&args.within.scope), args).await?,
-        Command::Inspect(args) => images::inspect(&farm.in_scope(&args.within.scope), args).await?,
-        Command::History(args) => images::history(&farm.in_scope(&args.within.scope), args).await?,
-        Command::Pull(args) => images::pull(&farm.in_scope(&args.within.scope), args).await?,
-        Command::Push(args) => images::push(&farm.in_scope(&args.within.scope), args).await?,
-        Command::Save(args) => images::save(&farm.in_scope(&args.within.scope), args).await?,
-        Command::Load(args) => images::load(&farm.in_scope(&args.within.scope), args).await?,
-        Command::Builds(args) => builds::list(&farm, &args).await?,
-        Command::Logs(args) => builds::logs(&farm, &args).await?,
-        Command::Explain(args) => builds::explain(&farm, &args).await?,
-        Command::Cancel(args) => builds::cancel(&farm, &args.build).await?,
-        Command::Attach(args) => return build::attach::run(&farm, &args).await,
+        Command::Token(command) => members::token(farm, command).await?,
+        Command::Top(args) => top::run(farm, &args).await?,
+        Command::Node(command) => members::node(farm, command).await?,
+        Command::Images(args) => images::list(&within(&args.within), &args).await?,
+        Command::Rmi(args) => images::remove(&within(&args.within), args).await?,
+        Command::Tag(args) => images::tag(&within(&args.within), args).await?,
+        Command::Inspect(args) => images::inspect(&within(&args.within), args).await?,
+        Command::History(args) => images::history(&within(&args.within), args).await?,
+        Command::Pull(args) => images::pull(&within(&args.within), args).await?,
+        Command::Push(args) => images::push(&within(&args.within), args).await?,
+        Command::Save(args) => images::save(&within(&args.within), args).await?,
+        Command::Load(args) => images::load(&within(&args.within), args).await?,
+        Command::Builds(args) => builds::list(farm, &args).await?,
+        Command::Logs(args) => builds::logs(farm, &args).await?,
+        Command::Explain(args) => builds::explain(farm, &args).await?,
+        Command::Cancel(args) => builds::cancel(farm, &args.build).await?,
+        Command::Attach(args) => return build::attach::run(farm, &args).await,
         Command::Up(_)
         | Command::Down(_)
         | Command::Build(_)

@@ -45,8 +45,8 @@ use proto::id::{BlobId, OciDigest, RootId};
 use proto::platform::Platform;
 use proto::secret::SecretBytes;
 use proto::wire::build::{
-    Answer, Ask, BuildResult, Event, ImageResult, OutputResult, ToClient, ToCoordinator, VertexId,
-    Warning,
+    Answer, Ask, BuildRequest, BuildResult, Event, ImageResult, OutputResult, ToClient,
+    ToCoordinator, VertexId, Warning,
 };
 use proto::wire::worker::Moved;
 use std::path::{Path, PathBuf};
@@ -93,22 +93,8 @@ pub async fn run(args: Build, farm: Option<&str>, config: &Config) -> Result<u8,
         directories: Arc::new(asked.directories),
         sent: Arc::default(),
     };
-    let result = client.build(ToCoordinator::Submit(Box::new(asked.request))).await;
-    let result = match result {
-        Ok(mut result) => {
-            let write = async {
-                write_outputs(&farm, &result, &asked.targets).await?;
-                let warn = |message| client.warn(message);
-                client.directories.write(&farm.blobs, &result.caches, warn).await
-            };
-            let (written, moved) = meter::count(write).await;
-            let traffic = &mut result.summary.traffic;
-            traffic.context = client.sent.load(Ordering::Relaxed);
-            traffic.outputs = moved.inputs;
-            written.map(|()| result)
-        }
-        Err(failure) => Err(failure),
-    };
+    let result = client.finish(asked.request, &asked.targets).await;
+    farm.leave().await;
     display.finish(&result);
     match result {
         Ok(result) => {
@@ -151,6 +137,25 @@ struct Client {
 }
 
 impl Client {
+    /// Builds, and writes what comes out.
+    async fn finish(
+        &self,
+        request: BuildRequest,
+        targets: &[Target],
+    ) -> Result<BuildResult, Failure> {
+        let mut result = self.build(ToCoordinator::Submit(Box::new(request))).await?;
+        let write = async {
+            write_outputs(&self.farm, &result, targets).await?;
+            let warn = |message| self.warn(message);
+            self.directories.write(&self.farm.blobs, &result.caches, warn).await
+        };
+        let (written, moved) = meter::count(write).await;
+        let traffic = &mut result.summary.traffic;
+        traffic.context = self.sent.load(Ordering::Relaxed);
+        traffic.outputs = moved.inputs;
+        written.map(|()| result)
+    }
+
     async fn build(&self, first: ToCoordinator) -> Result<BuildResult, Failure> {
         let (answers, queue) = mpsc::channel::<ToCoordinator>(16);
         let interrupted = interrupt(answers.clone());

@@ -3,6 +3,7 @@
 use cache::net::Dial;
 use cache::net::quic::dial::{Dialer, Target};
 use cache::net::quic::{ALPN, Endpoint, Keys};
+use futures::future::join_all;
 use ops::identity::tls::{ClientAuth, TlsError, client_config, server_config};
 use ops::identity::{Identity, Role, Subject};
 use proto::error::{Class, Failure};
@@ -153,9 +154,8 @@ impl Party {
     pub async fn close(&self) {
         let listening: Vec<Endpoint> =
             locked(&self.0.listening).iter().map(|(endpoint, _)| endpoint.clone()).collect();
-        for endpoint in listening.iter().chain([&self.0.control, &self.0.bulk]) {
-            endpoint.close().await;
-        }
+        let own = [&self.0.control, &self.0.bulk];
+        join_all(listening.iter().chain(own).map(Endpoint::close)).await;
     }
 }
 

@@ -4,6 +4,8 @@ use super::Endpoint;
 use crate::net::Stream;
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long a handshake may take.
@@ -11,7 +13,7 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 
 /// Half-open connections beyond which a dialler must prove first that it is where it says (RFC
 /// 9000, 8.1.2): spoofed addresses get no further.
-const TRUSTING_MAX: usize = 256;
+pub(super) const TRUSTING_MAX: usize = 256;
 
 /// Somebody who dialled, and whose certificate, if there is one, is valid.
 pub struct Caller {
@@ -24,7 +26,7 @@ impl Endpoint {
     pub async fn accept(&self) -> Option<impl Future<Output = Option<Caller>> + Send + use<>> {
         loop {
             let incoming = self.quic.accept().await?;
-            if self.quic.open_connections() > TRUSTING_MAX
+            if self.half_open() > TRUSTING_MAX
                 && !incoming.remote_address_validated()
                 && incoming.may_retry()
             {
@@ -33,12 +35,33 @@ impl Endpoint {
                 }
                 continue;
             }
-            return Some(known(incoming));
+            return Some(known(incoming, HalfOpen::new(&self.half_open)));
         }
+    }
+
+    /// Handshakes that are under way with those who dialled.
+    pub fn half_open(&self) -> usize {
+        self.half_open.load(Ordering::Relaxed)
     }
 }
 
-async fn known(incoming: quinn::Incoming) -> Option<Caller> {
+/// Counts one handshake as long as it lives.
+struct HalfOpen(Arc<AtomicUsize>);
+
+impl HalfOpen {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn known(incoming: quinn::Incoming, _counted: HalfOpen) -> Option<Caller> {
     let from = incoming.remote_address();
     let connecting = incoming.accept().inspect_err(|error| refused(from, error)).ok()?;
     match tokio::time::timeout(HANDSHAKE_WAIT, connecting).await {

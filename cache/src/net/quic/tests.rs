@@ -7,7 +7,9 @@ use proto::wire::build::ToClient;
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use std::collections::HashSet;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// A cluster's authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -121,6 +123,40 @@ async fn frames_come_back_as_they_went() {
     assert_eq!(endpoint.connections(), 1, "both streams went over one connection");
     endpoint.close().await;
     echoing.await.unwrap();
+}
+
+/// A dialler that has to prove where it is has a name that nobody looked up among those in use.
+#[test]
+fn names_of_connections_do_not_come_twice() {
+    let mut ids = super::connection_ids();
+    let names: HashSet<_> = (0..30_000).map(|_| ids.generate_cid()).collect();
+    assert_eq!(names.len(), 30_000);
+}
+
+/// Beyond so many handshakes a dialler has to prove where it is; that it has proved it, and that those
+/// before it have nothing to do with it, lets it in.
+#[tokio::test]
+async fn many_at_once_get_through() {
+    const MANY: usize = super::listen::TRUSTING_MAX + 9;
+    let ca = Authority::new();
+    let endpoint = listening(server(&ca, ALPN));
+    let (keys, from) = (client(&ca, Some(ca.identity("w"))), Endpoint::client().unwrap());
+    let target = dialer(&endpoint, &keys, "cache.test").target().clone();
+    let mut dialling = JoinSet::new();
+    for _ in 0..MANY {
+        let dialer = Dialer::new(&from, &keys, target.clone(), 1);
+        dialling.spawn(async move { dialer.dial().await.map(|stream| (dialer, stream)) });
+    }
+    let mut waiting = Vec::new();
+    while waiting.len() < MANY {
+        waiting.push(endpoint.accept().await.unwrap());
+        assert_eq!(endpoint.half_open(), waiting.len());
+    }
+    let callers = futures::future::join_all(waiting).await;
+    assert!(callers.iter().all(Option::is_some));
+    let dialled = dialling.join_all().await;
+    assert!(dialled.iter().all(Result::is_ok));
+    assert_eq!((endpoint.connections(), endpoint.half_open()), (MANY, 0));
 }
 
 #[tokio::test]
