@@ -4,8 +4,8 @@
 use proto::limit;
 use proto::tree::{Meta, Mtime, Xattrs};
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, Uid,
-    XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps,
+    Uid, XattrFlags,
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -183,6 +183,12 @@ fn passed_over(name: &[u8], error: Errno) -> Result<(), Errno> {
     let is_refusal =
         matches!(error, Errno::NOTSUP | Errno::PERM | Errno::NOSPC | Errno::TOOBIG | Errno::RANGE);
     if is_peoples && is_refusal { Ok(()) } else { Err(error) }
+}
+
+/// Makes a name that hides what is below it: a device 0:0
+/// (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
+pub(crate) fn white_out(dir: impl AsFd, name: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?)
 }
 
 /// Gives an open directory its metadata, the time last. `opaque` adds overlayfs's attribute.

@@ -80,10 +80,7 @@ pub(crate) fn make_entry(
         }
         Node::Fifo => special(FileType::Fifo, 0),
         Node::Socket => special(FileType::Socket, 0),
-        Node::Whiteout => {
-            rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
-                .map_err(|e| failed(e.into()))
-        }
+        Node::Whiteout => at::white_out(dir, name).map_err(failed),
         Node::Dir(dir, _) => Err(RootfsError::Kind(dir.tree)),
         Node::Relink(_) | Node::Unlisted(_) => {
             let why = "it is what a layer means, and not what is there".to_owned();

@@ -12,9 +12,9 @@ use cache::tree::listed::{self, Change, Missed, relink};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{AnyNode, Dir, DirRef, Entry, Meta, Node, Presence, Root, Summary};
+use proto::tree::{AnyNode, Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root, Summary};
 use rustix::fs::AtFlags;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -36,8 +36,19 @@ pub(super) struct Seal<'a> {
 }
 
 pub(super) enum Job {
-    Dir { place: Place, opaque: bool, meta: Meta, entries: Vec<Found>, below: Below },
-    Files { dir: Arc<Open>, files: Vec<Found>, below: Option<Arc<AnyNode>> },
+    /// `hides` when nothing of the directory below shows through.
+    Dir {
+        place: Place,
+        hides: bool,
+        meta: Meta,
+        entries: Vec<Found>,
+        below: Below,
+    },
+    Files {
+        dir: Arc<Open>,
+        files: Vec<Found>,
+        below: Option<Arc<AnyNode>>,
+    },
 }
 
 pub(super) enum Place {
@@ -63,7 +74,7 @@ pub(super) struct Open {
 
 pub(super) enum Frame {
     Files(Vec<Entry>),
-    Dir { dir: Arc<Open>, meta: Meta, presence: Presence, below: Below, entries: Vec<Entry> },
+    Dir { dir: Arc<Open>, meta: Meta, below: Below, entries: Vec<Entry> },
 }
 
 pub(super) enum Out {
@@ -76,7 +87,7 @@ pub(super) enum Out {
 /// The job for the whole upper directory.
 pub(super) fn root_job(fd: OwnedFd, entries: Vec<Found>, meta: &Meta, below: &Root) -> Job {
     let below = Below::Dir(below.dir.tree, None);
-    Job::Dir { place: Place::Top(fd), opaque: false, meta: meta.clone(), entries, below }
+    Job::Dir { place: Place::Top(fd), hides: false, meta: meta.clone(), entries, below }
 }
 
 impl Fold for Seal<'_> {
@@ -89,8 +100,8 @@ impl Fold for Seal<'_> {
             Job::Files { dir, files, below } => {
                 Ok((Frame::Files(self.hash(&dir, files, below.as_deref())?), Vec::new()))
             }
-            Job::Dir { place, opaque, meta, entries, below } => {
-                self.enter_dir(place, opaque, meta, entries, below)
+            Job::Dir { place, hides, meta, entries, below } => {
+                self.enter_dir(place, hides, meta, entries, below)
             }
         }
     }
@@ -98,8 +109,8 @@ impl Fold for Seal<'_> {
     fn leave(&self, frame: Frame, outs: Vec<Out>) -> Result<Out, RootfsError> {
         match frame {
             Frame::Files(entries) => Ok(Out::Files(entries)),
-            Frame::Dir { dir, meta, presence, below, entries } => {
-                self.leave_dir(&dir, meta, presence, &below, entries, outs)
+            Frame::Dir { dir, meta, below, entries } => {
+                self.leave_dir(&dir, meta, &below, entries, outs)
             }
         }
     }
@@ -140,7 +151,7 @@ impl<'a> Seal<'a> {
     fn enter_dir(
         &self,
         place: Place,
-        opaque: bool,
+        hides: bool,
         meta: Meta,
         found: Vec<Found>,
         below: Below,
@@ -154,17 +165,24 @@ impl<'a> Seal<'a> {
             }
         };
         let dir = Arc::new(dir);
-        let (presence, node) = self.presence(&dir, opaque, &below)?;
+        let node = match &below {
+            Below::Dir(tree, _) => Some(load_dir(self.store, tree)?),
+            Below::Other | Below::Nothing => None,
+        };
+        let lower = node.as_deref().and_then(as_dir);
+        let hidden = if hides { self.open_up(&dir, &found, lower)? } else { Vec::new() };
         let mut sorted = Sorted::default();
         for found in found {
-            sorted.add(found, &dir, node.as_deref().and_then(as_dir));
+            sorted.add(found, &dir, hides, lower);
         }
-        let Sorted { mut jobs, files, others, gone } = sorted;
+        let Sorted { mut jobs, files, mut others, gone } = sorted;
         // A whiteout of nothing says nothing.
         for name in &gone {
             self.unlink(&dir, name, AtFlags::empty())?;
         }
-        if !gone.is_empty() {
+        let is_touched = !gone.is_empty() || !hidden.is_empty();
+        others.extend(hidden);
+        if is_touched {
             self.restore_time(&dir, &meta)?;
         }
         let mut files = files.into_iter().peekable();
@@ -172,39 +190,43 @@ impl<'a> Seal<'a> {
             let some = files.by_ref().take(FILES_AT_ONCE).collect();
             jobs.push(Job::Files { dir: dir.clone(), files: some, below: node.clone() });
         }
-        Ok((Frame::Dir { dir, meta, presence, below, entries: others }, jobs))
+        Ok((Frame::Dir { dir, meta, below, entries: others }, jobs))
     }
 
-    /// Whether the directory hides one below, and the node of the one that it does not hide.
-    /// overlayfs marks many new directories as opaque that hide nothing: those lose the mark, so
-    /// that equal changes have equal diffs.
-    fn presence(
+    /// Makes a directory that hides the one below (one that was removed and made again, say) into one
+    /// that lies upon it, with whiteouts for what it has not: those are the answer. So what it has can
+    /// be compared with what was there, as BuildKit does, and equal changes have equal diffs, whether
+    /// overlayfs marked the directory or not.
+    fn open_up(
         &self,
         dir: &Open,
-        opaque: bool,
-        below: &Below,
-    ) -> Result<(Presence, Option<Arc<AnyNode>>), RootfsError> {
-        let node = match below {
-            Below::Dir(tree, _) => Some(load_dir(self.store, tree)?),
-            Below::Other | Below::Nothing => None,
-        };
-        if !opaque {
-            return Ok((Presence::Merge, node));
-        }
-        if node.as_deref().and_then(as_dir).is_some_and(|dir| !dir.entries().is_empty()) {
-            return Ok((Presence::Opaque, None));
-        }
+        found: &[Found],
+        lower: Option<&Dir>,
+    ) -> Result<Vec<Entry>, RootfsError> {
         let name = std::str::from_utf8(at::OPAQUE).expect("it is text");
-        rustix::fs::fremovexattr(&dir.fd, name)
-            .map_err(RootfsError::io("Setting an attribute of", self.shown(dir, None)))?;
-        Ok((Presence::Merge, None))
+        match rustix::fs::fremovexattr(&dir.fd, name) {
+            // Only the highest of the directories that hide something has the mark.
+            Ok(()) | Err(rustix::io::Errno::NODATA) => {}
+            Err(e) => {
+                return Err(RootfsError::io("Setting an attribute of", self.shown(dir, None))(e));
+            }
+        }
+        let Some(lower) = lower else { return Ok(Vec::new()) };
+        let found: HashSet<&FileName> = found.iter().map(|found| &found.name).collect();
+        let hidden = lower.entries().iter().filter(|entry| !found.contains(&entry.name));
+        let white_out = |entry: &Entry| {
+            at::white_out(&dir.fd, entry.name.as_bytes())
+                .map_err(RootfsError::io("Making", self.shown(dir, Some(&entry.name))))?;
+            let meta = Meta::root_owned(0, Mtime::default());
+            Ok(Entry { name: entry.name.clone(), meta, node: Node::Whiteout })
+        };
+        hidden.map(white_out).collect()
     }
 
     fn leave_dir(
         &self,
         dir: &Open,
         meta: Meta,
-        mut presence: Presence,
         below: &Below,
         mut entries: Vec<Entry>,
         outs: Vec<Out>,
@@ -220,7 +242,7 @@ impl<'a> Seal<'a> {
                 }
             }
         }
-        if let (Below::Dir(tree, _), Presence::Merge) = (below, presence) {
+        if let Below::Dir(tree, _) = below {
             let node = load_dir(self.store, tree)?;
             let lower = as_dir(&node).ok_or(RootfsError::Kind(*tree))?;
             entries.retain_mut(|entry| {
@@ -249,8 +271,8 @@ impl<'a> Seal<'a> {
             self.restore_time(dir, &meta)?;
         }
         let name = dir.above.as_ref().map(|(_, name)| name.clone());
-        if let (Below::Dir(_, Some(lower)), Presence::Merge, Some(name)) = (below, presence, &name)
-        {
+        let mut presence = Presence::Merge;
+        if let (Below::Dir(_, Some(lower)), Some(name)) = (below, &name) {
             presence = match (listed::presence(&meta, &own_meta(lower), &entries), self.written) {
                 (None, _) => return Ok(Out::Same(name.clone())),
                 (Some(presence), WrittenAs::StepRoot) => presence,
@@ -383,7 +405,7 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn add(&mut self, found: Found, dir: &Arc<Open>, below: Option<&Dir>) {
+    fn add(&mut self, found: Found, dir: &Arc<Open>, hides: bool, below: Option<&Dir>) {
         let Found { name, meta, what } = found;
         let lower = below.and_then(|dir| dir.get(name.as_bytes()));
         let node = match what {
@@ -396,7 +418,8 @@ impl Sorted {
                     None => Below::Nothing,
                 };
                 let place = Place::In { above: dir.clone(), name };
-                self.jobs.push(Job::Dir { place, opaque, meta, entries, below });
+                let hides = opaque || hides;
+                self.jobs.push(Job::Dir { place, hides, meta, entries, below });
                 return;
             }
             What::File { .. } => {

@@ -153,20 +153,57 @@ fn a_directory_that_only_leads_somewhere_keeps_its_time() {
     assert_eq!(path.join("d").metadata().unwrap().mtime(), 1_000_000_000);
 }
 
+/// As in BuildKit: what is in a directory that was removed and made again is compared with what was.
 #[test]
-fn opaque_means_that_something_is_hidden() {
+fn directories_that_hide_others_are_compared_with_them() {
     let store = MemoryStore::new();
-    let opaque = |name: &str| Spec { presence: Presence::Opaque, ..dir(name, 0o700, vec![]) };
+    let opaque =
+        |name: &str, children| Spec { presence: Presence::Opaque, ..dir(name, 0o700, children) };
+    let f = |name: &str| file(name, b"1", 0o644);
     let below = vec![
-        dir("full", 0o755, vec![file("x", b"1", 0o644)]),
+        dir(
+            "deep",
+            0o700,
+            vec![
+                dir("d", 0o755, vec![f("gone"), f("same")]),
+                f("was-file"),
+                dir("x", 0o755, vec![f("y")]),
+            ],
+        ),
         dir("empty", 0o755, vec![]),
-        file("file", b"1", 0o644),
+        f("file"),
+        dir("full", 0o755, vec![f("x")]),
+        dir("same", 0o700, vec![f("x")]),
     ];
-    let change = ["full", "empty", "file", "new"].map(opaque);
-    let (diff, _) = changed(&store, below, change.into());
-    let plain = |name: &str| dir(name, 0o700, vec![]);
-    let want = vec![opaque("full"), plain("empty"), plain("file"), plain("new")];
+    let change = vec![
+        opaque(
+            "deep",
+            vec![
+                dir("d", 0o755, vec![f("new"), f("same")]),
+                dir("was-file", 0o755, vec![f("z")]),
+                f("x"),
+            ],
+        ),
+        opaque("empty", vec![]),
+        opaque("file", vec![]),
+        opaque("full", vec![]),
+        opaque("new", vec![opaque("in", vec![f("x")])]),
+        opaque("same", vec![f("x")]),
+    ];
+    let (diff, left) = changed(&store, below, change);
+    let d = dir("d", 0o755, vec![whiteout("gone"), f("new")]);
+    let plain = |name, children| dir(name, 0o700, children);
+    let want = vec![
+        plain("deep", vec![d, dir("was-file", 0o755, vec![f("z")]), f("x")]),
+        plain("empty", vec![]),
+        plain("file", vec![]),
+        plain("full", vec![whiteout("x")]),
+        plain("new", vec![plain("in", vec![f("x")])]),
+    ];
     assert_eq!(diff.id, diff_of(&store, want));
+    let paths = "deep deep/d deep/d/gone deep/d/new deep/was-file deep/was-file/z deep/x empty file full \
+                 full/x new new/in new/in/x";
+    assert_eq!(left.join(" "), paths);
 }
 
 #[test]
@@ -327,7 +364,7 @@ fn older_files_get_other_names() {
             vec!["^a = a", "b = a"],
         ),
         ("another kind", vec![symlink("a", "x")], links(&["a", "b"]), both.into()),
-        ("hidden", vec![dir("d", 0o755, vec![a()])], vec![opaque], vec!["d/a = d/a", "d/b = d/a"]),
+        ("hidden", vec![dir("d", 0o755, vec![a()])], vec![opaque], vec!["~d/a = d/a", "d/b = d/a"]),
         (
             "a file in place of the directory",
             vec![file("d", b"1", 0o644)],
