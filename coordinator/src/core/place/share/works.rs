@@ -64,12 +64,13 @@ impl Works {
 
     /// Takes one away, if it is there.
     pub fn remove(&mut self, key: &WorkKey) {
-        match self.front.binary_search_by(|other| key.cmp(other)) {
-            Ok(at) => drop(self.front.remove(at)),
-            Err(_) => {
-                let Some(rest) = &mut self.rest else { return };
-                rest.remove(key);
-            }
+        // The first is what mostly goes, and the others are in other lines of memory.
+        if self.front.last() == Some(key) {
+            self.front.pop();
+        } else if let Ok(at) = self.front.binary_search_by(|other| key.cmp(other)) {
+            self.front.remove(at);
+        } else if let Some(rest) = &mut self.rest {
+            rest.remove(key);
         }
         if self.front.is_empty()
             && let Some(rest) = &mut self.rest
