@@ -116,6 +116,8 @@ pub struct Case {
     pub not_compared: Vec<String>,
     /// Keys of the image's config that are not compared.
     pub not_configured: Vec<String>,
+    /// Whether what each layer lists is compared, too.
+    pub by_layer: bool,
 }
 
 impl Case {
@@ -161,6 +163,9 @@ impl Case {
         let keys = list(&self.not_configured);
         let mut about = format!("description = {description}\nexpect = \"any\"\nflags = {flags}\n");
         writeln!(about, "ignore = {paths}\nignore_config = {keys}").expect("text grows");
+        if self.by_layer {
+            about.push_str("compare = [\"tree\", \"config\", \"history\", \"layers\"]\n");
+        }
         write(directory, "case.toml", about);
     }
 }

@@ -13,7 +13,7 @@ pub fn generate(seed: u64, language: Language) -> Case {
     let mut maker = Maker {
         random: Rng::with_seed(seed),
         full: language == Language::Full,
-        case: Case::default(),
+        case: Case { by_layer: language == Language::Full, ..Case::default() },
         stages: Vec::new(),
         made: Vec::new(),
     };

@@ -108,6 +108,7 @@ fn without(case: &Case, parts: &[Part]) -> Case {
         flags: flags.map(|(_, flag)| flag.clone()).collect(),
         not_compared: case.not_compared.clone(),
         not_configured: case.not_configured.clone(),
+        by_layer: case.by_layer,
     }
 }
 
