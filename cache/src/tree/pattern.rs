@@ -13,16 +13,16 @@
 //!
 //! As there, `\d`, `\s`, `\w` and their capital forms are classes, `\b` is the beginning or the end of
 //! a word (so that `bin\build` matches nothing) and `\B` any other place, `\A` and `\z` are the path's
-//! beginning and end, `\Q` quotes up to `\E`, and `\x41` and `\101` are characters by their numbers.
-//! Other letters after a `\` are refused, as they are there: `bin\obj`. So are the classes of Unicode
-//! (`\pL`), which are not refused there.
+//! beginning and end, `\Q` quotes up to `\E`, `\x41` and `\101` are characters by their numbers, and `\pL`
+//! and `\PL` are those that are in a category of Unicode and those that are not.
+//! Other letters after a `\` are refused, as they are there: `bin\obj`.
 
 mod automaton;
 mod compile;
 mod ignore_file;
 mod table;
 
-use automaton::{Automaton, STATES_MAX, Scratch};
+use automaton::{Automaton, Item, STATES_MAX, Scratch};
 pub use ignore_file::{IgnoreError, read as read_ignore_file};
 
 /// Patterns of one list.
@@ -54,6 +54,11 @@ pub enum PatternError {
     /// [`PATTERNS_MAX`].
     #[error("There are more than {PATTERNS_MAX} patterns")]
     TooMany,
+    /// [`RANGES_MAX`].
+    #[error(
+        "The classes of the patterns have more than {RANGES_MAX} ranges of characters together"
+    )]
+    TooManyRanges,
 }
 
 impl PatternError {
@@ -76,12 +81,16 @@ fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(text).chars().take(200).collect()
 }
 
+/// Ranges of characters that the patterns of one list name: some classes have hundreds of them.
+pub const RANGES_MAX: usize = 4 << 20;
+
 /// A list of patterns.
 #[derive(Debug, Clone)]
 pub struct Patterns {
     list: Vec<Pattern>,
     has_exceptions: bool,
     words: usize,
+    ranges: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -122,7 +131,7 @@ impl Patterns {
     pub fn new<P: AsRef<[u8]>>(
         patterns: impl IntoIterator<Item = P>,
     ) -> Result<Self, PatternError> {
-        let mut new = Self { list: Vec::new(), has_exceptions: false, words: 0 };
+        let mut new = Self { list: Vec::new(), has_exceptions: false, words: 0, ranges: 0 };
         for pattern in patterns {
             let text = ignore_file::trim(pattern.as_ref());
             if !text.is_empty() {
@@ -152,6 +161,10 @@ impl Patterns {
         let items = compile::compile(&text).map_err(|why| PatternError::expression(&text, why))?;
         if items.len() >= STATES_MAX {
             return Err(PatternError::syntax(&text, "it is longer than any path"));
+        }
+        self.ranges += items.iter().map(Item::ranges).sum::<usize>();
+        if self.ranges > RANGES_MAX {
+            return Err(PatternError::TooManyRanges);
         }
         let automaton = Automaton::new(items);
         let offset = self.words;

@@ -1,6 +1,7 @@
 //! A pattern as a list of items, and the set of those that are alive while a path goes by.
 
 use super::table::Table;
+use std::sync::Arc;
 
 /// Positions of one pattern. No path of Linux has more bytes.
 pub(super) const STATES_MAX: usize = 4096;
@@ -23,6 +24,9 @@ pub(super) fn symbols(text: &[u8]) -> impl Iterator<Item = Symbol> {
     })
 }
 
+/// Ranges of characters. What many patterns have in common they share.
+pub(super) type Ranges = Arc<[(Symbol, Symbol)]>;
+
 /// Some characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Set {
@@ -40,8 +44,8 @@ pub(super) enum Set {
     Class {
         /// Whether it is all but these.
         negated: bool,
-        /// From, to.
-        ranges: Vec<(Symbol, Symbol)>,
+        /// From, to: in order, and none meets another.
+        ranges: Ranges,
     },
 }
 
@@ -55,7 +59,9 @@ impl Set {
             Self::Any => true,
             Self::Class { negated, ranges } => {
                 let symbol = if symbol >= NOT_TEXT { REPLACEMENT } else { symbol };
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&symbol)) != *negated
+                let next = ranges.partition_point(|(low, _)| *low <= symbol);
+                let is_in = next.checked_sub(1).is_some_and(|at| symbol <= ranges[at].1);
+                is_in != *negated
             }
         }
     }
@@ -80,6 +86,18 @@ pub(super) enum Item {
     EdgeAfterWord(bool),
     /// The second position of an edge: before it is no character of a word.
     EdgeAfterOther(bool),
+}
+
+impl Item {
+    /// How many ranges of characters it names.
+    pub(super) fn ranges(&self) -> usize {
+        match self {
+            Self::Char(Set::Class { ranges, .. }) | Self::Many(Set::Class { ranges, .. }) => {
+                ranges.len()
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// What stands before a place in a path.

@@ -1,7 +1,9 @@
 //! From a pattern's text to items, by way of the regular expression that moby/patternmatcher makes
 //! of it: some patterns mean what that expression happens to mean (`[*]` is not a star).
 
-use super::automaton::{Item, Set, Symbol, symbols};
+use super::automaton::{Item, Ranges, Set, Symbol, symbols};
+use regex_syntax::hir::{Class, Hir, HirKind};
+use std::sync::LazyLock;
 
 /// What is wrong with a pattern.
 type Why = &'static str;
@@ -116,7 +118,7 @@ fn parse(regex: &[char]) -> Result<Vec<Item>, Why> {
             }
             '[' => {
                 let (negated, ranges, after) = class(after)?;
-                let is_not_slash = negated && ranges == [(SLASH, SLASH)];
+                let is_not_slash = negated && *ranges == [(SLASH, SLASH)];
                 let set = if is_not_slash { Set::NotSlash } else { Set::Class { negated, ranges } };
                 (set, after)
             }
@@ -171,8 +173,7 @@ fn place<'r>(rest: &'r [char], items: &mut Vec<Item>) -> Option<&'r [char]> {
 
 /// What follows a `\` outside of a class.
 fn escape(rest: &[char]) -> Result<(Set, &[char]), Why> {
-    let (first, after) = rest.split_first().ok_or(BAD_ESCAPE)?;
-    if let Some((negated, ranges)) = perl_class(*first) {
+    if let Some((negated, ranges, after)) = escaped_class(rest)? {
         return Ok((Set::Class { negated, ranges }, after));
     }
     let (c, after) = escaped(rest)?;
@@ -214,10 +215,56 @@ fn number(
     }
 }
 
-type Ranges = Vec<(Symbol, Symbol)>;
+type List = Vec<(Symbol, Symbol)>;
 
-fn ranges(chars: &[(char, char)]) -> Ranges {
+fn ranges(chars: &[(char, char)]) -> List {
     chars.iter().map(|(low, high)| (u32::from(*low), u32::from(*high))).collect()
+}
+
+/// In order, and without what others hold already.
+fn merged(mut list: List) -> List {
+    list.sort_unstable();
+    list.dedup_by(|next, last| {
+        let meets = next.0 <= last.1.saturating_add(1);
+        if meets {
+            last.1 = last.1.max(next.1);
+        }
+        meets
+    });
+    list
+}
+
+/// The class that is written behind a `\`: whether it is negated, its ranges, and what follows it.
+/// `None` when it is no class.
+fn escaped_class(rest: &[char]) -> Result<Option<(bool, Ranges, &[char])>, Why> {
+    match rest {
+        [sign @ ('p' | 'P'), after @ ..] => {
+            let (letter, after) = after.split_first().ok_or(BAD_CATEGORY)?;
+            Ok(Some((*sign == 'P', category(*letter)?, after)))
+        }
+        [c, after @ ..] => Ok(perl_class(*c).map(|(negated, ranges)| (negated, ranges, after))),
+        [] => Ok(None),
+    }
+}
+
+const BAD_CATEGORY: Why = "behind `\\p` stands one of the letters of Unicode's general categories: C, L, \
+                           M, N, P, S or Z";
+
+/// The general categories of Unicode (UAX 44, 5.7.1) that have one letter.
+static CATEGORIES: LazyLock<Vec<(char, Ranges)>> = LazyLock::new(|| {
+    let of = |letter: char| {
+        let parsed = regex_syntax::parse(&format!("\\p{letter}")).map(Hir::into_kind);
+        let Ok(HirKind::Class(Class::Unicode(class))) = parsed else { return (letter, [].into()) };
+        let ranges = class.iter().map(|range| (range.start().into(), range.end().into()));
+        (letter, ranges.collect())
+    };
+    "CLMNPSZ".chars().map(of).collect()
+});
+
+fn category(letter: char) -> Result<Ranges, Why> {
+    let letter = letter.to_ascii_uppercase();
+    let found = CATEGORIES.iter().find(|(name, _)| *name == letter);
+    found.map(|(_, ranges)| ranges.clone()).ok_or(BAD_CATEGORY)
 }
 
 fn perl_class(c: char) -> Option<(bool, Ranges)> {
@@ -227,8 +274,11 @@ fn perl_class(c: char) -> Option<(bool, Ranges)> {
         'w' => ranges(&[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')]),
         _ => return None,
     };
-    Some((c.is_ascii_uppercase(), found))
+    Some((c.is_ascii_uppercase(), found.into()))
 }
+
+/// So many ranges of a class are put in order before more are taken.
+const MERGED_AT: usize = 8192;
 
 const OPEN_CLASS: Why = "a `[` has no `]`";
 
@@ -238,18 +288,24 @@ fn class(mut rest: &[char]) -> Result<(bool, Ranges, &[char]), Why> {
     if negated {
         rest = &rest[1..];
     }
-    let mut found = Ranges::new();
+    let mut found = List::new();
     let mut is_first = true;
     loop {
+        if found.len() > MERGED_AT {
+            found = merged(found);
+        }
         match rest {
             [] => return Err(OPEN_CLASS),
-            [']', after @ ..] if !is_first => return Ok((negated, found, after)),
+            [']', after @ ..] if !is_first => return Ok((negated, merged(found).into(), after)),
             ['[', ':', ..] if named_class(rest, &mut found)?.is_some() => {
-                rest = named_class(rest, &mut Ranges::new())?.unwrap_or_default();
+                rest = named_class(rest, &mut List::new())?.unwrap_or_default();
             }
-            ['\\', letter, after @ ..] if perl_class(*letter).is_some() => {
-                let (negated, part) = perl_class(*letter).unwrap_or_default();
-                found.extend(if negated { complement(part) } else { part });
+            ['\\', escaped @ ..] if let Some((negated, part, after)) = escaped_class(escaped)? => {
+                if negated {
+                    found.extend(complement(&part));
+                } else {
+                    found.extend_from_slice(&part);
+                }
                 rest = after;
             }
             _ => {
@@ -278,21 +334,23 @@ fn class_char(rest: &[char]) -> Result<(char, &[char]), Why> {
 }
 
 /// All characters that are in none of `ranges`, which are in order.
-fn complement(ranges: Ranges) -> Ranges {
-    let mut out = Ranges::new();
+fn complement(ranges: &[(Symbol, Symbol)]) -> List {
+    let mut out = List::new();
     let mut from = 0;
     for (low, high) in ranges {
-        if low > from {
+        if *low > from {
             out.push((from, low - 1));
         }
         from = high + 1;
     }
-    out.push((from, u32::from(char::MAX)));
+    if from <= u32::from(char::MAX) {
+        out.push((from, u32::from(char::MAX)));
+    }
     out
 }
 
 /// `[:name:]` inside of a class; what follows it. `None` when it is not of this form.
-fn named_class<'r>(rest: &'r [char], found: &mut Ranges) -> Result<Option<&'r [char]>, Why> {
+fn named_class<'r>(rest: &'r [char], found: &mut List) -> Result<Option<&'r [char]>, Why> {
     let Some(end) = rest[1..].windows(2).position(|pair| pair == [':', ']']) else {
         return Ok(None);
     };
@@ -318,6 +376,6 @@ fn named_class<'r>(rest: &'r [char], found: &mut Ranges) -> Result<Option<&'r [c
         "xdigit" => &[('0', '9'), ('A', 'F'), ('a', 'f')],
         _ => return Err("there is no class of this name"),
     });
-    found.extend(if negated { complement(part) } else { part });
+    found.extend(if negated { complement(&part) } else { part });
     Ok(Some(&rest[end + 3..]))
 }

@@ -32,7 +32,7 @@ impl IgnoreError {
 /// pattern is dropped; blanks around it, and between a `!` and the rest, are dropped.
 pub fn read(text: &[u8]) -> Result<Patterns, IgnoreError> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let mut patterns = Patterns { list: Vec::new(), has_exceptions: false, words: 0 };
+    let mut patterns = Patterns { list: Vec::new(), has_exceptions: false, words: 0, ranges: 0 };
     for (content, line) in text.split(|b| *b == b'\n').zip(1..) {
         if content.len() >= LINE_BYTES_MAX {
             return Err(IgnoreError::LongLine(line));

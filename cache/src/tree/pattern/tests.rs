@@ -78,6 +78,12 @@ fn odd_patterns_mean_what_their_regular_expression_means() {
     check(&["a\\Bb", "bin/\\b*"], &["ab", "a", "bin/x", "bin/.x"], &["ab", "bin/x"]);
     check(&["\\Aab", "x*\\z"], &["ab", "a/ab", "xy"], &["ab", "xy"]);
     check(&["\\x41", "[\\x42]", "\\103"], &["A", "B", "C", "D"], &["A", "B", "C"]);
+    check(
+        &["\\pL\\PL[\\pN-z]"],
+        &["aé1", "é1²", "é_z", "é_-", "é_-", "_é1"],
+        &["é1²", "é_z", "é_-", "é_-"],
+    );
+    check(&["x\\pc"], &["x\u{378}", "x\t", "x "], &["x\u{378}", "x\t"]);
     check(&["\\Qa?"], &["a[^", "a[^/]", "ab"], &["a[^/]"]);
     check(&["**/*x"], &["a\nb/x", "a/bx", "a\nx"], &["a/bx", "a\nx"]);
     check(&["**/c"], &["a\nb/c", "c"], &["a\nb/c", "c"]);
@@ -98,10 +104,29 @@ fn bad_patterns_are_refused() {
     for bad in ["[", "[]", "a\\", "[a-"] {
         assert!(matches!(Patterns::new([bad]), Err(PatternError::Syntax { .. })), "{bad}");
     }
-    for bad in ["\\o", "\\x4", "\\1", "\\é", "\\E", "[\\b]", "[z-a]", "[[:nope:]]", "[[:]"] {
+    for bad in [
+        "\\o",
+        "\\p",
+        "\\pX",
+        "\\p{Greek}",
+        "[a-\\pL]",
+        "\\x4",
+        "\\1",
+        "\\é",
+        "\\E",
+        "[\\b]",
+        "[z-a]",
+        "[[:nope:]]",
+        "[[:]",
+    ] {
         assert!(matches!(Patterns::new([bad]), Err(PatternError::Expression { .. })), "{bad}");
     }
     assert!(Patterns::new(["x".repeat(5000)]).is_err());
+    // Each names hundreds of ranges with a few bytes.
+    let many = "[a\\pL]".repeat(2000);
+    let patterns = std::iter::repeat_n(many, 10);
+    assert_eq!(Patterns::new(patterns).unwrap_err(), PatternError::TooManyRanges);
+    check(&[&format!("[{}]x", "\\PL\\pN".repeat(2000))], &["1x", "ax", ".x"], &["1x", ".x"]);
 }
 
 #[test]
