@@ -370,7 +370,8 @@ pub struct CacheMount {
     pub sharing: Sharing,
     /// What becomes of its changes when another step was faster, if the Dockerfile says so.
     pub merge: Option<Policy>,
-    /// The path in the input that it begins with, when there is an input.
+    /// With an input, the path in that of what the cache begins with; without, the path in the cache of
+    /// what is shown.
     pub source: String,
     /// Whether it can only be read.
     pub read_only: bool,

@@ -73,14 +73,9 @@ pub enum MountError {
     /// Options of a secret that contradict each other.
     #[error("`--mount=type=secret`: {0}")]
     Secret(&'static str),
-    /// A path in something that has none.
-    #[error("`--mount=type={kind}`: there is no `{path}` to mount: `source` needs `from` here")]
-    Source {
-        /// The mount's type.
-        kind: &'static str,
-        /// The path.
-        path: String,
-    },
+    /// A path in memory, which is empty.
+    #[error("`--mount=type=tmpfs`: there is no `{0}` to mount: a tmpfs has no `source`")]
+    Source(String),
     /// A mount at the root, or without a target where the working directory is the root.
     #[error("`--mount`: the target `{0}` is the root directory; give `target=/path`")]
     Target(String),
@@ -145,7 +140,7 @@ pub enum MountKind {
         id: String,
         /// What it begins with; `None`: nothing.
         from: Option<String>,
-        /// The path in `from`.
+        /// The path in `from` of what it begins with; without one, the path in it of what is shown.
         source: String,
         /// How steps that run at the same time share it.
         sharing: Sharing,
@@ -381,17 +376,12 @@ impl Options {
         Err(MountError::NotForType { key, kind: self.kind_name() })
     }
 
-    /// Memory is empty, and so is a cache that begins with nothing.
+    /// Memory is empty. In a cache there is what other steps left.
     fn may_have_source(&self) -> Result<(), MountError> {
-        let is_empty = match self.kind {
-            Type::Tmpfs => true,
-            Type::Cache => self.from.is_empty(),
-            Type::Bind | Type::Secret | Type::Ssh => false,
-        };
-        if !is_empty || path::clean(&format!("/{}", self.source)) == "/" {
+        if self.kind != Type::Tmpfs || path::clean(&format!("/{}", self.source)) == "/" {
             return Ok(());
         }
-        Err(MountError::Source { kind: self.kind_name(), path: shown(&self.source) })
+        Err(MountError::Source(shown(&self.source)))
     }
 
     fn owner(&self, mode: u32) -> Owner {

@@ -14,7 +14,7 @@ use proto::error::{Class, Failure};
 use proto::id::{LeaseEpoch, Millis, RootId};
 use proto::record::Cost;
 use proto::secret::SecretBytes;
-use proto::step::{CacheMount, MountKind, RunOp};
+use proto::step::{CacheMount, Mount, MountKind, RunOp};
 use proto::wire::build::{Answer, Ask, Stream};
 use proto::wire::worker::{Bind, Lease, Outcome, RunTask};
 use std::collections::BTreeMap;
@@ -149,7 +149,15 @@ async fn turns(machine: &Machine, lease: &Lease, task: &RunTask) -> BTreeMap<usi
     wanted.sort_by(|a, b| a.1.id.cmp(&b.1.id));
     let mut turns = BTreeMap::new();
     for (index, cache, target) in wanted {
-        let entered = machine.caches.enter(lease.epoch, cache, target, task.fresh_caches);
+        // A part of a cache is there because an earlier step left it.
+        let is_part = |mount: &Mount| match &mount.kind {
+            MountKind::Cache(other) => {
+                other.id == cache.id && mount.input.is_none() && other.source != "/"
+            }
+            _ => false,
+        };
+        let fresh = task.fresh_caches && !task.op.mounts.iter().any(is_part);
+        let entered = machine.caches.enter(lease.epoch, cache, target, fresh);
         turns.insert(index, entered.await);
     }
     turns
@@ -323,11 +331,9 @@ fn bound(mut op: RunOp, binds: &[Option<Bind>]) -> (RunOp, Vec<Stack>) {
         let (root, source) = match bind {
             Some(Bind::Dir(root)) => (*root, "/"),
             Some(Bind::File(root)) => (*root, BOUND_FILE),
+            // What a cache shows of what is in it already is still said by its path.
             None => {
                 mount.input = None;
-                if let MountKind::Cache(cache) = &mut mount.kind {
-                    cache.source = "/".to_owned();
-                }
                 continue;
             }
         };

@@ -108,7 +108,8 @@ impl Plan {
                     let overlay = plan.caches.get(&index);
                     let overlay =
                         overlay.ok_or_else(|| refused(&target, "its cache is missing"))?;
-                    let (path, kind) = select(overlay, &cache.source, &target)?;
+                    let shown = select(overlay, &cache.source, &target);
+                    let (path, kind) = shown.map_err(not_in_cache)?;
                     let options = if cache.read_only { "ro" } else { "rw" };
                     plan.add(target, Source::Cache(index, path), kind, &["rbind", options]);
                 }
@@ -297,6 +298,17 @@ fn text(path: PathBuf) -> String {
 
 fn refused(target: &str, why: &str) -> SandboxError {
     SandboxError::Mount { target: target.to_owned(), why: why.to_owned() }
+}
+
+/// What is not in a cache is made by who uses it.
+fn not_in_cache(error: SandboxError) -> SandboxError {
+    match error {
+        SandboxError::Mount { target, why } => {
+            let how = "An earlier RUN that mounts all of the cache, without `source`, can make it";
+            SandboxError::Mount { target, why: format!("{why}. {how}") }
+        }
+        other => other,
+    }
 }
 
 fn missing(what: &'static str, id: &str, required: bool) -> Result<(), SandboxError> {
