@@ -18,6 +18,8 @@ pub(super) const TRUSTING_MAX: usize = 256;
 /// Somebody who dialled, and whose certificate, if there is one, is valid.
 pub struct Caller {
     connection: quinn::Connection,
+    /// Whether it had to prove first that it is where it says.
+    has_proved_address: bool,
 }
 
 impl Endpoint {
@@ -63,9 +65,10 @@ impl Drop for HalfOpen {
 
 async fn known(incoming: quinn::Incoming, _counted: HalfOpen) -> Option<Caller> {
     let from = incoming.remote_address();
+    let has_proved_address = incoming.remote_address_validated();
     let connecting = incoming.accept().inspect_err(|error| refused(from, error)).ok()?;
     match tokio::time::timeout(HANDSHAKE_WAIT, connecting).await {
-        Ok(Ok(connection)) => Some(Caller { connection }),
+        Ok(Ok(connection)) => Some(Caller { connection, has_proved_address }),
         Ok(Err(error)) => {
             refused(from, &error);
             None
@@ -86,6 +89,11 @@ impl Caller {
     pub fn certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
         let identity = self.connection.peer_identity()?;
         identity.downcast::<Vec<CertificateDer<'static>>>().ok().map(|certificates| *certificates)
+    }
+
+    /// Whether it had to prove first that it is where it says, because many came at once.
+    pub fn has_proved_address(&self) -> bool {
+        self.has_proved_address
     }
 
     /// Where it is.

@@ -152,11 +152,18 @@ async fn many_at_once_get_through() {
         waiting.push(endpoint.accept().await.unwrap());
         assert_eq!(endpoint.half_open(), waiting.len());
     }
-    let callers = futures::future::join_all(waiting).await;
-    assert!(callers.iter().all(Option::is_some));
+    let callers: Vec<_> = futures::future::join_all(waiting).await.into_iter().flatten().collect();
+    assert_eq!(callers.len(), MANY);
+    let proved = callers.iter().filter(|caller| caller.has_proved_address()).count();
+    assert_eq!(proved, MANY - super::listen::TRUSTING_MAX - 1);
     let dialled = dialling.join_all().await;
     assert!(dialled.iter().all(Result::is_ok));
     assert_eq!((endpoint.connections(), endpoint.half_open()), (MANY, 0));
+    // What is open already is no reason to ask the next one.
+    let dialer = Dialer::new(&from, &keys, target, 1);
+    let (stream, caller) =
+        tokio::join!(dialer.dial(), async { endpoint.accept().await.unwrap().await });
+    assert!(stream.is_ok() && !caller.unwrap().has_proved_address());
 }
 
 #[tokio::test]
