@@ -108,13 +108,13 @@ async fn command(cli: Cli) -> Result<u8, Failure> {
         }
         _ => Farm::find(wish.as_deref(), &config).await?,
     };
-    let done = on(&farm, command, &config).await;
+    let done = with_farm(&farm, command, &config).await;
     farm.leave().await;
     done
 }
 
-/// What works with a farm.
-async fn on(farm: &Farm, command: Command, config: &Config) -> Result<u8, Failure> {
+/// Commands that work with a farm.
+async fn with_farm(farm: &Farm, command: Command, config: &Config) -> Result<u8, Failure> {
     let within = |within: &args::image::Within| farm.clone().in_scope(&within.scope);
     match command {
         Command::Run(args) => {

@@ -95,7 +95,7 @@ pub struct Summary {
     pub entries: u64,
     /// Bytes of regular files, each name of a linked file counted.
     pub bytes: u64,
-    /// Whether a copy of it is another tree: a file in it has several names, or there is a block
+    /// Whether a copy of it is another tree: something in it has several names, or there is a block
     /// device or a socket.
     pub remade: bool,
     /// Whether anything in it has a meaning in diffs only: a whiteout, a relinked or unlisted file, a
@@ -177,6 +177,8 @@ pub enum Node {
     Fifo,
     /// A socket's name.
     Socket,
+    /// One of several names of something that is neither a directory nor a regular file.
+    Linked(LinkId, Special),
     /// In a diff: nothing of this name is left.
     Whiteout,
     /// In a diff: the file below stays as it is, but the names that share its inode are those of
@@ -186,6 +188,83 @@ pub enum Node {
     /// In a diff: what steps to come see under the name, while archives of layers hold nothing of
     /// it, so that an image keeps what is below.
     Unlisted(Unlisted),
+}
+
+/// What is neither a directory nor a regular file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Special {
+    /// A symbolic link.
+    Symlink(Vec<u8>),
+    /// A character device.
+    Char(u32, u32),
+    /// A block device.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
+    /// A socket's name.
+    Socket,
+}
+
+impl Special {
+    /// As something with one name.
+    pub fn alone(self) -> Node {
+        match self {
+            Self::Symlink(target) => Node::Symlink(target),
+            Self::Char(major, minor) => Node::Char(major, minor),
+            Self::Block(major, minor) => Node::Block(major, minor),
+            Self::Fifo => Node::Fifo,
+            Self::Socket => Node::Socket,
+        }
+    }
+}
+
+impl Node {
+    /// The group of names that share its inode, when it has several.
+    pub fn link(&self) -> Option<LinkId> {
+        match self {
+            Self::File { link, .. } => *link,
+            Self::Linked(link, _) => Some(*link),
+            _ => None,
+        }
+    }
+
+    /// The same with other names, or with none. Nothing happens to what has one name always.
+    pub fn with_link(self, link: Option<LinkId>) -> Self {
+        match self.apart() {
+            Ok(special) => match link {
+                Some(link) => Self::Linked(link, special),
+                None => special.alone(),
+            },
+            Err(Self::File { blob, size, .. }) => Self::File { blob, size, link },
+            Err(other) => other,
+        }
+    }
+
+    /// Where it leads, if it is a symbolic link.
+    pub fn symlink(&self) -> Option<&[u8]> {
+        match self {
+            Self::Symlink(target) | Self::Linked(_, Special::Symlink(target)) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a socket's name.
+    pub fn is_socket(&self) -> bool {
+        matches!(self, Self::Socket | Self::Linked(_, Special::Socket))
+    }
+
+    /// What it is, if it is neither a directory nor a regular file.
+    fn apart(self) -> Result<Special, Self> {
+        match self {
+            Self::Symlink(target) => Ok(Special::Symlink(target)),
+            Self::Char(major, minor) => Ok(Special::Char(major, minor)),
+            Self::Block(major, minor) => Ok(Special::Block(major, minor)),
+            Self::Fifo => Ok(Special::Fifo),
+            Self::Socket => Ok(Special::Socket),
+            Self::Linked(_, special) => Ok(special),
+            other => Err(other),
+        }
+    }
 }
 
 /// What can be changed without being in the archive of a layer.
@@ -236,8 +315,14 @@ impl fmt::Debug for Entry {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OneFile {
     link: LinkId,
-    blob: BlobId,
+    what: Shared,
     meta: Meta,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Shared {
+    File(BlobId),
+    Special(Special),
 }
 
 impl Entry {
@@ -245,12 +330,12 @@ impl Entry {
     /// or metadata differ are not one file, whatever their group says: a diff can come to lie upon
     /// another tree than the one that it was made upon. None for what has one name.
     pub fn one_file(&self) -> Option<OneFile> {
-        match self.node {
-            Node::File { blob, link: Some(link), .. } => {
-                Some(OneFile { link, blob, meta: self.meta.clone() })
-            }
-            _ => None,
-        }
+        let (link, what) = match &self.node {
+            Node::File { blob, link: Some(link), .. } => (*link, Shared::File(*blob)),
+            Node::Linked(link, special) => (*link, Shared::Special(special.clone())),
+            _ => return None,
+        };
+        Some(OneFile { link, what, meta: self.meta.clone() })
     }
 
     /// The entry as a directory.
@@ -356,7 +441,7 @@ impl Dir {
                     sum.remade |= dir.summary.remade;
                     sum.marks |= dir.summary.marks || *presence != Presence::Merge;
                 }
-                Node::Block(..) | Node::Socket => sum.remade = true,
+                Node::Block(..) | Node::Socket | Node::Linked(..) => sum.remade = true,
                 Node::Whiteout | Node::Relink(_) => sum.marks = true,
                 Node::Unlisted(what) => {
                     sum.marks = true;
@@ -576,6 +661,10 @@ fn content_node(c: &mut Canon<'_>, node: &Node) {
             content_node(c.tag(9), &what.clone().listed());
             c
         }
+        Node::Linked(link, what) => {
+            content_node(c.tag(10).u64(link.get()), &what.clone().alone());
+            c
+        }
     };
 }
 
@@ -616,6 +705,18 @@ mod tests {
             }),
             prop::collection::vec(any::<u8>(), 0..40)
                 .prop_map(|target| Node::Unlisted(Unlisted::Symlink(target))),
+            (
+                1u64..,
+                prop_oneof![
+                    prop::collection::vec(any::<u8>(), 0..40).prop_map(Node::Symlink),
+                    (any::<u32>(), any::<u32>()).prop_map(|(a, b)| Node::Block(a, b)),
+                    Just(Node::Fifo),
+                    Just(Node::Socket),
+                ]
+            )
+                .prop_map(
+                    |(link, node)| node.with_link(std::num::NonZeroU64::new(link).map(LinkId))
+                ),
             any::<u64>().prop_map(|link| Node::Relink(std::num::NonZeroU64::new(link).map(LinkId))),
         ]
     }

@@ -177,6 +177,10 @@ impl Work<'_> {
             return Ok(old.cloned());
         }
         let why = match &new.node {
+            Node::Linked(_, what) => {
+                let new = Entry { node: what.clone().alone(), ..new.clone() };
+                return self.entry(here, path, old, &new);
+            }
             Node::Dir(dir, _) => return self.subdir(here, path, old, new, dir).map(Some),
             Node::Char(..) | Node::Block(..) => Why::Device,
             Node::Socket => Why::Socket,
@@ -223,9 +227,7 @@ impl Work<'_> {
             }
         }
         let named = group(&entry.meta, &entry.node);
-        if let Node::File { link, .. } = &mut entry.node {
-            *link = named;
-        }
+        entry.node = entry.node.with_link(named);
         entry
     }
 

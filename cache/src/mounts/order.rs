@@ -1,7 +1,7 @@
 //! A total order of what can be under one name: of two that differ, one is the greater, and which
 //! one it is does not depend on who wrote it, nor on who asks.
 
-use proto::tree::{Entry, LinkId, Meta, Node};
+use proto::tree::{Entry, Meta, Node};
 use std::cmp::Ordering;
 
 /// Orders two entries that are no directories: by time of change, size, kind and content, and then
@@ -12,7 +12,7 @@ pub(super) fn leaves(a: &Entry, b: &Entry) -> Ordering {
         .then_with(|| size(&a.node).cmp(&size(&b.node)))
         .then_with(|| contents(&a.node, &b.node))
         .then_with(|| metas(&a.meta, &b.meta))
-        .then_with(|| link(&a.node).cmp(&link(&b.node)))
+        .then_with(|| a.node.link().cmp(&b.node.link()))
 }
 
 /// Orders two descriptions of a file or directory: by time of change, then by all the rest.
@@ -24,15 +24,7 @@ pub(super) fn metas(a: &Meta, b: &Meta) -> Ordering {
 fn size(node: &Node) -> u64 {
     match node {
         Node::File { size, .. } => *size,
-        Node::Symlink(target) => target.len() as u64,
-        _ => 0,
-    }
-}
-
-fn link(node: &Node) -> Option<LinkId> {
-    match node {
-        Node::File { link, .. } => *link,
-        _ => None,
+        node => node.symlink().map_or(0, |target| target.len() as u64),
     }
 }
 
@@ -43,6 +35,8 @@ fn contents(a: &Node, b: &Node) -> Ordering {
         (Node::Char(a, c), Node::Char(b, d)) | (Node::Block(a, c), Node::Block(b, d)) => {
             (a, c).cmp(&(b, d))
         }
+        (Node::Linked(_, a), b) => contents(&a.clone().alone(), b),
+        (a, Node::Linked(_, b)) => contents(a, &b.clone().alone()),
         _ => kind(a).cmp(&kind(b)),
     }
 }
@@ -56,6 +50,7 @@ fn kind(node: &Node) -> u8 {
         Node::Block(..) => 3,
         Node::Char(..) => 4,
         Node::Symlink(_) => 5,
+        Node::Linked(_, what) => kind(&what.clone().alone()),
         Node::File { .. } => 6,
         Node::Dir(..) => 7,
     }

@@ -75,9 +75,10 @@ fn apply_dir(
 /// The file below with other names than it had; none if there is no file. What a
 /// [`Node::Relink`] makes of it.
 pub fn relinked(below: &Entry, link: Option<LinkId>) -> Option<Entry> {
-    let Node::File { blob, size, .. } = below.node else { return None };
-    let (name, meta) = (below.name.clone(), below.meta.clone());
-    Some(Entry { name, meta, node: Node::File { blob, size, link } })
+    match &below.node {
+        Node::Dir(..) | Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => None,
+        file => Some(Entry { node: file.clone().with_link(link), ..below.clone() }),
+    }
 }
 
 /// The layer with its implicit directories and relinked files described as `base` has them, and with
@@ -167,7 +168,8 @@ fn archived_dir(nodes: &dyn Nodes, made: &mut Made, diff: &DirRef) -> Result<Dir
     let mut entries = Vec::with_capacity(all.entries().len());
     for entry in all.entries() {
         let node = match &entry.node {
-            Node::Relink(_) | Node::Unlisted(_) | Node::Socket => continue,
+            Node::Relink(_) | Node::Unlisted(_) => continue,
+            socket if socket.is_socket() => continue,
             Node::Dir(below, presence) => {
                 let left = archived_dir(nodes, made, below)?;
                 let is_empty = left.summary.entries == 0;

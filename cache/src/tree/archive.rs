@@ -127,10 +127,14 @@ impl Unpacking<'_, '_> {
             look_at(looks, full.len())?;
             Ok(match editor.look(&full)? {
                 Found::Dir => None,
-                Found::Other(Entry { node: Node::Symlink(target), .. }) => Some(target),
-                Found::Nothing | Found::Other(_) => {
+                Found::Nothing => {
                     lost = true;
                     None
+                }
+                Found::Other(Entry { node, .. }) => {
+                    let target = node.symlink().map(<[u8]>::to_vec);
+                    lost |= target.is_none();
+                    target
                 }
             })
         })?;
@@ -153,7 +157,9 @@ impl Unpacking<'_, '_> {
                     let meta = implied_in(&dir.meta);
                     dir.put_dir(name.clone(), meta);
                 }
-                Found::Other(Entry { node: Node::Symlink(_), .. }) => at = self.through(&at)?,
+                Found::Other(Entry { node, .. }) if node.symlink().is_some() => {
+                    at = self.through(&at)?
+                }
                 Found::Other(_) => return Err(TreeError::BelowFile(show(&full))),
             }
         }
@@ -215,23 +221,19 @@ impl Unpacking<'_, '_> {
         else {
             return Ok(());
         };
-        let mut node = file.node.clone();
-        if let Node::File { link, .. } = &mut node {
-            let from = self.full(from);
-            let is_new = self.editor.open_dir(&from)?.0.is_new(file.name.as_bytes());
-            match link {
-                Some(names) if is_new => {
-                    let names = *names;
-                    if meta != file.meta {
-                        let (root, work) = self.editor.open_dir(&[])?;
-                        let looks = &mut self.looks;
-                        root.describe_links(work, names, &meta, &mut |n| look_at(looks, n))?;
-                    }
-                }
-                _ => *link = Some(LinkId::of(&[salt])),
-            }
-        }
         let (into, from) = (self.full(into), self.full(from));
+        let mut node = file.node.clone();
+        let is_new = self.editor.open_dir(&from)?.0.is_new(file.name.as_bytes());
+        match node.link() {
+            Some(names) if is_new => {
+                if meta != file.meta {
+                    let (root, work) = self.editor.open_dir(&[])?;
+                    let looks = &mut self.looks;
+                    root.describe_links(work, names, &meta, &mut |n| look_at(looks, n))?;
+                }
+            }
+            _ => node = node.with_link(Some(LinkId::of(&[salt]))),
+        }
         let older = Entry { name: file.name.clone(), meta: meta.clone(), node: node.clone() };
         self.editor.put(&from, older)?;
         self.editor.put(&into, Entry { name: name.clone(), meta, node })
@@ -240,7 +242,7 @@ impl Unpacking<'_, '_> {
 
 /// The metadata of a file that got one more name with `header`. A symlink gets the owner alone.
 fn linked(file: &Entry, header: &Meta) -> Meta {
-    if let Node::Symlink(_) = file.node {
+    if file.node.symlink().is_some() {
         return Meta { uid: header.uid, gid: header.gid, ..file.meta.clone() };
     }
     let both = file.meta.xattrs.iter().chain(header.xattrs.iter());
@@ -305,7 +307,7 @@ impl Merge<'_> {
             .then(|| self.taken.rewrite.meta(&entry.meta, &entry.node));
         match into.get(entry.name.as_bytes()) {
             Found::Other(there) if presence != Presence::Merge => {
-                let Node::Symlink(_) = there.node else {
+                let Some(_) = there.node.symlink() else {
                     return Err(TreeError::BelowFile(show(&[self.base, path].concat())));
                 };
                 self.waiting.push_back(ThroughLink { at: path.clone(), source: *source, meta });

@@ -153,6 +153,11 @@ fn of_node(old: &Node, new: &Node) -> Option<What> {
                 (x != y).then_some(What::Names)
             }
         }
+        (Node::Linked(..), _) | (_, Node::Linked(..)) => {
+            let alone = |node: &Node| node.clone().with_link(None);
+            let names = (old.link() != new.link()).then_some(What::Names);
+            of_node(&alone(old), &alone(new)).or(names)
+        }
         (Node::Symlink(a), Node::Symlink(b)) => (a != b).then_some(What::Target),
         (Node::Char(a, b), Node::Char(c, d)) | (Node::Block(a, b), Node::Block(c, d)) => {
             ((a, b) != (c, d)).then_some(What::Device)

@@ -125,7 +125,7 @@ impl EditDir {
         }
         for slot in self.slots.values_mut() {
             if let Slot::Put(entry) = slot
-                && matches!(entry.node, Node::File { link: Some(id), .. } if id == link)
+                && entry.node.link() == Some(link)
             {
                 entry.meta = meta.clone();
             }
@@ -277,7 +277,7 @@ impl<'n> Editor<'n> {
             let mut full = at.to_vec();
             full.push(name.clone());
             Ok(match self.look(&full)? {
-                Found::Other(Entry { node: Node::Symlink(target), .. }) => Some(target),
+                Found::Other(Entry { node, .. }) => node.symlink().map(<[u8]>::to_vec),
                 _ => None,
             })
         })

@@ -108,7 +108,7 @@ impl Rewrite {
 
     pub fn meta(&self, meta: &Meta, node: &Node) -> Meta {
         let mut meta = self.owned(meta);
-        if let (Some(change), false) = (&self.mode, matches!(node, Node::Symlink(_))) {
+        if let (Some(change), false) = (&self.mode, node.symlink().is_some()) {
             meta.mode = change.apply(meta.mode, matches!(node, Node::Dir(..)));
         }
         meta
@@ -192,6 +192,8 @@ fn place_leaf(
 /// taken out of theirs: which leaves a character device of a block device, and a file of a socket.
 fn copied(made: &mut Made, node: Node) -> Node {
     match node {
+        // Of several names only those of regular files stay one thing.
+        Node::Linked(_, what) => copied(made, what.alone()),
         Node::Block(major, minor) => Node::Char(major, minor),
         Node::Socket => made.empty_file(),
         other => other,
@@ -215,12 +217,9 @@ impl Links {
     }
 
     fn renamed(&self, node: &Node) -> Node {
-        match node {
-            Node::File { blob, size, link } => {
-                let link = link.and_then(|id| self.groups.get(&id).copied());
-                Node::File { blob: *blob, size: *size, link }
-            }
-            other => other.clone(),
+        match node.link() {
+            Some(link) => node.clone().with_link(self.groups.get(&link).copied()),
+            None => node.clone(),
         }
     }
 }
@@ -235,9 +234,12 @@ fn count_links(
     }
     for entry in work.dir(&source.tree)?.entries() {
         match &entry.node {
-            Node::File { link: Some(id), .. } => *counts.entry(*id).or_default() += 1,
             Node::Dir(dir, _) => count_links(work, dir, counts)?,
-            _ => {}
+            node => {
+                if let Some(link) = node.link() {
+                    *counts.entry(link).or_default() += 1;
+                }
+            }
         }
     }
     Ok(())

@@ -27,38 +27,43 @@ pub fn change(entry: &Entry, below_meta: &Meta, below: &Node) -> Change {
     let same_meta = entry.meta == *below_meta;
     match (&entry.node, below) {
         (Node::Dir(..) | Node::Whiteout | Node::Relink(_) | Node::Unlisted(_), _) => Change::All,
-        (
-            Node::File { blob, size, link },
-            Node::File { blob: old, size: old_size, link: old_link },
-        ) if size == old_size => {
-            if same_meta && blob == old {
-                match (link, old_link) {
-                    (None, None) => Change::None,
-                    // The same group too: those of its names that were elsewhere are here now.
-                    _ => Change::Names(*link),
-                }
-            } else if is_taken_for_same(&entry.meta, below_meta, blob == old) {
+        (node, below) if same_meta && alone(node) == alone(below) => {
+            match (node.link(), below.link()) {
+                (None, None) => Change::None,
+                // The same group too: those of its names that were elsewhere are here now.
+                (link, _) => Change::Names(link),
+            }
+        }
+        (Node::File { blob, size, link }, Node::File { blob: old, size: old_size, .. })
+            if size == old_size =>
+        {
+            if is_taken_for_same(&entry.meta, below_meta, blob == old) {
                 Change::Unlisted(Unlisted::File { blob: *blob, size: *size, link: *link })
             } else {
                 Change::All
             }
         }
-        (node, below) if same_meta && node == below => Change::None,
-        (Node::Symlink(target), Node::Symlink(old))
-            if target.len() == old.len()
-                && is_taken_for_same(&entry.meta, below_meta, target == old) =>
-        {
-            Change::Unlisted(Unlisted::Symlink(target.clone()))
-        }
-        _ => Change::All,
+        (node, below) => match (node.symlink(), below.symlink()) {
+            (Some(target), Some(old))
+                if target.len() == old.len()
+                    && is_taken_for_same(&entry.meta, below_meta, target == old) =>
+            {
+                Change::Unlisted(Unlisted::Symlink(target.to_vec()))
+            }
+            _ => Change::All,
+        },
     }
+}
+
+fn alone(node: &Node) -> Node {
+    node.clone().with_link(None)
 }
 
 /// Whether bytes are lost to images when a change is unlisted, and not an attribute alone.
 pub fn is_lost(what: &Unlisted, below: &Node) -> bool {
     match (what, below) {
         (Unlisted::File { blob, .. }, Node::File { blob: old, .. }) => blob != old,
-        (Unlisted::Symlink(target), Node::Symlink(old)) => target != old,
+        (Unlisted::Symlink(target), below) => below.symlink() != Some(target),
         _ => true,
     }
 }
@@ -83,7 +88,8 @@ pub fn presence(meta: &Meta, below: &Meta, entries: &[Entry]) -> Option<Presence
 /// Whether the archive of a layer holds anything of an entry that [`change`] and [`presence`] made.
 fn is_listed(entry: &Entry) -> bool {
     match &entry.node {
-        Node::Relink(_) | Node::Unlisted(_) | Node::Socket => false,
+        Node::Relink(_) | Node::Unlisted(_) => false,
+        node if node.is_socket() => false,
         Node::Dir(_, presence) => matches!(presence, Presence::Merge | Presence::Opaque),
         _ => true,
     }
@@ -186,6 +192,8 @@ mod tests {
         };
         let symlink = |target: &str| Node::Symlink(target.into());
         let kept = Change::Unlisted(Unlisted::Symlink(b"bb".to_vec()));
+        let group = LinkId::of(&[b"g"]);
+        let linked = |node: Node| node.with_link(Some(group));
         let attribute = with(meta(0), b"user.x");
         let capable = with(meta(7), CAPABILITY);
         let other_mode = Meta { mode: 0o600, ..meta(7) };
@@ -200,9 +208,17 @@ mod tests {
             ("mode", (other_mode, file("bb")), (meta(7), file("aa")), Change::All),
             ("capability", (capable, file("aa")), (meta(7), file("aa")), Change::All),
             ("attribute", (attribute, file("aa")), (meta(0), file("aa")), unlisted("aa")),
-            ("target", (meta(7), symlink("bb")), (meta(7), symlink("aa")), kept),
+            ("target", (meta(7), symlink("bb")), (meta(7), symlink("aa")), kept.clone()),
             ("cut target", (meta(0), symlink("bb")), (meta(0), symlink("aa")), Change::All),
             ("kind", (meta(7), symlink("aa")), (meta(7), file("aa")), Change::All),
+            (
+                "named",
+                (meta(7), linked(Node::Fifo)),
+                (meta(7), Node::Fifo),
+                Change::Names(Some(group)),
+            ),
+            ("no other", (meta(7), Node::Fifo), (meta(7), linked(Node::Fifo)), Change::Names(None)),
+            ("cut link", (meta(7), linked(symlink("bb"))), (meta(7), symlink("aa")), kept.clone()),
             ("pipe", (meta(7), Node::Fifo), (meta(7), Node::Fifo), Change::None),
             ("device", (meta(7), Node::Char(1, 3)), (meta(7), Node::Char(1, 5)), Change::All),
         ] {

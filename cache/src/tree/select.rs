@@ -96,7 +96,7 @@ impl View<'_> {
             let mut full = at.to_vec();
             full.push(name.clone());
             Ok(match self.look(&full)? {
-                Some(Picked::Leaf(_, Node::Symlink(target))) => Some(target),
+                Some(Picked::Leaf(_, node)) => node.symlink().map(<[u8]>::to_vec),
                 _ => None,
             })
         })
@@ -116,7 +116,9 @@ impl View<'_> {
             let above: Vec<&[u8]> = above.iter().map(FileName::as_bytes).collect();
             at = self.follow(&join(&above))?;
             at.push(last.clone());
-            if let Some(Picked::Leaf(_, Node::Symlink(_))) = self.look(&at)? {
+            if let Some(Picked::Leaf(_, node)) = self.look(&at)?
+                && node.symlink().is_some()
+            {
                 return Err(TreeError::BehindLink { path: shown(&names), link: shown(&[]) });
             }
         }
@@ -124,7 +126,7 @@ impl View<'_> {
             at.push(name.clone());
             let last = depth + 1 == names.len();
             match self.look(&at)? {
-                Some(Picked::Leaf(_, Node::Symlink(_))) if !last => {
+                Some(Picked::Leaf(_, node)) if !last && node.symlink().is_some() => {
                     let (path, link) = (shown(&names), shown(&names[..=depth]));
                     return Err(TreeError::BehindLink { path, link });
                 }
@@ -141,7 +143,7 @@ impl View<'_> {
     /// Makes sure that no link of a directory that is part of the root leads nowhere.
     fn links_lead_somewhere(&self, work: &Work<'_>, dir: &DirRef) -> Result<(), TreeError> {
         for entry in work.dir(&dir.tree)?.entries() {
-            if let Node::Symlink(_) = entry.node
+            if entry.node.symlink().is_some()
                 && self.look(&self.follow(entry.name.as_bytes())?)?.is_none()
             {
                 return Err(TreeError::Dangling(entry.name.to_string()));

@@ -43,7 +43,12 @@ fn parse(spec: &str) -> (Meta, Option<Node>) {
         "block(7, 1)" => Some(Node::Block(7, 1)),
         "socket" => Some(Node::Socket),
         text => Some(match (text.strip_prefix("-> "), text.split_once(" = ")) {
-            (Some(target), _) => Node::Symlink(target.as_bytes().to_vec()),
+            (Some(target), None) => Node::Symlink(target.as_bytes().to_vec()),
+            (Some(_), Some((text, link))) => {
+                let target = text.trim_start_matches("-> ").as_bytes().to_vec();
+                Node::Symlink(target).with_link(Some(group(link)))
+            }
+            (None, Some(("fifo", link))) => Node::Fifo.with_link(Some(group(link))),
             (None, Some(("relink", link))) => Node::Relink(Some(group(link))),
             (None, None) if text.starts_with("unlisted ") => {
                 let text = text.strip_prefix("unlisted ").expect("looked at");
@@ -138,9 +143,14 @@ fn read(store: &MemoryStore, id: RootId) -> Model {
                     let link = link.map_or(String::new(), |l| format!(" = {}", l.get()));
                     out.insert(path, format!("{head} {text}{link}"));
                 }
-                Node::Symlink(target) => {
-                    let target = String::from_utf8_lossy(target);
-                    out.insert(path, format!("{head} -> {target}"));
+                node if node.symlink().is_some() => {
+                    let target = String::from_utf8_lossy(node.symlink().unwrap_or_default());
+                    let link = node.link().map_or(String::new(), |l| format!(" = {}", l.get()));
+                    out.insert(path, format!("{head} -> {target}{link}"));
+                }
+                Node::Linked(link, what) => {
+                    let what = format!("{what:?}").to_lowercase();
+                    out.insert(path, format!("{head} {what} = {}", link.get()));
                 }
                 Node::Whiteout => _ = out.insert(path, format!("{head} whiteout")),
                 Node::Unlisted(Unlisted::File { blob, .. }) => {
@@ -505,6 +515,25 @@ fn hard_links_stay_within_one_copy() {
 }
 
 #[test]
+fn copies_of_links_and_pipes_have_one_name_each() {
+    let from = &[
+        ("d/", "755"),
+        ("d/l", "777 -> a = g"),
+        ("d/m", "777 -> a = g"),
+        ("d/p", "600 fifo = p"),
+        ("d/q", "600 fifo = p"),
+        ("to", "777 -> d = x"),
+    ];
+    // A link with several names leads where one with one name leads, on both sides.
+    let to = &[("e/", "755"), ("t", "777 -> e = y"), ("u", "777 -> e = y")];
+    let (whole, _) = Copy { from, to, sources: &["to"], dest: "/t/", ..COPY }.run().unwrap();
+    let links = ["777 -> a", "777 -> a", "600 fifo", "600 fifo"];
+    assert_eq!(["e/l", "e/m", "e/p", "e/q"].map(|path| whole[path].as_str()), links);
+    assert_eq!(whole["t"], whole["u"]);
+    assert!(whole["t"].contains(" = "), "{}", whole["t"]);
+}
+
+#[test]
 fn block_devices_are_made_anew_as_character_devices() {
     let from = &[("d/", "755"), ("d/e/", "755"), ("d/e/b", "660:5 block(7, 1)"), ("f", "644 F")];
     let copy = Copy { from, dest: "/t/", ..COPY };
@@ -593,7 +622,7 @@ fn apply_slowly(base: &Model, diff: &Model) -> Model {
             continue;
         }
         if let Some(link) = what.strip_prefix("0 relink") {
-            if let Some(file) = out.get_mut(name).filter(|file| !file.contains(" -> ")) {
+            if let Some(file) = out.get_mut(name) {
                 let plain = file.split(" = ").next().expect("a file").to_owned();
                 *file = format!("{plain}{link}");
             }
@@ -630,7 +659,8 @@ fn tree(marks: bool) -> impl Strategy<Value = Vec<(String, String)>> {
             Just("640 unlisted x")
         ];
         let file = prop_oneof![Just("644 x"), Just("600 y"), Just("644 x = g")];
-        prop_oneof![3 => file, 1 => Just("777 -> a"), 1 => Just("0 whiteout"), 1 => relink].boxed()
+        let link = prop_oneof![Just("777 -> a"), Just("777 -> a = h"), Just("640 fifo = h")];
+        prop_oneof![3 => file, 1 => link, 1 => Just("0 whiteout"), 1 => relink].boxed()
     } else {
         prop_oneof![
             Just("644 x"),

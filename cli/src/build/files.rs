@@ -206,7 +206,8 @@ async fn plan(
                     plan.files.push(Planned { path, meta, blob: *blob, size: *size });
                 }
                 Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => {}
-                node => plan.others.push((path, meta, node.clone())),
+                // As with BuildKit's exporter each name of a link, device or pipe is one by itself.
+                node => plan.others.push((path, meta, node.clone().with_link(None))),
             }
         }
     }

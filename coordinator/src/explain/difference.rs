@@ -414,6 +414,6 @@ fn file(f: &mut fmt::Formatter<'_>, of: &str, change: &Change) -> fmt::Result {
             write!(f, "the file {path} of {of} belongs to {c}:{d}, and belonged to {a}:{b}")
         }
         What::Attributes => write!(f, "the file {path} of {of} has other attributes"),
-        What::Names => write!(f, "the file {path} of {of} shares its bytes with other names"),
+        What::Names => write!(f, "the file {path} of {of} has other names besides"),
     }
 }

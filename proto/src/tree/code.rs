@@ -13,6 +13,7 @@
 //!   5 fifo, 6 socket, 7 whiteout        nothing
 //!   8 relink    link:u64 (0: no other name)
 //!   9 unlisted  node-kind:u8 (0 or 2), ... as for that kind
+//!  10 linked    link:u64, node-kind:u8 (2 to 6), ... as for that kind: one of several names
 //! ```
 
 use super::{
@@ -48,6 +49,10 @@ pub(super) fn encode_entry(c: &mut Canon<'_>, name: &[u8], meta: &Meta, node: &N
         short_bytes(c, name);
         c.u32(value.len() as u32).raw(value);
     }
+    encode_node(c, node);
+}
+
+fn encode_node(c: &mut Canon<'_>, node: &Node) {
     match node {
         Node::File { blob, size, link } => encode_file(c, blob, *size, *link),
         Node::Dir(dir, presence) => {
@@ -74,6 +79,7 @@ pub(super) fn encode_entry(c: &mut Canon<'_>, name: &[u8], meta: &Meta, node: &N
         Node::Relink(link) => {
             c.tag(8).u64(link.map_or(0, LinkId::get));
         }
+        Node::Linked(link, what) => encode_node(c.tag(10).u64(link.get()), &what.clone().alone()),
         Node::Unlisted(what) => {
             c.tag(9);
             match what {
@@ -122,7 +128,11 @@ pub(super) fn decode_entry<'a>(r: &mut Reader<'a>) -> Result<RawEntry<'a>, NodeE
     let name = short_slice(r).ok_or(NodeError::Length)?;
     let meta = decode_meta(r)?;
     let tag = r.tag().ok_or(NodeError::Length)?;
-    let node = match tag {
+    Ok((name, meta, decode_node(r, tag)?))
+}
+
+fn decode_node(r: &mut Reader<'_>, tag: u8) -> Result<Node, NodeError> {
+    Ok(match tag {
         0 | 2 => decode_unlisted(r, tag)?.listed(),
         1 => decode_dir(r)?,
         3 | 4 => {
@@ -138,11 +148,23 @@ pub(super) fn decode_entry<'a>(r: &mut Reader<'a>) -> Result<RawEntry<'a>, NodeE
             let tag = r.tag().ok_or(NodeError::Length)?;
             Node::Unlisted(decode_unlisted(r, tag)?)
         }
+        10 => {
+            let link = decode_link(r).ok_or(NodeError::Length)?;
+            let link = link.ok_or(NodeError::Unknown { what: "group of names", value: 0 })?;
+            match r.tag().ok_or(NodeError::Length)? {
+                tag @ 2..=6 => decode_node(r, tag)?.with_link(Some(link)),
+                tag => {
+                    return Err(NodeError::Unknown {
+                        what: "kind of linked entry",
+                        value: tag.into(),
+                    });
+                }
+            }
+        }
         _ => {
             return Err(NodeError::Unknown { what: "kind of entry", value: tag.into() });
         }
-    };
-    Ok((name, meta, node))
+    })
 }
 
 fn decode_meta(r: &mut Reader<'_>) -> Result<Meta, NodeError> {

@@ -33,7 +33,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of the messages. Two ends with different versions do not talk.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// How many bytes stand before a frame's header.
 pub const PREFIX_BYTES: usize = 8;

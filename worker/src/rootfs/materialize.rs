@@ -80,6 +80,9 @@ pub(crate) fn make_entry(
         }
         Node::Fifo => special(FileType::Fifo, 0),
         Node::Socket => special(FileType::Socket, 0),
+        Node::Linked(_, what) => {
+            make_entry(store, dir, &Entry { node: what.clone().alone(), ..entry.clone() })
+        }
         Node::Whiteout => at::white_out(dir, name).map_err(failed),
         Node::Dir(dir, _) => Err(RootfsError::Kind(dir.tree)),
         Node::Relink(_) | Node::Unlisted(_) => {

@@ -33,6 +33,8 @@ pub(crate) enum What {
     Block(u32, u32),
     Fifo,
     Socket,
+    /// One of several names of what is no file: those of one group share an inode.
+    Twin(Box<What>, &'static str),
     Whiteout,
     /// A file below, of this group from now on.
     Relink(&'static str),
@@ -74,6 +76,11 @@ pub(crate) fn special(name: &str, what: What) -> Spec {
     spec(name, 0o640, what)
 }
 
+/// One of several names of a symbolic link.
+pub(crate) fn symlink_name(name: &str, target: &'static str, group: &'static str) -> Spec {
+    spec(name, 0o777, What::Twin(Box::new(What::Symlink(target)), group))
+}
+
 pub(crate) fn whiteout(name: &str) -> Spec {
     Spec { mtime: 0, ..spec(name, 0, What::Whiteout) }
 }
@@ -84,14 +91,15 @@ fn put_dir(store: &dyn Store, children: &[Spec]) -> DirRef {
     sealed.dir
 }
 
-fn put(store: &dyn Store, spec: &Spec) -> Entry {
+/// What it is, if it is no directory.
+fn leaf(store: &dyn Store, what: &What) -> Node {
     let blob = |data: &[u8]| {
         let id = BlobId::of(data);
         store.put_blobs(&[(id, bytes::Bytes::copy_from_slice(data))]).unwrap();
         (id, data.len() as u64)
     };
-    let node = match &spec.what {
-        What::Dir => Node::Dir(put_dir(store, &spec.children), spec.presence),
+    match what {
+        What::Dir => panic!("a directory among what is none"),
         What::File(data) => {
             let (blob, size) = blob(data);
             Node::File { blob, size, link: None }
@@ -105,12 +113,22 @@ fn put(store: &dyn Store, spec: &Spec) -> Entry {
         What::Block(major, minor) => Node::Block(*major, *minor),
         What::Fifo => Node::Fifo,
         What::Socket => Node::Socket,
+        What::Twin(what, group) => {
+            leaf(store, what).with_link(Some(LinkId::of(&[group.as_bytes()])))
+        }
         What::Whiteout => Node::Whiteout,
         What::Relink(group) => Node::Relink(Some(LinkId::of(&[group.as_bytes()]))),
         What::Unlisted(data) => {
             let (blob, size) = blob(data);
             Node::Unlisted(Unlisted::File { blob, size, link: None })
         }
+    }
+}
+
+fn put(store: &dyn Store, spec: &Spec) -> Entry {
+    let node = match &spec.what {
+        What::Dir => Node::Dir(put_dir(store, &spec.children), spec.presence),
+        what => leaf(store, what),
     };
     let xattrs = spec.xattrs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.clone()));
     Entry {

@@ -230,9 +230,10 @@ fn hard_links_to_older_files() {
     // A symlink gets the owner alone, a pipe all; a link is not followed, and replaces what is there.
     let says = &[Link("600:3", "t", "s"), Link("600:4", "b", "p")];
     let (got, _) = Add { says, chown: Some("9"), ..add }.run().expect("links that can be made");
-    assert_eq!(got["x/t"], "777:9 -> a");
+    assert!(got["x/t"].starts_with("777:9 -> a = "), "{}", got["x/t"]);
     assert_eq!(got["x/s"], got["x/t"]);
-    assert_eq!((got["x/p"].as_str(), got["x/b"].as_str()), ("600:9 fifo", "600:9 fifo"));
+    assert!(got["x/p"].starts_with("600:9 fifo = "), "{}", got["x/p"]);
+    assert_eq!(got["x/p"], got["x/b"]);
 }
 
 #[test]

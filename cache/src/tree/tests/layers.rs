@@ -58,7 +58,9 @@ fn a_file_can_get_other_names_and_stay_what_it_is() {
             ("d/two", "644 P = g"),
             ("e/", "750:2"),
             ("e/x", "600 X"),
-            ("no-file", "777 -> a"),
+            ("link", "777 -> a"),
+            ("no-file/", "750"),
+            ("pipe", "600 fifo = p"),
         ],
     );
     let diff = build(
@@ -70,8 +72,10 @@ fn a_file_can_get_other_names_and_stay_what_it_is() {
             ("d/one", "0 relink"),
             ("e/", "~750:2"),
             ("e/x", "0 relink = i"),
+            ("link", "0 relink = j"),
             ("no-file", "0 relink = j"),
             ("nothing", "0 relink = j"),
+            ("pipe", "0 relink"),
         ],
     );
     let linked =
@@ -84,7 +88,9 @@ fn a_file_can_get_other_names_and_stay_what_it_is() {
         ("d/two", "644 P = g"),
         ("e/", "750:2"),
         ("e/x", "600 X = i"),
-        ("no-file", "777 -> a"),
+        ("link", "777 -> a = j"),
+        ("no-file/", "750"),
+        ("pipe", "600 fifo"),
     ];
     assert_eq!(under(&store, &base, &diff), linked(&expected));
     let expected = linked(&[("b", "640:7 A = h"), ("d/", "700:1")]);

@@ -82,6 +82,8 @@ fn entries() -> Vec<Entry> {
         Node::Whiteout,
         Node::Relink(None),
         Node::Relink(Some(link)),
+        Node::Fifo.with_link(Some(link)),
+        Node::Symlink(b"y".to_vec()).with_link(Some(link)),
         Node::Unlisted(Unlisted::Symlink(b"x".to_vec())),
         Node::Unlisted(Unlisted::File { blob, size: 7, link: Some(link) }),
     ];

@@ -24,6 +24,8 @@ enum Leaf {
     File(Vec<u8>),
     /// One of a few files that may have several names.
     Linked(u8),
+    /// One of a few pipes and links that may have several names.
+    Name(u8),
     Symlink(String),
     Char(u32, u32),
     Fifo,
@@ -54,6 +56,7 @@ fn item() -> impl Strategy<Value = Item> {
     let leaf = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..1200).prop_map(Leaf::File),
         (0u8..3).prop_map(Leaf::Linked),
+        (0u8..3).prop_map(Leaf::Name),
         "[a-zü/]{1,150}".prop_map(Leaf::Symlink),
         (0u32..4096, 0u32..1 << 20).prop_map(|(a, b)| Leaf::Char(a, b)),
         Just(Leaf::Fifo),
@@ -110,6 +113,11 @@ fn put_leaf(store: &MemoryStore, meta: &Meta, leaf: &Leaf) -> (Meta, Node) {
             let meta = Meta::root_owned(0o640, Mtime { seconds: 9, nanos: 0 });
             (meta, file(&[*n; 9], Some(LinkId::of(&[&[*n]]))))
         }
+        Leaf::Name(n) => {
+            let meta = Meta::root_owned(0o777, Mtime { seconds: 8, nanos: 0 });
+            let node = if *n == 0 { Node::Fifo } else { Node::Symlink(vec![b'a' + n]) };
+            (meta, node.with_link(Some(LinkId::of(&[b"name", &[*n]]))))
+        }
         Leaf::Symlink(target) => (meta.clone(), Node::Symlink(target.clone().into_bytes())),
         Leaf::Char(major, minor) => (meta.clone(), Node::Char(*major, *minor)),
         Leaf::Fifo => (meta.clone(), Node::Fifo),
@@ -152,7 +160,10 @@ fn canonical(store: &MemoryStore, id: &RootId) -> Vec<String> {
                     out.push((format!("{path} {blob} {size} {meta:?}"), *link));
                 }
                 Node::Whiteout => out.push((format!("{path} gone"), None)),
-                node => out.push((format!("{path} {node:?} {meta:?}"), None)),
+                node => {
+                    let alone = node.clone().with_link(None);
+                    out.push((format!("{path} {alone:?} {meta:?}"), node.link()));
+                }
             }
         }
     }

@@ -125,7 +125,14 @@ impl<'w> Walk<'w> {
             return Err(PackError::Name { path: self.shown(), why });
         }
         let mut head = self.head(&entry.meta)?;
-        match &entry.node {
+        if self.keeps_names(&entry.node)
+            && let Some(first) = self.first_name(entry)
+        {
+            (head.kind, head.link) = (Kind::HardLink, first);
+            (self.sink)(&head, None)?;
+            return Ok(None);
+        }
+        match &entry.node.clone().with_link(None) {
             Node::Dir(dir, presence) => {
                 self.path.push(b'/');
                 let is_listed = matches!(presence, Presence::Merge | Presence::Opaque);
@@ -139,13 +146,9 @@ impl<'w> Walk<'w> {
                 return Ok(Some(dir.tree));
             }
             Node::File { blob, size, .. } => {
-                if let Some(first) = self.first_name(entry) {
-                    (head.kind, head.link) = (Kind::HardLink, first);
-                } else {
-                    head.size = *size;
-                    (self.sink)(&head, Some((*blob, *size)))?;
-                    return Ok(None);
-                }
+                head.size = *size;
+                (self.sink)(&head, Some((*blob, *size)))?;
+                return Ok(None);
             }
             Node::Symlink(target) => (head.kind, head.link) = (Kind::Symlink, target.clone()),
             Node::Char(major, minor) => (head.kind, head.device) = (Kind::Char, (*major, *minor)),
@@ -157,7 +160,9 @@ impl<'w> Walk<'w> {
                 return Ok(None);
             }
             Node::Socket => return Ok(None),
-            Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => unreachable!("handled above"),
+            Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) | Node::Linked(..) => {
+                unreachable!("handled above")
+            }
         }
         if head.device.0.max(head.device.1) > DEVICE_MAX {
             let why = "tar cannot hold its device number";
@@ -165,6 +170,15 @@ impl<'w> Walk<'w> {
         }
         (self.sink)(&head, None)?;
         Ok(None)
+    }
+
+    /// Whether several names of such a thing are one in the archive: what layers hold is; in archives of
+    /// files BuildKit writes each symlink by itself.
+    fn keeps_names(&self, node: &Node) -> bool {
+        match self.form {
+            Form::Layer => !node.is_socket(),
+            Form::Plain { .. } => node.symlink().is_none(),
+        }
     }
 
     /// The first name of this file, unless this is the first.

@@ -184,13 +184,13 @@ fn node(
                 Group::Own(group) => Some(LinkId::of(&[b"archive", salt, &group.to_le_bytes()])),
             });
             let node = match node {
-                LeafNode::File(blob, size) => Node::File { blob, size, link },
+                LeafNode::File(blob, size) => Node::File { blob, size, link: None },
                 LeafNode::Symlink(target) => Node::Symlink(target.into_vec()),
                 LeafNode::Char(major, minor) => Node::Char(major, minor),
                 LeafNode::Block(major, minor) => Node::Block(major, minor),
                 LeafNode::Fifo => Node::Fifo,
             };
-            (meta, node)
+            (meta, node.with_link(link))
         }
         Slot::Gone => unreachable!("what was replaced is no child any more"),
     }

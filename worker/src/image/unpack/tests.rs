@@ -80,8 +80,13 @@ fn list(store: &MemoryStore, id: &RootId) -> Vec<String> {
                     walk(store, dir, &path, out);
                     continue;
                 }
-                Node::Symlink(to) => format!("{path} -> {}", String::from_utf8_lossy(to)),
-                node => format!("{path} {node:?}"),
+                node => {
+                    let linked = if node.link().is_some() { " (linked)" } else { "" };
+                    match node.symlink() {
+                        Some(to) => format!("{path} -> {}{linked}", String::from_utf8_lossy(to)),
+                        None => format!("{path} {:?}{linked}", node.clone().with_link(None)),
+                    }
+                }
             });
         }
     }
@@ -155,7 +160,9 @@ fn hard_links() {
     let tar = Tar::default().file("a", "1").link("b", h, "a").file("a", "2");
     assert_eq!(unpacked(tar), ["/a = 2", "/b = 1"], "one name alone is no group");
     let tar = Tar::default().link("s", Kind::Symlink, "t").link("u", h, "s");
-    assert_eq!(unpacked(tar), ["/s -> t", "/u -> t"]);
+    let tar = tar.put(Tar::head("p", Kind::Fifo), b"").link("q", h, "p");
+    let all = ["/p Fifo (linked)", "/q Fifo (linked)", "/s -> t (linked)", "/u -> t (linked)"];
+    assert_eq!(unpacked(tar), all);
     let described = |path: &str, kind, mode, uid, link: &str| Head {
         mode,
         uid,

@@ -323,29 +323,16 @@ impl Growing {
         let entry = lower.find(targets).map_err(Refused::Store)?;
         let entry = entry.ok_or_else(|| bad("is neither in the layer nor in the ones below"))?;
         self.depends = true;
-        let mut leaf = Leaf { meta: entry.meta, node: LeafNode::Fifo, group: None };
-        let link = match entry.node {
-            Node::File { blob, size, link } => {
-                leaf.node = LeafNode::File(blob, size);
-                link
-            }
-            Node::Symlink(target) => {
-                leaf.node = LeafNode::Symlink(target.into());
-                return Ok(leaf);
-            }
-            Node::Char(major, minor) => {
-                leaf.node = LeafNode::Char(major, minor);
-                return Ok(leaf);
-            }
-            Node::Block(major, minor) => {
-                leaf.node = LeafNode::Block(major, minor);
-                return Ok(leaf);
-            }
-            Node::Fifo => return Ok(leaf),
-            Node::Dir(..) | Node::Socket | Node::Whiteout | Node::Relink(_) | Node::Unlisted(_) => {
-                return Err(bad("is no file that can have several names").into());
-            }
+        let link = entry.node.link();
+        let node = match entry.node.with_link(None) {
+            Node::File { blob, size, .. } => LeafNode::File(blob, size),
+            Node::Symlink(target) => LeafNode::Symlink(target.into()),
+            Node::Char(major, minor) => LeafNode::Char(major, minor),
+            Node::Block(major, minor) => LeafNode::Block(major, minor),
+            Node::Fifo => LeafNode::Fifo,
+            _ => return Err(bad("is no file that can have several names").into()),
         };
+        let mut leaf = Leaf { meta: entry.meta, node, group: None };
         if let Some(link) = link {
             leaf.group = Some(Group::Below(link));
         } else {

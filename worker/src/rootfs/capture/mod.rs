@@ -1,7 +1,8 @@
 //! What a step changed, read back from the upper directory of its overlay as a diff tree.
 //!
 //! The upper directory is changed too, to what the diff says and nothing else: what is the same as
-//! below is removed from it, so that it can become the diff's layer directory by a rename
+//! below is removed from it, and what hides a directory as a whole gets whiteouts for what that holds, so
+//! that it can become the diff's layer directory by a rename
 //! ([`super::LayerCache::adopt`]).
 //!
 //! Nobody may write to the directory any more: all processes that could see the mount are gone.

@@ -16,19 +16,14 @@ pub(super) struct Found {
     pub name: FileName,
     pub meta: Meta,
     pub what: What,
+    /// When it has other names.
+    pub inode: Option<u64>,
 }
 
 /// What lies under the name.
 pub(super) enum What {
-    Dir {
-        opaque: bool,
-        entries: Vec<Found>,
-    },
-    /// `inode` when the file has other names.
-    File {
-        size: u64,
-        inode: Option<u64>,
-    },
+    Dir { opaque: bool, entries: Vec<Found> },
+    File { size: u64 },
     Symlink(Vec<u8>),
     Char(u32, u32),
     Block(u32, u32),
@@ -155,20 +150,19 @@ impl Scan<'_> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::CharacterDevice && (major, minor) == (0, 0) {
             let meta = Meta::root_owned(0, Default::default());
-            return Ok(Found { name: name_ok, meta, what: What::Whiteout });
+            return Ok(Found { name: name_ok, meta, what: What::Whiteout, inode: None });
         }
         let xattrs = at::all_xattrs(dir.fd.as_fd(), name).map_err(failed())?;
         let opaque = xattrs.iter().any(|(name, value)| name == at::OPAQUE && value == b"y");
+        let has_others = kind != FileType::Directory && stat.st_nlink > 1;
+        let inode = has_others.then_some(stat.st_ino);
+        if let Some(inode) = inode {
+            let mut inodes = self.inodes.lock().unwrap_or_else(|p| p.into_inner());
+            inodes.entry(inode).or_default().push(path());
+        }
         let what = match kind {
             FileType::Directory => What::Dir { opaque, entries: Vec::new() },
-            FileType::RegularFile => {
-                let inode = (stat.st_nlink > 1).then_some(stat.st_ino);
-                if let Some(inode) = inode {
-                    let mut inodes = self.inodes.lock().unwrap_or_else(|p| p.into_inner());
-                    inodes.entry(inode).or_default().push(path());
-                }
-                What::File { size: stat.st_size as u64, inode }
-            }
+            FileType::RegularFile => What::File { size: stat.st_size as u64 },
             FileType::Symlink => What::Symlink(at::read_link(&dir.fd, name).map_err(failed())?),
             FileType::CharacterDevice => What::Char(major, minor),
             FileType::BlockDevice => What::Block(major, minor),
@@ -176,7 +170,7 @@ impl Scan<'_> {
             FileType::Socket => What::Socket,
             _ => return Err(RootfsError::Changed { path: self.shown(&path()) }),
         };
-        Ok(Found { name: name_ok, meta: at::meta(&stat, own(xattrs)), what })
+        Ok(Found { name: name_ok, meta: at::meta(&stat, own(xattrs)), what, inode })
     }
 
     fn shown(&self, path: &[u8]) -> PathBuf {
@@ -188,5 +182,5 @@ impl Scan<'_> {
 fn top() -> Found {
     let name = FileName::new(b"top").expect("a name");
     let meta = Meta::root_owned(0, Default::default());
-    Found { name, meta, what: What::Dir { opaque: false, entries: Vec::new() } }
+    Found { name, meta, what: What::Dir { opaque: false, entries: Vec::new() }, inode: None }
 }

@@ -12,7 +12,9 @@ use cache::tree::listed::{self, Change, Missed, relink};
 use proto::id::{BlobId, RootId, TreeId};
 use proto::limit;
 use proto::path::FileName;
-use proto::tree::{AnyNode, Dir, DirRef, Entry, Meta, Mtime, Node, Presence, Root, Summary};
+use proto::tree::{
+    AnyNode, Dir, DirRef, Entry, LinkId, Meta, Mtime, Node, Presence, Root, Summary,
+};
 use rustix::fs::AtFlags;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -143,6 +145,11 @@ impl<'a> Seal<'a> {
         Ok((id, dir.summary, missed))
     }
 
+    /// The group of what has other names.
+    fn link(&self, inode: Option<u64>) -> Option<LinkId> {
+        self.links.get(&inode?).copied()
+    }
+
     fn note_missed(&self, dir: &Open, name: &FileName) {
         let path = path(Path::new("/"), dir, Some(name)).into_os_string().into_vec();
         self.missed.lock().unwrap_or_else(|p| p.into_inner()).add(path);
@@ -173,7 +180,8 @@ impl<'a> Seal<'a> {
         let hidden = if hides { self.open_up(&dir, &found, lower)? } else { Vec::new() };
         let mut sorted = Sorted::default();
         for found in found {
-            sorted.add(found, &dir, hides, lower);
+            let link = self.link(found.inode);
+            sorted.add(found, link, &dir, hides, lower);
         }
         let Sorted { mut jobs, files, mut others, gone } = sorted;
         // A whiteout of nothing says nothing.
@@ -212,8 +220,20 @@ impl<'a> Seal<'a> {
             }
         }
         let Some(lower) = lower else { return Ok(Vec::new()) };
+        let names = found.len();
         let found: HashSet<&FileName> = found.iter().map(|found| &found.name).collect();
         let hidden = lower.entries().iter().filter(|entry| !found.contains(&entry.name));
+        let all = names + hidden.clone().count();
+        if all > limit::DIR_ENTRIES_MAX {
+            return Err(RootfsError::Limit {
+                path: self.shown(dir, None),
+                why: format!(
+                    "it has {names} entries, and with those that were there before and are gone {all}, \
+                     more than {}",
+                    limit::DIR_ENTRIES_MAX
+                ),
+            });
+        }
         let white_out = |entry: &Entry| {
             at::white_out(&dir.fd, entry.name.as_bytes())
                 .map_err(RootfsError::io("Making", self.shown(dir, Some(&entry.name))))?;
@@ -312,8 +332,8 @@ impl<'a> Seal<'a> {
         let below = below.and_then(as_dir);
         let mut batch = Batch { store: self.store, blobs: Vec::new(), bytes: 0 };
         let mut entries = Vec::with_capacity(files.len());
-        for Found { name, meta, what } in files {
-            let What::File { size, inode } = what else { continue };
+        for Found { name, meta, what, inode } in files {
+            let What::File { size } = what else { continue };
             let known = inode.and_then(|inode| self.hashed().get(&inode).copied());
             let (blob, size) = match known {
                 Some(known) => known,
@@ -329,7 +349,7 @@ impl<'a> Seal<'a> {
             if let Some(inode) = inode {
                 self.hashed().insert(inode, (blob, size));
             }
-            let link = inode.and_then(|inode| self.links.get(&inode).copied());
+            let link = self.link(inode);
             entries.push(Entry { name, meta, node: Node::File { blob, size, link } });
         }
         batch.put()?;
@@ -405,8 +425,15 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn add(&mut self, found: Found, dir: &Arc<Open>, hides: bool, below: Option<&Dir>) {
-        let Found { name, meta, what } = found;
+    fn add(
+        &mut self,
+        found: Found,
+        link: Option<LinkId>,
+        dir: &Arc<Open>,
+        hides: bool,
+        below: Option<&Dir>,
+    ) {
+        let Found { name, meta, what, inode } = found;
         let lower = below.and_then(|dir| dir.get(name.as_bytes()));
         let node = match what {
             What::Dir { opaque, entries } => {
@@ -423,7 +450,7 @@ impl Sorted {
                 return;
             }
             What::File { .. } => {
-                self.files.push(Found { name, meta, what });
+                self.files.push(Found { name, meta, what, inode });
                 return;
             }
             What::Whiteout if lower.is_none() => {
@@ -437,7 +464,7 @@ impl Sorted {
             What::Fifo => Node::Fifo,
             What::Socket => Node::Socket,
         };
-        self.others.push(Entry { name, meta, node });
+        self.others.push(Entry { name, meta, node: node.with_link(link) });
     }
 }
 
@@ -445,10 +472,10 @@ impl Sorted {
 /// names; and whoever gives it new ones has it copied up.
 fn change(entry: &Entry, lower: &Entry, written: WrittenAs) -> Change {
     match (listed::change(entry, &own_meta(&lower.meta), &lower.node), written) {
-        (Change::Names(link), WrittenAs::Directory) => match lower.node {
-            Node::File { link: names, .. } if link.is_some() && link != names => Change::All,
-            _ => Change::None,
-        },
+        (Change::Names(link), WrittenAs::Directory) => {
+            let has_new = link.is_some() && link != lower.node.link();
+            if has_new { Change::All } else { Change::None }
+        }
         (Change::Unlisted(_), WrittenAs::Directory) => Change::All,
         (change, _) => change,
     }

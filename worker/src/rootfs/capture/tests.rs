@@ -265,15 +265,14 @@ fn files(store: &MemoryStore, diff: &Diff) -> Vec<String> {
         let AnyNode::Dir(dir) = &*node else { panic!("a root inside a tree") };
         for entry in dir.entries() {
             let path = format!("{at}{}", entry.name);
-            let (mark, link) = match entry.node {
+            let (mark, link) = match &entry.node {
                 Node::Dir(below, _) => {
                     walk(store, &below.tree, &format!("{path}/"), first, out);
                     continue;
                 }
-                Node::File { link, .. } => ("", link),
-                Node::Unlisted(Unlisted::File { link, .. }) => ("^", link),
-                Node::Relink(link) => ("~", link),
-                _ => ("", None),
+                Node::Unlisted(Unlisted::File { link, .. }) => ("^", *link),
+                Node::Relink(link) => ("~", *link),
+                node => ("", node.link()),
             };
             let Some(link) = link else {
                 out.push(format!("{mark}{path}"));
@@ -289,6 +288,34 @@ fn files(store: &MemoryStore, diff: &Diff) -> Vec<String> {
     let mut out = Vec::new();
     walk(store, &root.dir.tree, "", &mut Vec::new(), &mut out);
     out
+}
+
+/// As in BuildKit, whose layers have hard links to all but directories.
+#[test]
+fn links_devices_pipes_and_sockets_can_have_several_names() {
+    let store = MemoryStore::new();
+    let name = |name: &str, what: What, group| special(name, What::Twin(Box::new(what), group));
+    let twice = |what: fn() -> What, a: &str, b: &str, group| {
+        [name(a, what(), group), name(b, what(), group)]
+    };
+    let mut all = vec![symlink_name("l1", "t", "l"), symlink_name("l2", "t", "l")];
+    all.extend(twice(|| What::Fifo, "p1", "p2", "p"));
+    all.extend(twice(|| What::Char(1, 3), "c1", "c2", "c"));
+    all.extend(twice(|| What::Socket, "s1", "s2", "s"));
+    let (diff, _) = changed(&store, vec![], all.clone());
+    let shown =
+        ["c1 = c1", "c2 = c1", "l1 = l1", "l2 = l1", "p1 = p1", "p2 = p1", "s1 = s1", "s2 = s1"];
+    assert_eq!(files(&store, &diff), shown);
+    // One more name of what is there already.
+    let one = vec![symlink("l1", "t"), special("p1", What::Fifo)];
+    let more = [all[0].clone(), all[1].clone(), all[2].clone(), all[3].clone()];
+    let (diff, left) = changed(&store, one, more.into());
+    assert_eq!(files(&store, &diff), ["~l1 = l1", "l2 = l1", "~p1 = p1", "p2 = p1"]);
+    assert_eq!(left, ["l1", "l2", "p1", "p2"]);
+    let (layer, made) = archived(&StoreNodes(&store), &diff.id).unwrap();
+    store.put_nodes(&made.into_nodes()).unwrap();
+    let held = load_root(&store, &layer).unwrap().dir.summary.entries;
+    assert_eq!(held, 2, "the image has the new names alone");
 }
 
 #[test]

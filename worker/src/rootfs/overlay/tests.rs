@@ -618,6 +618,8 @@ mod property {
             2 => (prop::collection::vec(0u8..3, 0..2), prop::sample::select(vec!["g", "h"]))
                 .prop_map(|(data, group)| What::Linked([group.as_bytes(), &data].concat(), group)),
             1 => prop::sample::select(vec!["x", "y"]).prop_map(What::Symlink),
+            2 => prop::sample::select(vec![What::Symlink("x"), What::Fifo, What::Socket, What::Char(1, 3)])
+                .prop_map(|what| What::Twin(Box::new(what), "n")),
             1 => (1u32..3, 0u32..3).prop_map(|(a, b)| What::Char(a, b)),
             1 => (0u32..3, 0u32..3).prop_map(|(a, b)| What::Block(a, b)),
             1 => Just(What::Fifo),
@@ -647,6 +649,7 @@ mod property {
         match spec.what {
             What::Linked(ref data, _) => Spec { mtime: data.len() as i64, ..spec },
             What::Symlink(_) => Spec { owner: (uid, gid), mtime, ..spec },
+            What::Twin(..) => Spec { mode: 0o777, ..spec },
             _ => Spec { mode, owner: (uid, gid), mtime, xattrs, ..spec },
         }
     }
