@@ -23,6 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// How long a new farm may take to take over from one that is ending.
 const STILL_THERE: Duration = Duration::from_millis(50);
@@ -64,13 +65,22 @@ pub fn binary() -> Binary {
 pub struct Farm {
     dial: Arc<dyn Dial>,
     /// Who this machine is there, when it is a farm of other machines.
-    member: Option<Party>,
+    member: Option<Member>,
     /// Whose images are meant; none for the own scope.
     scope: Option<String>,
     /// As long as it is open, the farm does not end for want of work.
     held: Arc<Mutex<Option<Opening>>>,
     /// Its blobs and trees.
     pub blobs: Arc<Cluster>,
+}
+
+/// This machine as a member of a farm.
+#[derive(Clone)]
+struct Member {
+    party: Party,
+    /// What goes on as long as it is one: it follows the map of the cache nodes, and renews its
+    /// certificate.
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Farm {
@@ -145,15 +155,17 @@ impl Farm {
         let (map, _) = from.expect::<Map>().await?;
         let (maps, watched) = watch::channel(Arc::new(map));
         let lost = dial.clone();
-        tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             // As long as the stream lives; then as often as it takes.
             let _ = follow(from, &maps).await;
             watch_on(lost, &maps).await;
             drop(to);
         });
         let blobs = cluster(&party, watched);
-        tokio::spawn(keep_renewed(party.clone(), dial.clone()));
-        Ok(Self { dial, blobs, member: Some(party), scope: None, held: Arc::default() })
+        tasks.spawn(keep_renewed(party.clone(), dial.clone()));
+        let member = Some(Member { party, tasks: Arc::new(Mutex::new(tasks)) });
+        Ok(Self { dial, blobs, member, scope: None, held: Arc::default() })
     }
 
     /// The farm of this machine, or the coordinator that runs on it.
@@ -173,10 +185,12 @@ impl Farm {
     /// Tells other machines that nothing comes any more, so that they need not wait whether something
     /// does.
     pub async fn leave(&self) {
-        if let Some(member) = &self.member {
-            // Who is not told within this time finds out by itself.
-            let _ = tokio::time::timeout(LEAVE_WAIT, member.close()).await;
-        }
+        let Some(Member { party, tasks }) = &self.member else { return };
+        // Nobody is to miss what is ended here.
+        let mut tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+        // Who is not told within this time finds out by itself.
+        let _ = tokio::time::timeout(LEAVE_WAIT, party.close()).await;
     }
 
     fn hold(&self, opening: Opening) {
