@@ -19,7 +19,8 @@ pub(super) const TRUSTING_MAX: usize = 256;
 pub struct Caller {
     connection: quinn::Connection,
     /// Whether it had to prove first that it is where it says.
-    has_proved_address: bool,
+    #[cfg(test)]
+    pub(super) has_proved_address: bool,
 }
 
 impl Endpoint {
@@ -42,7 +43,7 @@ impl Endpoint {
     }
 
     /// Handshakes that are under way with those who dialled.
-    pub fn half_open(&self) -> usize {
+    pub(super) fn half_open(&self) -> usize {
         self.half_open.load(Ordering::Relaxed)
     }
 }
@@ -65,10 +66,15 @@ impl Drop for HalfOpen {
 
 async fn known(incoming: quinn::Incoming, _counted: HalfOpen) -> Option<Caller> {
     let from = incoming.remote_address();
+    #[cfg(test)]
     let has_proved_address = incoming.remote_address_validated();
     let connecting = incoming.accept().inspect_err(|error| refused(from, error)).ok()?;
     match tokio::time::timeout(HANDSHAKE_WAIT, connecting).await {
-        Ok(Ok(connection)) => Some(Caller { connection, has_proved_address }),
+        Ok(Ok(connection)) => Some(Caller {
+            connection,
+            #[cfg(test)]
+            has_proved_address,
+        }),
         Ok(Err(error)) => {
             refused(from, &error);
             None
@@ -89,11 +95,6 @@ impl Caller {
     pub fn certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
         let identity = self.connection.peer_identity()?;
         identity.downcast::<Vec<CertificateDer<'static>>>().ok().map(|certificates| *certificates)
-    }
-
-    /// Whether it had to prove first that it is where it says, because many came at once.
-    pub fn has_proved_address(&self) -> bool {
-        self.has_proved_address
     }
 
     /// Where it is.

@@ -154,7 +154,7 @@ async fn many_at_once_get_through() {
     }
     let callers: Vec<_> = futures::future::join_all(waiting).await.into_iter().flatten().collect();
     assert_eq!(callers.len(), MANY);
-    let proved = callers.iter().filter(|caller| caller.has_proved_address()).count();
+    let proved = callers.iter().filter(|caller| caller.has_proved_address).count();
     assert_eq!(proved, MANY - super::listen::TRUSTING_MAX - 1);
     let dialled = dialling.join_all().await;
     assert!(dialled.iter().all(Result::is_ok));
@@ -163,7 +163,7 @@ async fn many_at_once_get_through() {
     let dialer = Dialer::new(&from, &keys, target, 1);
     let (stream, caller) =
         tokio::join!(dialer.dial(), async { endpoint.accept().await.unwrap().await });
-    assert!(stream.is_ok() && !caller.unwrap().has_proved_address());
+    assert!(stream.is_ok() && !caller.unwrap().has_proved_address);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! of it: some patterns mean what that expression happens to mean (`[*]` is not a star).
 
 use super::automaton::{Item, Ranges, Set, Symbol, symbols};
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{self, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
 use std::sync::LazyLock;
 
 /// What is wrong with a pattern.
@@ -215,28 +215,15 @@ fn number(
     }
 }
 
-type List = Vec<(Symbol, Symbol)>;
-
-fn ranges(chars: &[(char, char)]) -> List {
+fn ranges(chars: &[(char, char)]) -> Ranges {
     chars.iter().map(|(low, high)| (u32::from(*low), u32::from(*high))).collect()
 }
 
-/// In order, and without what others hold already.
-fn merged(mut list: List) -> List {
-    list.sort_unstable();
-    list.dedup_by(|next, last| {
-        let meets = next.0 <= last.1.saturating_add(1);
-        if meets {
-            last.1 = last.1.max(next.1);
-        }
-        meets
-    });
-    list
-}
+/// Whether a class is negated, its ranges, and what follows it.
+type Class<'r> = (bool, Ranges, &'r [char]);
 
-/// The class that is written behind a `\`: whether it is negated, its ranges, and what follows it.
-/// `None` when it is no class.
-fn escaped_class(rest: &[char]) -> Result<Option<(bool, Ranges, &[char])>, Why> {
+/// The class that is written behind a `\`. `None` when it is no class.
+fn escaped_class(rest: &[char]) -> Result<Option<Class<'_>>, Why> {
     match rest {
         [sign @ ('p' | 'P'), after @ ..] => {
             let (letter, after) = after.split_first().ok_or(BAD_CATEGORY)?;
@@ -254,9 +241,10 @@ const BAD_CATEGORY: Why = "behind `\\p` stands one of the letters of Unicode's g
 static CATEGORIES: LazyLock<Vec<(char, Ranges)>> = LazyLock::new(|| {
     let of = |letter: char| {
         let parsed = regex_syntax::parse(&format!("\\p{letter}")).map(Hir::into_kind);
-        let Ok(HirKind::Class(Class::Unicode(class))) = parsed else { return (letter, [].into()) };
-        let ranges = class.iter().map(|range| (range.start().into(), range.end().into()));
-        (letter, ranges.collect())
+        let Ok(HirKind::Class(hir::Class::Unicode(class))) = parsed else {
+            return (letter, [].into());
+        };
+        (letter, flat(&class))
     };
     "CLMNPSZ".chars().map(of).collect()
 });
@@ -274,37 +262,50 @@ fn perl_class(c: char) -> Option<(bool, Ranges)> {
         'w' => ranges(&[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')]),
         _ => return None,
     };
-    Some((c.is_ascii_uppercase(), found.into()))
+    Some((c.is_ascii_uppercase(), found))
 }
 
-/// So many ranges of a class are put in order before more are taken.
-const MERGED_AT: usize = 8192;
+fn flat(class: &ClassUnicode) -> Ranges {
+    class.iter().map(|range| (range.start().into(), range.end().into())).collect()
+}
+
+fn unicode(ranges: &Ranges) -> ClassUnicode {
+    let chars = ranges.iter().filter_map(|(low, high)| {
+        Some(ClassUnicodeRange::new(char::from_u32(*low)?, char::from_u32(*high)?))
+    });
+    ClassUnicode::new(chars)
+}
 
 const OPEN_CLASS: Why = "a `[` has no `]`";
 
-/// A class behind its `[`: whether it is negated, its ranges, and what follows it.
-fn class(mut rest: &[char]) -> Result<(bool, Ranges, &[char]), Why> {
+/// A class behind its `[`.
+fn class(mut rest: &[char]) -> Result<Class<'_>, Why> {
     let negated = rest.first() == Some(&'^');
     if negated {
         rest = &rest[1..];
     }
-    let mut found = List::new();
+    let mut found = Vec::new();
+    // Classes in it, each once: some have hundreds of ranges.
+    let mut parts: Vec<(bool, Ranges)> = Vec::new();
     let mut is_first = true;
     loop {
-        if found.len() > MERGED_AT {
-            found = merged(found);
-        }
         match rest {
             [] => return Err(OPEN_CLASS),
-            [']', after @ ..] if !is_first => return Ok((negated, merged(found).into(), after)),
-            ['[', ':', ..] if named_class(rest, &mut found)?.is_some() => {
-                rest = named_class(rest, &mut List::new())?.unwrap_or_default();
+            [']', after @ ..] if !is_first => {
+                let mut all = ClassUnicode::new(found);
+                for (negated, part) in &parts {
+                    let mut part = unicode(part);
+                    if *negated {
+                        part.negate();
+                    }
+                    all.union(&part);
+                }
+                return Ok((negated, flat(&all), after));
             }
-            ['\\', escaped @ ..] if let Some((negated, part, after)) = escaped_class(escaped)? => {
-                if negated {
-                    found.extend(complement(&part));
-                } else {
-                    found.extend_from_slice(&part);
+            _ if let Some((negated, part, after)) = class_in_class(rest)? => {
+                let part = (negated, part);
+                if !parts.contains(&part) {
+                    parts.push(part);
                 }
                 rest = after;
             }
@@ -318,10 +319,19 @@ fn class(mut rest: &[char]) -> Result<(bool, Ranges, &[char]), Why> {
                 if high < low {
                     return Err("a range of a class goes backwards");
                 }
-                found.push((low.into(), high.into()));
+                found.push(ClassUnicodeRange::new(low, high));
             }
         }
         is_first = false;
+    }
+}
+
+/// A class that is part of another one. `None` when a character comes.
+fn class_in_class(rest: &[char]) -> Result<Option<Class<'_>>, Why> {
+    match rest {
+        ['[', ':', ..] => named_class(rest),
+        ['\\', escaped @ ..] => escaped_class(escaped),
+        _ => Ok(None),
     }
 }
 
@@ -333,24 +343,8 @@ fn class_char(rest: &[char]) -> Result<(char, &[char]), Why> {
     }
 }
 
-/// All characters that are in none of `ranges`, which are in order.
-fn complement(ranges: &[(Symbol, Symbol)]) -> List {
-    let mut out = List::new();
-    let mut from = 0;
-    for (low, high) in ranges {
-        if *low > from {
-            out.push((from, low - 1));
-        }
-        from = high + 1;
-    }
-    if from <= u32::from(char::MAX) {
-        out.push((from, u32::from(char::MAX)));
-    }
-    out
-}
-
-/// `[:name:]` inside of a class; what follows it. `None` when it is not of this form.
-fn named_class<'r>(rest: &'r [char], found: &mut List) -> Result<Option<&'r [char]>, Why> {
+/// `[:name:]` inside of a class. `None` when it is not of this form.
+fn named_class(rest: &[char]) -> Result<Option<Class<'_>>, Why> {
     let Some(end) = rest[1..].windows(2).position(|pair| pair == [':', ']']) else {
         return Ok(None);
     };
@@ -376,6 +370,5 @@ fn named_class<'r>(rest: &'r [char], found: &mut List) -> Result<Option<&'r [cha
         "xdigit" => &[('0', '9'), ('A', 'F'), ('a', 'f')],
         _ => return Err("there is no class of this name"),
     });
-    found.extend(if negated { complement(&part) } else { part });
-    Ok(Some(&rest[end + 3..]))
+    Ok(Some((negated, part, &rest[end + 3..])))
 }
